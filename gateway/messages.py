@@ -1,0 +1,119 @@
+"""The values that travel the path. Imports only the vocabulary.
+
+Nothing here is built per message on the fast path but :class:`Reading`: a message is the MQTT library's own
+packet object (it satisfies :class:`Message`), and a chunk holds all messages of one socket read.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+
+class Message(Protocol):
+    """One MQTT PUBLISH received. Read only; ``mqtt5.PublishPacket`` is one."""
+
+    @property
+    def topic(self) -> str:
+        """Topic as received."""
+
+    @property
+    def payload(self) -> bytes:
+        """Payload, the original bytes."""
+
+    @property
+    def packet_id(self) -> int | None:
+        """Packet identifier; None at QoS 0."""
+
+    @property
+    def retain(self) -> bool:
+        """Whether the broker replays a retained message."""
+
+    @property
+    def duplicate(self) -> bool:
+        """The DUP flag: the broker believes that it sent this packet id before."""
+
+    @property
+    def user_properties(self) -> Sequence[tuple[str, str]]:
+        """MQTT 5 user properties; empty on 3.1.1."""
+
+
+class Chunk(msgspec.Struct, gc=False):
+    """All messages of one socket read, in the order in which they came.
+
+    Attributes:
+        messages: at least one.
+        first: delivery number of ``messages[0]``; the others follow without gaps. Delivery numbers count all
+            messages a source ever yielded, over reconnects; a message is settled by its number.
+        received_us: receive time, µs since the Unix epoch.
+        resumed: the broker kept the session of an earlier connection, so DUP may speak of that one.
+    """
+
+    messages: Sequence[Message]
+    first: int
+    received_us: int
+    resumed: bool = False
+
+
+class Reading(msgspec.Struct, gc=False):
+    """One point of one device, as a decoder found it.
+
+    Attributes:
+        metrics: field name to value; values are what JSON can hold.
+        time_us: the device's own time, µs since the Unix epoch; None: it sent none.
+        device: serial number the payload claims; None: it claims none.
+        metadata: what the device said about the reading.
+        message_id: the message's own id.
+    """
+
+    metrics: dict[str, Any]
+    time_us: int | None = None
+    device: str | None = None
+    metadata: dict[str, Any] | None = None
+    message_id: str | None = None
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One field of a device type. ``minimum`` and ``maximum`` are inclusive, in ``unit``."""
+
+    name: str
+    data_type: str
+    unit: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    required: bool = False
+
+
+class DeviceType(msgspec.Struct, frozen=True):
+    """What a kind of device sends, and what to do when it sends something else.
+
+    Attributes:
+        violations: ``flag`` (store, marked) or ``reject`` (dead letter).
+        unknown_fields: ``keep``, ``drop`` or ``reject``.
+    """
+
+    id: uuid.UUID
+    name: str
+    fields: Mapping[str, Field]
+    violations: str = "flag"
+    unknown_fields: str = "keep"
+
+
+class Device(msgspec.Struct):
+    """A device of the registry.
+
+    Attributes:
+        last_receive_us: receive time given to its latest reading without a time of its own; receive times are
+            strictly increasing per device, so that two readings never share a key.
+    """
+
+    id: uuid.UUID
+    tenant_id: uuid.UUID
+    serial_number: str
+    tenant: str
+    type: DeviceType
+    enabled: bool = True
+    last_receive_us: int = 0

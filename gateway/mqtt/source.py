@@ -1,0 +1,50 @@
+"""What the path asks of an MQTT connection. Two implementations, one contract suite (``tests/contracts``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from gateway.messages import Chunk
+
+
+class Sink(Protocol):
+    """Where a source puts what it receives. Both calls are synchronous and must not raise."""
+
+    def take(self, chunk: Chunk) -> None:
+        """All messages of one socket read, in order. May call ``Source.pause`` before it returns."""
+
+    def idle(self) -> None:
+        """The socket has nothing more for now: what was collected may go."""
+
+
+class Source(Protocol):
+    """An MQTT connection that yields messages and acknowledges those that are settled.
+
+    Delivery numbers rise without gaps over the source's whole life, across reconnects. Acknowledgements leave in the
+    order in which the messages came (MQTT 5 §4.6, [MQTT-4.6.0-2]), in whatever order they are settled; a message that
+    is not settled is never acknowledged. Numbers of an earlier connection are accepted by ``settle`` and forgotten:
+    the broker delivers those messages again.
+    """
+
+    async def run(self) -> None:
+        """Connect, subscribe, yield; reconnect for ever with back-off. Returns after :meth:`close`.
+
+        Raises:
+            StartError: never for an absent or refusing broker (that is waited for); only for what waiting cannot mend.
+        """
+
+    def settle(self, numbers: Iterable[int]) -> None:
+        """These messages have come to their end. Acks that may leave now leave in one write."""
+
+    def pause(self) -> None:
+        """Stop reading the socket; pings go on. Idempotent; survives reconnects."""
+
+    def resume(self) -> None:
+        """Read again. Idempotent."""
+
+    def stop(self) -> None:
+        """Yield nothing from now on, but stay connected so that acks can leave. Idempotent."""
+
+    async def close(self) -> None:
+        """Send the acks that may leave, DISCONNECT (the session stays at the broker), close. Idempotent."""

@@ -1,0 +1,89 @@
+"""What happens, each in one call that logs *and* counts. Per batch or per connection, never per message.
+
+Event names are constant; what varies goes into fields. Level says who must act: error an operator now, warning an
+operator some day, info nobody. No payload above debug level, secrets never.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from gateway.observability import metrics
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("gateway")
+
+
+def mqtt_connected(*, broker: str, client_id: str, session_present: bool, transport: str, first: bool) -> None:
+    """Connected and subscribed."""
+    metrics.connected.set(1)
+    if not first:
+        metrics.reconnects.inc()
+    log.info(
+        "mqtt connected", broker=broker, client_id=client_id, session_present=session_present, transport=transport
+    )
+
+
+def mqtt_disconnected(*, broker: str, error: str, retry_in: float) -> None:
+    """The connection is gone, or could not be made; another attempt follows."""
+    metrics.connected.set(0)
+    log.warning("mqtt disconnected", broker=broker, error=error, retry_in_seconds=round(retry_in, 2))
+
+
+def mqtt_fell_back(*, broker: str, error: str) -> None:
+    """The broker does not speak MQTT 5; going on with 3.1.1."""
+    log.warning("mqtt falls back to 3.1.1", broker=broker, error=error)
+
+
+def mqtt_subscription_refused(*, topic: str, error: str) -> None:
+    """The broker refuses a subscription: that stream gets nothing."""
+    log.error("mqtt subscription refused", topic=topic, error=error)
+
+
+def batch_stored(*, messages: int, rows: int, seconds: float) -> None:
+    """A batch is committed."""
+    metrics.commit_seconds.observe(seconds)
+    metrics.batch_messages.observe(messages)
+    metrics.rows.inc(rows)
+    log.debug("batch stored", messages=messages, rows=rows, seconds=round(seconds, 4))
+
+
+def dead_lettered(*, stream: str, reason: str, count: int, example: str) -> None:
+    """Messages of one batch became dead letters; ``example`` is the detail of one of them."""
+    metrics.dead_letters.labels(stream, reason).inc(count)
+    log.info("dead lettered", stream=stream, reason=reason, count=count, example=example)
+
+
+def ignored(*, stream: str, reason: str, count: int) -> None:
+    """Messages were ignored because configuration says so."""
+    metrics.ignored.labels(stream, reason).inc(count)
+    log.debug("ignored", stream=stream, reason=reason, count=count)
+
+
+def store_failed(*, database: str, verdict: str, sqlstate: str | None, error: str, retry_in: float) -> None:
+    """A database did not do what it was asked; what is held stays held."""
+    metrics.store_errors.labels(verdict, sqlstate or "none").inc()
+    level = log.error if verdict == "standing" else log.warning
+    level(
+        "store failed", database=database, verdict=verdict, sqlstate=sqlstate, error=error,
+        retry_in_seconds=round(retry_in, 2),
+    )
+
+
+def store_recovered(*, database: str, seconds: float) -> None:
+    """A database does again what it is asked."""
+    log.info("store recovered", database=database, away_seconds=round(seconds, 1))
+
+
+def books_do_not_balance(*, stream: str, received: int, missing: int) -> None:
+    """The conservation law failed: a defect of the gateway itself."""
+    log.error("books do not balance", stream=stream, received=received, missing=missing)
+
+
+def registry_purged(*, reason: str) -> None:
+    """The cache of devices was emptied."""
+    log.info("registry purged", reason=reason)
+
+
+def devices_provisioned(*, tenant: str, count: int, device_type: str) -> None:
+    """Unknown devices were entered into the registry, as the stream's policy says."""
+    log.info("devices provisioned", tenant=tenant, count=count, device_type=device_type)

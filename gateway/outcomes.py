@@ -1,0 +1,81 @@
+"""How a message can end, and why a dead letter is one.
+
+Every message ends in exactly one :class:`Outcome`; only then is it acknowledged to the broker.
+There is no outcome that means lost. Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Outcome(enum.StrEnum):
+    """The end of a message. Values are metric labels: do not rename."""
+
+    STORED = "stored"
+    """All its rows are in a committed transaction."""
+    DUPLICATE = "duplicate"
+    """A redelivery, or conflicting copy, of something stored; nothing new to keep."""
+    SPOOLED = "spooled"
+    """Its bytes are fsynced in the disk spool."""
+    DEAD_LETTERED = "dead_lettered"
+    """Topic, payload, reason and detail are durable in ``dead_letters``."""
+    IGNORED = "ignored"
+    """Configuration says so."""
+
+
+class Reason(enum.StrEnum):
+    """Why a message became a dead letter or was ignored. A closed set: metric label and column value."""
+
+    # the payload
+    EMPTY = "empty_payload"
+    TOO_LARGE = "payload_too_large"
+    NOT_UTF8 = "not_utf8"
+    MALFORMED = "malformed"
+    TOO_DEEP = "nested_too_deep"
+    DUPLICATE_KEY = "duplicate_key"
+    BAD_TEXT = "bad_text"
+    """NUL or a lone surrogate: PostgreSQL cannot store it as text."""
+    BAD_NUMBER = "bad_number"
+    """NaN, Infinity, or beyond what the database can hold."""
+    BAD_SHAPE = "unexpected_shape"
+    BAD_TIMESTAMP = "bad_timestamp"
+    # the topic and the device
+    NO_STREAM = "no_stream"
+    UNKNOWN_TENANT = "unknown_tenant"
+    UNKNOWN_DEVICE = "unknown_device"
+    DEVICE_DISABLED = "device_disabled"
+    DEVICE_MISMATCH = "device_mismatch"
+    # validation
+    INVALID_FIELD = "invalid_field"
+    OUT_OF_RANGE = "out_of_range"
+    MISSING_FIELD = "missing_field"
+    UNKNOWN_FIELD = "unknown_field"
+    IN_THE_FUTURE = "timestamp_in_future"
+    TOO_OLD = "timestamp_too_old"
+    # the database
+    REFUSED_BY_DATABASE = "refused_by_database"
+    # ignored, by configuration
+    RETAINED = "retained"
+    STREAM_IGNORED = "stream_ignored"
+    DEVICE_IGNORED = "device_ignored"
+
+
+class Tally:
+    """The books of one stream: what came, and how it ended.
+
+    The conservation law: ``received = sum(settled) + in_flight`` at every instant. ``in_flight`` is not kept here:
+    whoever holds the messages counts them, so that the law can fail, and be seen to.
+    """
+
+    __slots__ = ("qos0", "received", "settled")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.qos0 = 0
+        """Of those received, how many came at QoS 0: the broker cannot deliver them again."""
+        self.settled = dict.fromkeys(Outcome, 0)
+
+    def balance(self, in_flight: int) -> int:
+        """Messages unaccounted for, given how many are held; anything but 0 is a defect of the gateway."""
+        return self.received - sum(self.settled.values()) - in_flight

@@ -1,0 +1,333 @@
+"""The settings tree. No I/O but reading the named files; a stage receives the section it needs, never the root.
+
+Sources, the later wins: defaults, the TOML file, environment (``GATEWAY__MQTT__HOST``). Unknown keys are errors.
+Every option's description is its manual: ``config/gateway.toml`` is generated from here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from gateway.errors import ConfigurationError
+
+_DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}
+_SIZE_UNITS = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
+
+
+def _quantity(value: object, units: dict[str, float], example: str) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _QUANTITY.fullmatch(value)
+    if match and match[2].lower() in units:
+        return float(match[1]) * units[match[2].lower()]
+    try:
+        return float(value)
+    except ValueError:
+        known = ", ".join(units)
+        raise ValueError(f"{value!r} is no quantity: write for example {example!r} (units: {known})") from None
+
+
+def _duration(value: object) -> object:
+    return _quantity(value, _DURATION_UNITS, "20s")
+
+
+def _size(value: object) -> object:
+    found = _quantity(value, {k: float(v) for k, v in _SIZE_UNITS.items()}, "64MiB")
+    return int(found) if isinstance(found, float) else found
+
+
+Seconds = Annotated[float, BeforeValidator(_duration), Field(ge=0, allow_inf_nan=False)]
+"""A duration in seconds; text with a unit is accepted: ``"20s"``, ``"10min"``, ``"5ms"``."""
+
+Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+"""A size in bytes; text with a unit is accepted: ``"64MiB"``."""
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tls(Section):
+    """TLS to the broker."""
+
+    ca_file: Path | None = Field(None, description="CA certificates (PEM); without it the system's are used")
+    cert_file: Path | None = Field(None, description="client certificate (PEM)")
+    key_file: Path | None = Field(None, description="key of the client certificate (PEM)")
+    server_name: str | None = Field(None, description="name expected in the server's certificate (SNI); default: host")
+    alpn: tuple[str, ...] = Field((), description="ALPN protocol names, for instance ['mqtt']")
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together: give both or none")
+        return self
+
+
+class Mqtt(Section):
+    """The broker, and how to talk to it."""
+
+    host: str = Field("127.0.0.1", description="broker host name or address")
+    port: int = Field(1883, ge=1, le=65535, description="broker port; 8883 is customary with TLS")
+    unix_socket: Path | None = Field(None, description="path of the broker's unix socket, instead of host and port")
+    client_id: str = Field(
+        min_length=1, description="fixed client id: the broker keeps the session under this name; one per daemon"
+    )
+    transport: Literal["auto", "bulk", "aiomqtt"] = Field(
+        "auto", description="'bulk' speaks MQTT 5, 'aiomqtt' MQTT 3.1.1; 'auto' tries 5 and falls back"
+    )
+    websocket_path: str | None = Field(
+        None, description="connect by WebSocket at this path (transport 'aiomqtt' only)"
+    )
+    username: str | None = Field(None, description="user name at the broker")
+    password: SecretStr | None = Field(None, description="password; rather set password_file or the environment")
+    password_file: Path | None = Field(None, description="file holding the password (first line)")
+    keepalive: Seconds = Field(30, ge=1, le=65535, description="interval of keepalive pings")
+    session_expiry: Seconds = Field(86_400, description="how long the broker keeps our session while we are away")
+    receive_maximum: int = Field(
+        65_535, ge=1, le=65535, description="unacknowledged messages we accept at once (MQTT 5)"
+    )
+    max_packet_bytes: Bytes = Field(16 * 2**20, description="largest packet accepted (MQTT 5); payload limits are apart")
+    connect_timeout: Seconds = Field(10, description="time for TCP, TLS and CONNACK together")
+    reconnect_min: Seconds = Field(0.2, description="first wait before connecting again; doubles, with jitter")
+    reconnect_max: Seconds = Field(30, description="longest wait before connecting again")
+    refused_retry: Seconds = Field(30, description="wait after the broker refused us (credentials, certificates)")
+    share_group: str | None = Field(
+        None, pattern=r"^[^/+#]+$", description="subscribe as $share/<group>/…, to divide messages among gateways"
+    )
+    tls: Tls | None = Field(None, description="TLS; an empty section [mqtt.tls] switches it on with system CAs")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.websocket_path is not None and self.transport == "bulk":
+            raise ValueError("websocket_path needs transport = 'aiomqtt': 'bulk' speaks TCP, TLS and unix sockets")
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("give password or password_file, not both")
+        return self
+
+    def secret(self) -> str | None:
+        """The password, from wherever it is configured.
+
+        Raises:
+            ConfigurationError: the file cannot be read.
+        """
+        return _secret(self.password, self.password_file)
+
+
+class Database(Section):
+    """One logical database: its own DSN and pool."""
+
+    dsn: SecretStr = Field(description="postgresql://user@host:port/name; leave the password to password_file")
+    password_file: Path | None = Field(None, description="file holding the password (first line)")
+    connect_timeout: Seconds = Field(10, description="time for one connection attempt")
+    command_timeout: Seconds = Field(60, description="time for one statement; 0: no limit")
+
+    def secret(self) -> str | None:
+        """The password, when it comes from a file.
+
+        Raises:
+            ConfigurationError: the file cannot be read.
+        """
+        return _secret(None, self.password_file)
+
+
+class Databases(Section):
+    """The logical databases; they may live in one cluster."""
+
+    metadata: Database = Field(description="tenants, device types, devices, policies")
+    timeseries: Database = Field(description="telemetry, events, metrics, dead letters")
+
+
+class Stream(Section):
+    """A topic template, a decoder and a target. The first stream whose topic matches takes the message."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="name, used in metrics and dead letters")
+    topic: str = Field(
+        min_length=1,
+        description="topic template: {tenant} and {device} (serial number) capture one level, + one, a last # the rest",
+    )
+    kind: Literal["telemetry", "ignore"] = Field("telemetry", description="'ignore': acknowledge and count, no more")
+    decoder: str = Field("json", description="payload format")
+    qos: int = Field(1, description="0 or 1; at 0 the broker cannot deliver again what a crash loses")
+    tenant: str | None = Field(None, description="the tenant, where the topic does not name it")
+    unknown_device: Literal["dead_letter", "provision", "ignore"] = Field(
+        "dead_letter", description="what becomes of messages of devices that are not in the registry"
+    )
+    provision_type: str | None = Field(None, description="device type given to provisioned devices")
+    retained: Literal["auto", "store", "ignore"] = Field(
+        "auto", description="retained replays: 'auto' stores those with a timestamp of their own, ignores the others"
+    )
+    on_conflict: Literal["merge", "keep", "replace"] = Field(
+        "merge", description="another reading of the same device and time: unite the fields (the newer wins), or …"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.qos not in (0, 1):
+            raise ValueError(
+                f"stream {self.name}: qos = {self.qos} is refused; subscribe with qos = 1: the broker then delivers "
+                "QoS 2 publications at least once, and the gateway stores each once (see README, promises)"
+            )
+        if (self.unknown_device == "provision") != (self.provision_type is not None):
+            raise ValueError(
+                f"stream {self.name}: unknown_device = 'provision' and provision_type go together"
+            )
+        if self.kind == "telemetry" and self.tenant is None and "{tenant}" not in self.topic:
+            raise ValueError(f"stream {self.name}: name the tenant: {{tenant}} in the topic, or tenant = '…'")
+        return self
+
+
+class Validation(Section):
+    """What is believed of a payload, and of a device's clock."""
+
+    max_payload_bytes: Bytes = Field(1 * 2**20, description="larger payloads become dead letters")
+    max_depth: int = Field(32, ge=1, le=200, description="deepest nesting of a payload")
+    max_readings: int = Field(10_000, ge=1, description="most readings in one message")
+    max_future_skew: Seconds = Field(600, description="a timestamp further ahead is 'in the future'")
+    max_age: Seconds | None = Field(
+        None, description="a timestamp further back is 'too old'; unset: any age from 1971 on is accepted"
+    )
+    on_future: Literal["reject", "receive_time", "keep"] = Field(
+        "reject", description="timestamps in the future: dead letter, use the receive time, or keep"
+    )
+    on_old: Literal["reject", "receive_time", "keep"] = Field("reject", description="likewise for too old ones")
+    naive_zone: str | None = Field(
+        None, description="zone of timestamps that name none, for instance 'Europe/Berlin'; unset: dead letter"
+    )
+
+
+class Batch(Section):
+    """When collected readings go to the database."""
+
+    linger: Seconds = Field(0.005, description="longest wait for more messages while the socket is busy")
+    max_rows: int = Field(10_000, ge=1, description="most messages in one batch")
+    max_bytes: Bytes = Field(4 * 2**20, description="most encoded bytes in one batch")
+
+
+class Buffer(Section):
+    """Memory between source and database."""
+
+    max_bytes: Bytes = Field(32 * 2**20, ge=2**20, description="bound of what is held in memory; then reading stops")
+
+
+class Writer(Section):
+    """The connections that COPY."""
+
+    connections: int = Field(2, ge=1, le=16, description="COPY connections; two overlap encoding and commit")
+    retry_min: Seconds = Field(0.1, description="first wait after a transient error; doubles, with jitter")
+    retry_max: Seconds = Field(5, description="longest wait after a transient error")
+    standing_retry: Seconds = Field(5, description="wait after an error that somebody must mend")
+
+
+class Registry(Section):
+    """The cache of known devices."""
+
+    max_entries: int = Field(250_000, ge=100, description="topics kept in the cache; the oldest leave first")
+    negative_ttl: Seconds = Field(30, description="how long an unknown device is remembered as unknown")
+
+
+class Observability(Section):
+    """Health, metrics and logs."""
+
+    listen: str = Field("127.0.0.1", description="address of /live, /ready, /status and /metrics")
+    port: int = Field(9108, ge=0, le=65535, description="port of the same; 0: none is opened")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="'auto': console on a terminal, JSON otherwise"
+    )
+
+
+class Shutdown(Section):
+    """How the daemon stops."""
+
+    deadline: Seconds = Field(20, description="after SIGTERM: time to write what is held; the rest stays unacknowledged")
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GATEWAY__", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+    )
+
+    mqtt: Mqtt
+    databases: Databases
+    streams: tuple[Stream, ...] = Field(min_length=1)
+    validation: Validation = Validation()
+    batch: Batch = Batch()
+    buffer: Buffer = Buffer()
+    writer: Writer = Writer()
+    registry: Registry = Registry()
+    observability: Observability = Observability()
+    shutdown: Shutdown = Shutdown()
+
+    @model_validator(mode="after")
+    def _unique_streams(self) -> Self:
+        names = [stream.name for stream in self.streams]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"stream names must differ: {', '.join(twice)}")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over what ``load`` read from the file."""
+        return env_settings, init_settings
+
+
+def load(path: Path | None) -> Settings:
+    """Read the settings from a TOML file (may be None: environment only) and the environment.
+
+    Raises:
+        ConfigurationError: naming the file, the key and what is wrong with it.
+    """
+    try:
+        tree = tomllib.loads(path.read_text("utf-8")) if path else {}
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    try:
+        return Settings(**tree)
+    except pydantic.ValidationError as error:
+        raise ConfigurationError(_explain(error, path)) from error
+
+
+def _explain(error: pydantic.ValidationError, path: Path | None) -> str:
+    """One line a mistake; values are not repeated, they may be secrets."""
+    lines = [f"{path or 'environment'}: {error.error_count()} mistake(s)"]
+    for found in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in found["loc"]) or "settings"
+        lines.append(f"  {where}: {found['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)
+
+
+def _secret(value: SecretStr | None, file: Path | None) -> str | None:
+    if file is None:
+        return value.get_secret_value() if value else None
+    try:
+        return file.read_text("utf-8").split("\n", 1)[0].rstrip("\r")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error
