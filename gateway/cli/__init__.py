@@ -1,0 +1,72 @@
+"""The ``gateway`` command: one file a noun, no logic.
+
+Exit codes: 0 done, 1 not done (the text says why), 2 usage, 3 cannot start, 4 bad configuration, 5 stopped with
+messages unsettled.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from gateway import __version__, errors
+
+app = typer.Typer(
+    name="gateway",
+    help="MQTT to TimescaleDB ingestion gateway: nothing lost, nothing twice, devices known.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_GROUPS = {
+    "config": "Check and show the configuration.",
+    "db": "Create, upgrade and inspect the databases.",
+    "tenant": "Tenants.",
+    "device_type": "Device types and their fields.",
+    "device": "Devices.",
+    "dead_letter": "Messages that could not become readings.",
+}
+_COMMANDS = ("run", "status", "demo")
+
+_EXIT_CODES: tuple[tuple[type[errors.GatewayError], int], ...] = (
+    (errors.UsageError, 2),
+    (errors.StartError, 3),
+    (errors.ConfigurationError, 4),
+    (errors.GatewayError, 1),
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gateway {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Options of the command itself."""
+
+
+def _assemble() -> None:
+    for name in _COMMANDS:
+        app.command(name)(getattr(importlib.import_module(f"gateway.cli.{name}"), name))
+    for name, text in _GROUPS.items():
+        module = importlib.import_module(f"gateway.cli.{name}")
+        app.add_typer(module.app, name=name.replace("_", "-"), help=text, no_args_is_help=True)
+
+
+def main() -> None:
+    """Run the command; the gateway's own errors end in one clear text and an exit code."""
+    _assemble()
+    try:
+        app()
+    except errors.GatewayError as error:
+        typer.secho(f"gateway: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+        code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+        sys.exit(code)

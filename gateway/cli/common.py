@@ -1,0 +1,78 @@
+"""What all commands share: options, output, and how errors end."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import uuid
+from collections.abc import Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway import settings
+
+T = TypeVar("T")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="GATEWAY_CONFIG",
+        help="Configuration file. Default: config/gateway.toml, then /etc/gateway/gateway.toml, then environment only.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+console = Console(highlight=False, soft_wrap=True)
+
+_PLACES = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
+
+
+def load_settings(path: Path | None) -> settings.Settings:
+    """The settings, from ``--config`` or the usual places.
+
+    Raises:
+        ConfigurationError: naming the file and the mistake.
+    """
+    return settings.load(path or next((place for place in _PLACES if place.is_file()), None))
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run the work of a command to its end."""
+    return asyncio.run(work)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID | Path):
+        return str(value)
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    raise TypeError(f"cannot print {type(value).__name__} as JSON")
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON on standard output."""
+    print(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows as a table; None is shown as nothing."""
+    drawn = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        drawn.add_row(*("" if cell is None else _cell(cell) for cell in row))
+    console.print(drawn)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dt.datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return str(value)

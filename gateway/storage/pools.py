@@ -1,0 +1,101 @@
+"""Connections to the databases, and the one door at which driver errors are translated."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+
+from gateway import errors, settings
+from gateway.storage import sqlstate
+
+
+def translate_error(error: BaseException, database: str) -> errors.StoreError | None:
+    """The gateway's error for one of the driver's; None for anything that is no database trouble."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or "XX000"
+        hint = sqlstate.remedy(state)
+        text = f"{database}: {error.args[0] if error.args else type(error).__name__} (SQLSTATE {state})"
+        return sqlstate.classify(state)(f"{text}; {hint}" if hint else text, state)
+    if isinstance(error, TimeoutError):
+        return errors.TransientError(f"{database}: no answer in time")
+    if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | EOFError):
+        return errors.TransientError(f"{database}: {error or type(error).__name__}")
+    return None
+
+
+@contextlib.contextmanager
+def translate(database: str) -> Iterator[None]:
+    """Turn the driver's errors into :class:`gateway.errors.StoreError` inside the block."""
+    try:
+        yield
+    except Exception as error:
+        translated = translate_error(error, database)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+async def connect(database: settings.Database, *, application_name: str, name: str = "") -> asyncpg.Connection:
+    """One connection; driver errors come out translated.
+
+    ``synchronous_commit`` is raised to ``on`` where the server's default is ``off``: an acknowledgement must not
+    outlive its row.
+
+    Raises:
+        StoreError: the database cannot be reached or refuses us.
+        ConfigurationError: the DSN is no DSN, or the password file cannot be read.
+    """
+    label = name or application_name
+    with translate(label):
+        connection = await _dial(database, application_name)
+        if await connection.fetchval("SHOW synchronous_commit") == "off":
+            await connection.execute("SET synchronous_commit = on")
+        return connection
+
+
+async def _dial(database: settings.Database, application_name: str) -> asyncpg.Connection:
+    password = database.secret()
+    try:
+        return await asyncpg.connect(
+            database.dsn.get_secret_value(),
+            timeout=database.connect_timeout or None,
+            command_timeout=database.command_timeout or None,
+            server_settings={"application_name": application_name, "timezone": "UTC"},
+            **({"password": password} if password is not None else {}),
+        )
+    except (ValueError, asyncpg.ClientConfigurationError) as error:
+        raise errors.ConfigurationError(f"the DSN of {application_name} cannot be used: {error}") from None
+
+
+class Pool:
+    """A few connections to one database, opened when first needed and again after they broke."""
+
+    def __init__(self, name: str, database: settings.Database, *, size: int = 2) -> None:
+        self.name = name
+        self._database = database
+        self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
+        for _ in range(size):
+            self._free.put_nowait(None)
+        self._size = size
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection for the block; errors inside come out translated, a broken connection is not kept."""
+        held = await self._free.get()
+        try:
+            if held is None or held.is_closed():
+                held = await connect(self._database, application_name=f"gateway-{self.name}", name=self.name)
+            with translate(self.name):
+                yield held
+        finally:
+            self._free.put_nowait(held)
+
+    async def close(self) -> None:
+        """Close all connections; those in use are waited for."""
+        for _ in range(self._size):
+            held = await self._free.get()
+            if held is not None and not held.is_closed():
+                held.terminate()

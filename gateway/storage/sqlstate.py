@@ -1,0 +1,52 @@
+"""SQLSTATE decides what becomes of a failed write, here and nowhere else.
+
+Source: PostgreSQL documentation, appendix A, "PostgreSQL Error Codes". Anything that is not in the table is
+transient: holding a batch too long costs patience, letting it go too early costs readings.
+"""
+
+from __future__ import annotations
+
+from gateway import errors
+
+_VERDICTS: dict[str, type[errors.StoreError]] = {
+    # Longest match wins.
+    "23505": errors.ConflictError,
+    "53400": errors.DecompressionLimitError,
+    "22": errors.PoisonError,
+    "23": errors.PoisonError,
+    "54": errors.PoisonError,
+    "25006": errors.StandingError,
+    "28": errors.StandingError,
+    "3D": errors.StandingError,
+    "42": errors.StandingError,
+}
+
+_REMEDIES = {
+    "25006": "the server is read-only (a standby, or default_transaction_read_only is on): point the DSN at the "
+    "primary, or make it writable",
+    "28": "the server refuses our login: check user, password_file and pg_hba.conf",
+    "3D": "the database does not exist: run `gateway db init`, then `gateway db upgrade`",
+    "42501": "a privilege is missing: run `gateway db init` as a superuser, or GRANT it",
+    "42P01": "a table is missing: run `gateway db upgrade`",
+    "42703": "a column is missing: run `gateway db upgrade`",
+    "42883": "a function is missing: run `gateway db upgrade`",
+    "42": "the statement does not fit the schema: run `gateway db upgrade` and `gateway db status`",
+}
+
+
+def _longest_prefix(table: dict[str, object], sqlstate: str) -> object | None:
+    for length in range(len(sqlstate), 1, -1):
+        if sqlstate[:length] in table:
+            return table[sqlstate[:length]]
+    return None
+
+
+def classify(sqlstate: str) -> type[errors.StoreError]:
+    """The error class that tells what to do about this SQLSTATE."""
+    verdict = _longest_prefix(dict(_VERDICTS), sqlstate)
+    return verdict if isinstance(verdict, type) else errors.TransientError
+
+
+def remedy(sqlstate: str) -> str:
+    """What an operator should run or mend; empty when waiting is all there is to do."""
+    return str(_longest_prefix(dict(_REMEDIES), sqlstate) or "")
