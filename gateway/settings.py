@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from gateway.errors import ConfigurationError
+from gateway.topics import Template
 
 _DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}
 _SIZE_UNITS = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
@@ -187,7 +188,11 @@ class Stream(Section):
             raise ValueError(
                 f"stream {self.name}: unknown_device = 'provision' and provision_type go together"
             )
-        if self.kind == "telemetry" and self.tenant is None and "{tenant}" not in self.topic:
+        try:
+            captures = Template(self.topic).captures
+        except ConfigurationError as error:
+            raise ValueError(f"stream {self.name}: {error}") from error
+        if self.kind == "telemetry" and self.tenant is None and "tenant" not in captures:
             raise ValueError(f"stream {self.name}: name the tenant: {{tenant}} in the topic, or tenant = '…'")
         return self
 

@@ -1,0 +1,119 @@
+"""Topic templates: which topics belong to a stream, and what their levels say. Pure.
+
+A template is an MQTT topic filter whose levels may carry names::
+
+    tenants/{tenant}/devices/{device}/telemetry     captures one level each
+    plant/+/{device}/#                              + any level, a last # the rest
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from gateway.errors import ConfigurationError
+
+_CAPTURE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_LONGEST = 65_535
+"""Bytes of UTF-8 that an MQTT string can hold."""
+
+
+class Template:
+    """A parsed topic template; equal when the text is equal.
+
+    Attributes:
+        text: as written in the configuration.
+        filter: the MQTT topic filter to subscribe to, without any ``$share`` prefix.
+        captures: the names that :meth:`match` finds.
+
+    Raises:
+        ConfigurationError: the text is no template; says which level and what to write instead.
+    """
+
+    __slots__ = ("_pattern", "captures", "filter", "text")
+
+    def __init__(self, text: str) -> None:
+        levels = text.split("/")
+        names = [_capture(text, level) for level in levels]
+        _check(text, levels, names)
+        self.text = text
+        self.filter = "/".join(
+            level if name is None else "+" for level, name in zip(levels, names, strict=True)
+        )
+        self.captures = frozenset(name for name in names if name is not None)
+        self._pattern = _compile(levels, names)
+
+    def match(self, topic: str) -> Mapping[str, str] | None:
+        """What the captures are in this topic; None: the topic is not of this template.
+
+        A capture needs a level that is not empty: ``tenants//devices/x/telemetry`` names no tenant, so it does
+        not match although the broker delivers it.
+        """
+        found = self._pattern.fullmatch(topic)
+        return MappingProxyType(found.groupdict()) if found else None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Template) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"Template({self.text!r})"
+
+
+def _capture(text: str, level: str) -> str | None:
+    """The name in a level such as ``{device}``; None: the level is no capture."""
+    found = _CAPTURE.fullmatch(level)
+    if found is None and ("{" in level or "}" in level):
+        raise ConfigurationError(
+            f"topic {text!r}: {level!r} is no capture: "
+            "braces hold a lower-case name and fill a level, as in {device}"
+        )
+    return found[1] if found else None
+
+
+def _check(text: str, levels: list[str], names: list[str | None]) -> None:
+    if levels[0] == "$share":
+        raise ConfigurationError(
+            f"topic {text!r}: write the topic alone and set mqtt.share_group: it adds $share/<group>/"
+        )
+    if text == "" or "" in levels[1:]:
+        # A first level may be empty: fleets publish under /devices/…
+        raise ConfigurationError(f"topic {text!r} has an empty level: remove the '/' too many")
+    for level in levels:
+        if level not in ("+", "#") and ("+" in level or "#" in level):
+            raise ConfigurationError(
+                f"topic {text!r}: {level!r} mixes a wildcard with text: + and # fill a level"
+            )
+    if "#" in levels[:-1]:
+        raise ConfigurationError(f"topic {text!r}: # stands for the rest and must be the last level")
+    named = [name for name in names if name is not None]
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        raise ConfigurationError(
+            f"topic {text!r} captures {{{twice[0]}}} twice: give the second another name, or +"
+        )
+    if "\0" in text or len(text.encode("utf-8", "replace")) > _LONGEST:
+        raise ConfigurationError(
+            f"topic {text[:60]!r}… is no MQTT topic: it holds NUL or exceeds {_LONGEST} bytes"
+        )
+
+
+def _compile(levels: list[str], names: list[str | None]) -> re.Pattern[str]:
+    parts = []
+    for level, name in zip(levels, names, strict=True):
+        if name is not None:
+            parts.append(f"/(?P<{name}>[^/]+)")
+        elif level == "+":
+            parts.append("/[^/]*")
+        elif level == "#":
+            parts.append("(?:/.*)?")  # "a/#" matches "a" as well (MQTT 5 §4.7.1.2)
+        else:
+            parts.append("/" + re.escape(level))
+    # "#" alone has no level before it
+    body = ".*" if levels == ["#"] else "".join(parts)[1:]
+    # $-topics are the broker's own: a leading wildcard does not match them (MQTT 5 §4.7.2)
+    guard = r"(?!\$)" if levels[0] in ("+", "#") or names[0] is not None else ""
+    return re.compile(guard + body, re.DOTALL)
