@@ -47,8 +47,8 @@ class Template:
     def match(self, topic: str) -> Mapping[str, str] | None:
         """What the captures are in this topic; None: the topic is not of this template.
 
-        A capture needs a level that is not empty: ``tenants//devices/x/telemetry`` names no tenant, so it does
-        not match although the broker delivers it.
+        A capture needs a level that is not empty: ``tenants//devices/x/telemetry`` names no tenant, so it
+        does not match although the broker delivers it.
         """
         found = self._pattern.fullmatch(topic)
         return MappingProxyType(found.groupdict()) if found else None
