@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gateway.outcomes import Reason
+
 
 class Message(Protocol):
     """One MQTT PUBLISH received. Read only; ``mqtt5.PublishPacket`` is one."""
@@ -50,12 +52,14 @@ class Chunk(msgspec.Struct, gc=False):
             messages a source ever yielded, over reconnects; a message is settled by its number.
         received_us: receive time, µs since the Unix epoch.
         resumed: the broker kept the session of an earlier connection, so DUP may speak of that one.
+        since: delivery number of the first message of this connection.
     """
 
     messages: Sequence[Message]
     first: int
     received_us: int
     resumed: bool = False
+    since: int = 0
 
 
 class Reading(msgspec.Struct, gc=False):
@@ -117,3 +121,27 @@ class Device(msgspec.Struct):
     type: DeviceType
     enabled: bool = True
     last_receive_us: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a device is known by on the wire: tenant slug and serial number."""
+        return self.tenant, self.serial_number
+
+
+class DeadLetter(msgspec.Struct):
+    """A message that could not become readings, and why.
+
+    Attributes:
+        id: made by the gateway, so that writing it again after a lost answer changes nothing.
+        detail: for people; no NUL in it.
+        tenant, device: as the topic names them, where it does.
+    """
+
+    message: Message
+    stream: str
+    received_us: int
+    reason: Reason
+    detail: str
+    tenant: str | None = None
+    device: str | None = None
+    id: uuid.UUID = msgspec.field(default_factory=uuid.uuid4)

@@ -1,0 +1,67 @@
+"""Timestamps as devices write them, to microseconds since the Unix epoch.
+
+Accepted: RFC 3339 / ISO 8601 text, epoch numbers in s, ms, µs or ns (told apart by magnitude), the same as text.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import zoneinfo
+
+from gateway.errors import MessageError
+from gateway.outcomes import Reason
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+_LATEST = 253_402_300_799_999_999
+"""The end of the year 9999, in µs."""
+
+
+def parse(value: object, zone: zoneinfo.ZoneInfo | None = None) -> int:
+    """Microseconds since the Unix epoch.
+
+    Args:
+        value: as decoded from JSON.
+        zone: of times that name none; None: such times are refused.
+
+    Raises:
+        MessageError: ``bad_timestamp``.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return from_number(value)
+    if isinstance(value, str):
+        return _from_text(value.strip(), zone)
+    raise _bad(f"a timestamp is a number or text, not {type(value).__name__}")
+
+
+def from_number(value: float) -> int:
+    """An epoch number: below 1e11 seconds, below 1e14 ms, below 1e17 µs, ns beyond.
+
+    Seconds reach the year 5138 that way, and no unit is taken for another between 1973 and then.
+    """
+    size = abs(value)
+    if size < 1e14:
+        scaled = value * 1_000_000 if size < 1e11 else value * 1000
+        return round(scaled)
+    if not math.isfinite(size) or size >= _LATEST * 1000:
+        raise _bad("the timestamp is beyond the year 9999")
+    return round(value) if size < 1e17 else round(value) // 1000
+
+
+def _from_text(text: str, zone: zoneinfo.ZoneInfo | None) -> int:
+    if text[-1:].isdigit() and text.lstrip("+-").replace(".", "", 1).isdecimal():
+        return from_number(float(text) if "." in text else int(text[:40]))
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise _bad(f"not a timestamp: {text[:60]!r}") from None
+    if moment.tzinfo is None:
+        if zone is None:
+            raise _bad(f"{text[:60]!r} names no zone: set validation.naive_zone, or send one")
+        moment = moment.replace(tzinfo=zone)
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _bad(detail: str) -> MessageError:
+    return MessageError(Reason.BAD_TIMESTAMP, detail)
