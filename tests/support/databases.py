@@ -1,0 +1,118 @@
+"""Migrated databases for tests: one template a server and logical database, one clone a test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.servers import Server
+from tests.support.sql import execute, query, scalar
+
+LOGICAL = ("metadata", "timeseries")
+
+
+@dataclass(frozen=True)
+class Databases:
+    """The two logical databases of one gateway, on one server."""
+
+    server: Server
+    metadata_dsn: str
+    timeseries_dsn: str
+
+    @property
+    def engine(self) -> str:
+        """``postgres`` or ``timescaledb``."""
+        return self.server.engine
+
+    def metadata(self, statement: str, *arguments: Any) -> list[Any]:
+        """Rows of a query on the metadata database."""
+        return query(self.metadata_dsn, statement, *arguments)
+
+    def timeseries(self, statement: str, *arguments: Any) -> list[Any]:
+        """Rows of a query on the time-series database."""
+        return query(self.timeseries_dsn, statement, *arguments)
+
+    def count(self, table: str) -> int:
+        """How many rows a table of the time-series database has."""
+        found: int = scalar(self.timeseries_dsn, f"SELECT count(*) FROM {table}")
+        return found
+
+
+class Workshop:
+    """Makes databases on one server, and drops them."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._numbers = itertools.count(1)
+        self._templates: dict[str, str] = {}
+        self._made: list[str] = []
+
+    def migrated(self) -> Databases:
+        """Both databases as ``gateway db upgrade`` leaves them: clones of templates made at first use."""
+        return self._both(self._clone)
+
+    def blank(self) -> Databases:
+        """Both databases without tables; the extension where the engine has it."""
+        return self._both(self._blank)
+
+    def drop(self, databases: Databases) -> None:
+        """Drop both, whoever is connected."""
+        for dsn in (databases.metadata_dsn, databases.timeseries_dsn):
+            self._drop(_name(dsn))
+
+    def close(self) -> None:
+        """Drop all that was made here."""
+        for name in list(self._made):
+            self._drop(name)
+
+    def _both(self, make: Callable[[str], str]) -> Databases:
+        metadata, timeseries = (self.server.dsn(make(logical)) for logical in LOGICAL)
+        return Databases(self.server, metadata, timeseries)
+
+    def _clone(self, logical: str) -> str:
+        if logical not in self._templates:
+            self._templates[logical] = self._template(logical)
+        return self._create(logical, template=self._templates[logical])
+
+    def _blank(self, logical: str) -> str:
+        name = self._create(logical, template="template1")
+        if logical == "timeseries" and self.server.engine == "timescaledb":
+            execute(self.server.dsn(name), "CREATE EXTENSION IF NOT EXISTS timescaledb")
+        return name
+
+    def _template(self, logical: str) -> str:
+        name = self._blank(logical)
+        migrate(self.server.dsn(name), logical)
+        # TimescaleDB's scheduler leaves templates alone, so that they can be cloned.
+        self._admin(f"ALTER DATABASE {name} IS_TEMPLATE true ALLOW_CONNECTIONS false")
+        self._admin("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1", name)
+        return name
+
+    def _create(self, logical: str, *, template: str) -> str:
+        name = f"gateway_test_{logical}_{os.getpid()}_{next(self._numbers)}"
+        self._admin(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self._made.append(name)
+        return name
+
+    def _drop(self, name: str) -> None:
+        if name in self._templates.values():
+            self._admin(f"ALTER DATABASE {name} IS_TEMPLATE false")
+        self._admin(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self._made.remove(name)
+
+    def _admin(self, statement: str, *arguments: Any) -> list[Any]:
+        return query(self.server.dsn(), statement, *arguments)
+
+
+def migrate(dsn: str, logical: str) -> None:
+    """Bring one database to the newest revision."""
+    from gateway.storage.migrate import upgrade
+
+    upgrade(logical, dsn)
+
+
+def _name(dsn: str) -> str:
+    return dsn.rpartition("/")[2].partition("?")[0]

@@ -1,0 +1,71 @@
+"""Wait for conditions, never for luck."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(
+    condition: Callable[[], T], *, timeout: float = 10.0, every: float = 0.02, what: str = ""
+) -> T:
+    """The condition's first true value.
+
+    A condition that raises is taken as not yet true; the last error is named when time is up.
+
+    Raises:
+        AssertionError: it did not come true within ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        found, seen = _attempt(condition)
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what or condition}; last seen: {seen!r}")
+        time.sleep(every)
+
+
+def _attempt(condition: Callable[[], T]) -> tuple[T | None, object]:
+    try:
+        found = condition()
+    except (OSError, AssertionError, LookupError, ValueError) as error:
+        return None, error
+    return found, found
+
+
+async def eventually_async(
+    condition: Callable[[], T | Awaitable[T]], *, timeout: float = 10.0, every: float = 0.01, what: str = ""
+) -> T:
+    """Like :func:`eventually`, leaving the event loop free; errors of the condition pass."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = condition()
+        value: T = await found if inspect.isawaitable(found) else found
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what or condition}; last seen: {value!r}")
+        await asyncio.sleep(every)
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listening(port: int) -> bool:
+    """Whether something accepts connections on this loopback port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
