@@ -1,0 +1,1 @@
+"""How the daemon is seen: events, logs, metrics, health, and who asks for them."""

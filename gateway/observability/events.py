@@ -1,7 +1,7 @@
 """What happens, each in one call that logs *and* counts. Per batch or per connection, never per message.
 
-Event names are constant; what varies goes into fields. Level says who must act: error an operator now, warning an
-operator some day, info nobody. No payload above debug level, secrets never.
+Event names are constant; what varies goes into fields. Level says who must act: error an operator now,
+warning an operator some day, info nobody. No payload above debug level, secrets never.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ from gateway.observability import metrics
 log: structlog.stdlib.BoundLogger = structlog.get_logger("gateway")
 
 
-def mqtt_connected(*, broker: str, client_id: str, session_present: bool, transport: str, first: bool) -> None:
+def mqtt_connected(
+    *, broker: str, client_id: str, session_present: bool, transport: str, first: bool
+) -> None:
     """Connected and subscribed."""
     metrics.connected.set(1)
     if not first:
         metrics.reconnects.inc()
     log.info(
-        "mqtt connected", broker=broker, client_id=client_id, session_present=session_present, transport=transport
+        "mqtt connected",
+        broker=broker,
+        client_id=client_id,
+        session_present=session_present,
+        transport=transport,
     )
 
 
@@ -64,7 +70,11 @@ def store_failed(*, database: str, verdict: str, sqlstate: str | None, error: st
     metrics.store_errors.labels(verdict, sqlstate or "none").inc()
     level = log.error if verdict == "standing" else log.warning
     level(
-        "store failed", database=database, verdict=verdict, sqlstate=sqlstate, error=error,
+        "store failed",
+        database=database,
+        verdict=verdict,
+        sqlstate=sqlstate,
+        error=error,
         retry_in_seconds=round(retry_in, 2),
     )
 
@@ -87,3 +97,8 @@ def registry_purged(*, reason: str) -> None:
 def devices_provisioned(*, tenant: str, count: int, device_type: str) -> None:
     """Unknown devices were entered into the registry, as the stream's policy says."""
     log.info("devices provisioned", tenant=tenant, count=count, device_type=device_type)
+
+
+def notify_failed(*, error: str) -> None:
+    """A word to systemd did not get there; it may take the daemon for hung."""
+    log.warning("systemd not reached", error=error)

@@ -1,21 +1,25 @@
 """The metrics, and the only module that imports the metrics library.
 
-What the path counts per message lives in :class:`gateway.outcomes.Tally` and in plain attributes; they are read when
-somebody scrapes. Only per-batch things are prometheus objects.
+What the path counts per message lives in :class:`gateway.outcomes.Tally` and in plain attributes; they are
+read when somebody scrapes. Only per-batch things are prometheus objects. ``docs/metrics.md`` lists them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from gateway.outcomes import Tally
 
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
 registry = CollectorRegistry()
+ProcessCollector(registry=registry)
 
 commit_seconds = Histogram(
     "gateway_commit_seconds",
@@ -33,41 +37,144 @@ rows = Counter("gateway_rows", "Rows written to telemetry tables.", registry=reg
 dead_letters = Counter(
     "gateway_dead_letters", "Dead letters written, by reason.", ["stream", "reason"], registry=registry
 )
-ignored = Counter("gateway_ignored", "Messages ignored by configuration, by reason.", ["stream", "reason"], registry=registry)
-store_errors = Counter("gateway_store_errors", "Errors of the databases, by verdict.", ["verdict", "sqlstate"], registry=registry)
-reconnects = Counter("gateway_mqtt_reconnects", "Connections to the broker made after the first.", registry=registry)
+ignored = Counter(
+    "gateway_ignored",
+    "Messages ignored by configuration, by reason.",
+    ["stream", "reason"],
+    registry=registry,
+)
+store_errors = Counter(
+    "gateway_store_errors", "Errors of the databases, by verdict.", ["verdict", "sqlstate"], registry=registry
+)
+reconnects = Counter(
+    "gateway_mqtt_reconnects", "Connections to the broker made after the first.", registry=registry
+)
 connected = Gauge("gateway_mqtt_connected", "1 while connected and subscribed.", registry=registry)
 registry_hits = Counter("gateway_registry_hits", "Device look-ups answered by the cache.", registry=registry)
-registry_misses = Counter("gateway_registry_misses", "Device look-ups that needed the database.", registry=registry)
+registry_misses = Counter(
+    "gateway_registry_misses", "Device look-ups that needed the database.", registry=registry
+)
+
+Gauges = Mapping[str, tuple[str, Callable[[], float]]]
+"""Name to description and how to read it."""
+
+
+def path_gauges(
+    *,
+    backlog_messages: Callable[[], float],
+    backlog_bytes: Callable[[], float],
+    reading_paused: Callable[[], float],
+    registry_entries: Callable[[], float],
+) -> Gauges:
+    """The gauges of the path, each read when somebody asks."""
+    return {
+        "gateway_backlog_messages": ("Messages held in memory, not yet committed.", backlog_messages),
+        "gateway_backlog_bytes": ("Bytes held in memory, not yet committed.", backlog_bytes),
+        "gateway_reading_paused": ("1 while back-pressure keeps the socket unread.", reading_paused),
+        "gateway_registry_entries": ("Topics in the cache of devices.", registry_entries),
+    }
 
 
 class PathCollector(Collector):
     """Reads the books of the path when somebody scrapes."""
 
-    def __init__(self, tallies: Mapping[str, Tally], gauges: Mapping[str, tuple[str, Callable[[], float]]],
-                 in_flight: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(
+        self, tallies: Mapping[str, Tally], gauges: Gauges, in_flight: Callable[[], Mapping[str, int]]
+    ) -> None:
         self._tallies, self._gauges, self._in_flight = tallies, gauges, in_flight
 
-    def collect(self) -> Iterable[Any]:
+    def collect(self) -> Iterable[Metric]:
         """The conservation counters per stream, and the gauges."""
+        yield from self._books()
+        for name, (description, read) in self._gauges.items():
+            yield GaugeMetricFamily(name, description, value=read())
+
+    def _books(self) -> Iterable[Metric]:
         received = CounterMetricFamily("gateway_messages_received", "Messages received.", labels=["stream"])
         qos0 = CounterMetricFamily("gateway_messages_qos0", "Of those, received at QoS 0.", labels=["stream"])
         settled = CounterMetricFamily(
             "gateway_messages_settled", "Messages settled, by outcome.", labels=["stream", "outcome"]
         )
-        flying = GaugeMetricFamily("gateway_messages_in_flight", "Messages received, not settled.", labels=["stream"])
+        flying = GaugeMetricFamily(
+            "gateway_messages_in_flight", "Messages received, not settled.", labels=["stream"]
+        )
+        missing = GaugeMetricFamily(
+            "gateway_messages_unaccounted", "Messages the books miss; not 0 is a defect.", labels=["stream"]
+        )
         held = self._in_flight()
         for stream, tally in self._tallies.items():
+            in_flight = held.get(stream, 0)
             received.add_metric([stream], tally.received)
             qos0.add_metric([stream], tally.qos0)
-            flying.add_metric([stream], held.get(stream, 0))
+            flying.add_metric([stream], in_flight)
+            missing.add_metric([stream], tally.balance(in_flight))
             for outcome, count in tally.settled.items():
                 settled.add_metric([stream, outcome.value], count)
-        yield from (received, qos0, settled, flying)
-        for name, (description, read) in self._gauges.items():
-            yield GaugeMetricFamily(name, description, value=read())
+        return received, qos0, settled, flying, missing
 
 
-def exposition() -> bytes:
-    """Everything, in Prometheus' text format."""
-    return generate_latest(registry)
+class StateCollector(Collector):
+    """Which version runs, and whether each component is ready.
+
+    Args:
+        ready: component name to whether it is ready, asked at every scrape.
+    """
+
+    def __init__(self, version: str, ready: Callable[[], Mapping[str, bool]]) -> None:
+        self._version, self._ready = version, ready
+
+    def collect(self) -> Iterable[Metric]:
+        """Version and readiness."""
+        yield InfoMetricFamily("gateway_build", "What runs.", {"version": self._version})
+        ready = GaugeMetricFamily(
+            "gateway_component_ready", "1 while the component works.", labels=["component"]
+        )
+        for component, works in self._ready().items():
+            ready.add_metric([component], works)
+        yield ready
+
+
+class _All(Collector):
+    def __init__(self, collectors: tuple[Collector, ...]) -> None:
+        self._collectors = collectors
+
+    def collect(self) -> Iterable[Metric]:
+        for collector in self._collectors:
+            yield from collector.collect()
+
+
+def exposition(*more: Collector) -> bytes:
+    """Everything of :data:`registry`, and of ``more``, in Prometheus' text format (:data:`CONTENT_TYPE`)."""
+    return generate_latest(_All((registry, *more)))
+
+
+def total(counter: Counter) -> float:
+    """Sum of a counter over all of its labels."""
+    return sum(sample.value for sample in _samples(counter, "_total"))
+
+
+def summary(histogram: Histogram) -> dict[str, float | None]:
+    """``count``, and ``mean``, ``p50``, ``p99`` since the start; None while nothing was observed.
+
+    Quantiles are upper bounds: the bucket limit below which that share lies; None beyond the last limit.
+    """
+    count = next(iter(_samples(histogram, "_count"))).value
+    mean = next(iter(_samples(histogram, "_sum"))).value / count if count else None
+    return {
+        "count": count,
+        "mean": mean,
+        "p50": _quantile(histogram, 0.5 * count),
+        "p99": _quantile(histogram, 0.99 * count),
+    }
+
+
+def _quantile(histogram: Histogram, rank: float) -> float | None:
+    limits = ((float(s.labels["le"]), s.value) for s in _samples(histogram, "_bucket"))
+    reached = next((limit for limit, below in limits if below >= rank > 0), None)
+    return reached if reached != float("inf") else None
+
+
+def _samples(metric: Counter | Histogram, suffix: str) -> list[Sample]:
+    return [
+        sample for family in metric.collect() for sample in family.samples if sample.name.endswith(suffix)
+    ]

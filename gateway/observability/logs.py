@@ -1,0 +1,107 @@
+"""Where log lines go, and what never gets into one.
+
+One chain for our own events and for the libraries' stdlib logging (aiohttp, alembic, asyncio, paho). Logs go
+to stderr: stdout belongs to the answers of commands.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from gateway.redaction import HIDDEN, is_secret, redact
+from gateway.settings import Observability
+
+
+def configure(settings: Observability, stream: TextIO | None = None) -> None:
+    """Set up logging for this process; may be called again.
+
+    Args:
+        settings: level and format; ``auto`` is console when the stream is a terminal, JSON otherwise.
+        stream: where lines go; stderr by default.
+    """
+    stream = stream or sys.stderr
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[*_before(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,  # module-level loggers must follow a later configure()
+    )
+    output = logging.StreamHandler(stream)
+    output.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_before(),
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                hide_payload,
+                hide_secrets,
+                *_renderers(settings.log_format, stream),
+            ],
+        )
+    )
+    logging.basicConfig(level=level, handlers=[output], force=True)
+    logging.captureWarnings(capture=True)  # a bare warning on stderr would break whoever parses the JSON
+
+
+def hide_payload(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Above debug level a payload, or any bytes, is only told by its size."""
+    if event.get("level") == "debug":
+        return event
+    return {key: _size(key, value) for key, value in event.items()}
+
+
+def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Values of secret names, and passwords within texts, however deep."""
+    return {key: _hide(key, value) for key, value in event.items()}
+
+
+def _before() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,  # here, so that tracebacks pass hide_secrets as well
+    ]
+
+
+def _renderers(log_format: str, stream: TextIO) -> list[Processor]:
+    terminal = stream.isatty()
+    if log_format == "console" or (log_format == "auto" and terminal):
+        # Not rich's tracebacks: they print local variables, and with them payloads and secrets.
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=terminal and "NO_COLOR" not in os.environ,
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
+    return [structlog.processors.JSONRenderer(default=str)]
+
+
+def _size(key: str, value: Any) -> Any:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"<{len(value)} bytes>"
+    if key == "payload":
+        return f"<{len(str(value))} characters>"
+    return value
+
+
+def _hide(key: str, value: Any) -> Any:
+    if is_secret(key):
+        return HIDDEN
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {inner: _hide(str(inner), found) for inner, found in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_hide(key, found) for found in value]
+    if isinstance(value, BaseException):
+        return redact(str(value))
+    return value

@@ -1,0 +1,86 @@
+"""The daemon's own little HTTP server.
+
+===========  ================================================================================
+``/live``    200 as long as the event loop runs
+``/ready``   200 when messages flow, else 503; JSON: state and last error of each component
+``/metrics`` Prometheus
+``/status``  JSON, what ``gateway status`` prints: see :class:`gateway.observability.status.Report`
+===========  ================================================================================
+
+Nothing here changes anything, and nothing here runs unless somebody asks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from aiohttp import web
+
+from gateway import errors, settings
+from gateway.observability import metrics
+from gateway.observability.status import Report
+
+
+class Server:
+    """Answers on ``observability.listen``:``observability.port``; port 0 opens nothing."""
+
+    def __init__(self, observability: settings.Observability, report: Report) -> None:
+        self._listen, self._port = observability.listen, observability.port
+        self._report = report
+        self._runner: web.AppRunner | None = None
+
+    async def open(self) -> None:
+        """Listen.
+
+        Raises:
+            StartError: the address cannot be had.
+        """
+        if self._port == 0:
+            return
+        # Answers are made in memory, a second is plenty; who holds a connection open must not hold the stop.
+        runner = web.AppRunner(self._app(), access_log=None, handle_signals=False, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._listen, self._port).start()
+        except OSError as error:
+            await runner.cleanup()
+            raise errors.StartError(
+                f"cannot listen on {self._listen}:{self._port} for health and metrics: {_why(error)}; "
+                "set observability.port to a free one (0: none), observability.listen to an address we have"
+            ) from error
+        self._runner = runner
+
+    async def close(self) -> None:
+        """Stop answering. Idempotent."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    def _app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/live", self._live)
+        app.router.add_get("/ready", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/status", self._status)
+        return app
+
+    async def _live(self, _request: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        health = self._report.health
+        return web.json_response(health.as_dict(), status=200 if health.ready else 503)
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._report.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._report.as_dict())
+
+
+def _why(error: OSError) -> str:
+    """The plain reason, without the address that asyncio puts before it."""
+    if error.errno is None or error.errno not in errno.errorcode:
+        return str(error.strerror)
+    return os.strerror(error.errno)

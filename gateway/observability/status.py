@@ -1,0 +1,88 @@
+"""What the daemon says of itself: the books, the components, the figures. Reads only, when asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gateway import __version__
+from gateway.observability import metrics
+from gateway.observability.health import Health, State
+from gateway.outcomes import Outcome, Tally
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Where the daemon's state is read from.
+
+    Attributes:
+        health: the components.
+        tallies: the books of each stream.
+        in_flight: messages received and not settled, by stream, counted by whoever holds them.
+        gauges: see :func:`gateway.observability.metrics.path_gauges`.
+        started: seconds since the Unix epoch.
+    """
+
+    health: Health
+    tallies: Mapping[str, Tally]
+    in_flight: Callable[[], Mapping[str, int]]
+    gauges: metrics.Gauges
+    started: float = dataclasses.field(default_factory=time.time)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``/status`` tells; the books are taken in one go, so the equation can be checked."""
+        streams = self.books()
+        return {
+            "version": __version__,
+            "uptime_seconds": round(time.time() - self.started, 1),
+            "balanced": all(book["balance"] == 0 for book in streams.values()),
+            "total": _total(streams),
+            "streams": streams,
+            **self.health.as_dict(),
+            "figures": self._figures(),
+        }
+
+    def books(self) -> dict[str, dict[str, int]]:
+        """By stream: ``received``, each outcome, ``in_flight``, ``balance`` (unaccounted for), ``qos0``."""
+        held = self.in_flight()
+        return {stream: _book(tally, held.get(stream, 0)) for stream, tally in self.tallies.items()}
+
+    def exposition(self) -> bytes:
+        """What ``/metrics`` tells."""
+        return metrics.exposition(
+            metrics.PathCollector(self.tallies, self.gauges, self.in_flight),
+            metrics.StateCollector(__version__, self._ready),
+        )
+
+    def _ready(self) -> dict[str, bool]:
+        components = self.health.as_dict()["components"]
+        return {name: component["state"] == State.READY for name, component in components.items()}
+
+    def _figures(self) -> dict[str, Any]:
+        return {
+            "rows": metrics.total(metrics.rows),
+            "commit_seconds": metrics.summary(metrics.commit_seconds),
+            "batch_messages": metrics.summary(metrics.batch_messages),
+            "reconnects": metrics.total(metrics.reconnects),
+            "store_errors": metrics.total(metrics.store_errors),
+            "registry_hits": metrics.total(metrics.registry_hits),
+            "registry_misses": metrics.total(metrics.registry_misses),
+            **{name.removeprefix("gateway_"): read() for name, (_, read) in self.gauges.items()},
+        }
+
+
+def _book(tally: Tally, in_flight: int) -> dict[str, int]:
+    return {
+        "received": tally.received,
+        **{outcome.value: tally.settled[outcome] for outcome in Outcome},
+        "in_flight": in_flight,
+        "balance": tally.balance(in_flight),
+        "qos0": tally.qos0,
+    }
+
+
+def _total(streams: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    names = ("received", *(outcome.value for outcome in Outcome), "in_flight", "balance", "qos0")
+    return {name: sum(book[name] for book in streams.values()) for name in names}

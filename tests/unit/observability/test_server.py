@@ -1,0 +1,236 @@
+"""The daemon's HTTP server, asked over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway import __version__, errors
+from gateway.observability import metrics
+from gateway.observability.health import Health
+from gateway.observability.server import Server
+from gateway.observability.status import Report
+from gateway.outcomes import Outcome, Tally
+from gateway.settings import Observability
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def a_report(*, received: int = 10, in_flight: int = 2) -> Report:
+    """A stream with 5 stored, 1 duplicate and 2 dead letters; it balances by default."""
+    tally = Tally()
+    tally.received = received
+    tally.settled |= {Outcome.STORED: 5, Outcome.DUPLICATE: 1, Outcome.DEAD_LETTERED: 2}
+    return Report(
+        health=Health(),
+        tallies={"telemetry": tally},
+        in_flight=lambda: {"telemetry": in_flight},
+        gauges=metrics.path_gauges(
+            backlog_messages=lambda: 2,
+            backlog_bytes=lambda: 230,
+            reading_paused=lambda: 0,
+            registry_entries=lambda: 7,
+        ),
+    )
+
+
+Ask = Callable[[str], "contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]"]
+
+
+@contextlib.asynccontextmanager
+async def serving(report: Report) -> AsyncIterator[Ask]:
+    """A server of this report, and how to ask it."""
+    port = free_port()
+    server = Server(Observability(port=port), report)
+    await server.open()
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            yield session.get
+    finally:
+        await server.close()
+
+
+async def test_live_as_long_as_the_loop_runs() -> None:
+    """/live answers 200 whatever the components do."""
+    report = a_report()
+    report.health.component("broker").failed("certificate expired")
+    async with serving(report) as ask, ask("/live") as answer:
+        assert answer.status == 200
+
+
+async def test_ready_tells_state_and_last_error_of_each_component() -> None:
+    """/ready is 503 until every component works, names what it waits for, and remembers the last error."""
+    report = a_report()
+    report.health.component("timeseries").ready()
+    report.health.component("broker").waiting("127.0.0.1:1883: connection refused")
+    async with serving(report) as ask:
+        async with ask("/ready") as answer:
+            assert answer.status == 503
+            said = await answer.json()
+        assert said["components"]["broker"]["state"] == "waiting"
+        assert said["components"]["broker"]["last_error"] == "127.0.0.1:1883: connection refused"
+        assert said["components"]["timeseries"]["state"] == "ready"
+        report.health.component("broker").ready()
+        async with ask("/ready") as answer:
+            assert answer.status == 200
+            said = await answer.json()
+    assert said["ready"] is True
+    assert said["components"]["broker"]["last_error"] == "127.0.0.1:1883: connection refused"
+
+
+async def test_stopping_is_not_ready() -> None:
+    """Once the stop has begun /ready is 503, so that nobody counts on this daemon."""
+    report = a_report()
+    report.health.component("broker").ready()
+    report.health.stopping = True
+    async with serving(report) as ask, ask("/ready") as answer:
+        assert answer.status == 503
+
+
+async def scrape(report: Report) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample of /metrics, by name and labels, read by Prometheus' own parser."""
+    async with serving(report) as ask, ask("/metrics") as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        text = await answer.text()
+    families = text_string_to_metric_families(text)
+    return {(s.name, frozenset(s.labels.items())): s.value for f in families for s in f.samples}
+
+
+def labels(**names: str) -> frozenset[tuple[str, str]]:
+    """Labels as :func:`scrape` has them."""
+    return frozenset(names.items())
+
+
+async def test_metrics_tell_the_books() -> None:
+    """/metrics has the conservation counters per stream; each name ends in _total, and once."""
+    report = a_report()
+    report.health.component("broker").ready()
+    samples = await scrape(report)
+    stream = labels(stream="telemetry")
+    assert samples["gateway_messages_received_total", stream] == 10
+    assert samples["gateway_messages_in_flight", stream] == 2
+    assert samples["gateway_messages_unaccounted", stream] == 0
+    settled = {o: samples["gateway_messages_settled_total", stream | labels(outcome=o)] for o in Outcome}
+    assert settled == {"stored": 5, "duplicate": 1, "spooled": 0, "dead_lettered": 2, "ignored": 0}
+    assert samples["gateway_backlog_bytes", labels()] == 230
+    assert samples["gateway_component_ready", labels(component="broker")] == 1
+    assert samples["gateway_build_info", labels(version=__version__)] == 1
+    assert not [name for name, _ in samples if name.endswith("_total_total")]
+
+
+async def test_metrics_show_books_that_do_not_balance() -> None:
+    """A message that nobody accounts for shows in a gauge that is 0 otherwise."""
+    samples = await scrape(a_report(received=11))
+    assert samples["gateway_messages_unaccounted", labels(stream="telemetry")] == 1
+
+
+async def test_status_tells_everything_at_once() -> None:
+    """/status has the books per stream and in total, whether they balance, the components and the figures."""
+    report = a_report()
+    report.health.component("broker").ready()
+    async with serving(report) as ask, ask("/status") as answer:
+        said: dict[str, Any] = await answer.json()
+    book = {
+        "received": 10,
+        "stored": 5,
+        "duplicate": 1,
+        "spooled": 0,
+        "dead_lettered": 2,
+        "ignored": 0,
+        "in_flight": 2,
+        "balance": 0,
+        "qos0": 0,
+    }
+    assert said["streams"] == {"telemetry": book}
+    assert said["total"] == book
+    assert said["balanced"] is True
+    assert said["ready"] is True
+    assert said["version"] == __version__
+    assert 0 <= said["uptime_seconds"] < 60
+    assert said["figures"]["registry_entries"] == 7
+
+
+async def test_faults_that_cancel_out_are_not_a_balance() -> None:
+    """One stream short by one and another over by one is no balance, though their sum is."""
+    report = a_report(received=11)
+    other = Tally()
+    other.settled[Outcome.STORED] = 1
+    both = Report(
+        health=report.health,
+        tallies={**report.tallies, "other": other},
+        in_flight=report.in_flight,
+        gauges={},
+    )
+    said = both.as_dict()
+    assert said["total"]["balance"] == 0
+    assert said["balanced"] is False
+
+
+async def test_an_unknown_path_is_not_found() -> None:
+    """Only the four pages exist, and none takes a POST."""
+    async with serving(a_report()) as ask, ask("/admin") as answer:
+        assert answer.status == 404
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port on which somebody else listens."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+async def test_a_taken_port_stops_the_start(taken: int) -> None:
+    """A port in use is a StartError that names the address and the option; nothing is left open."""
+    server = Server(Observability(port=taken), a_report())
+    expected = (
+        rf"127\.0\.0\.1:{taken} for health and metrics: Address already in use; set observability\.port"
+    )
+    with pytest.raises(errors.StartError, match=expected):
+        await server.open()
+    await server.close()
+
+
+async def test_an_address_of_another_host_stops_the_start() -> None:
+    """An address that is not ours is a StartError that names the option."""
+    server = Server(Observability(listen="192.0.2.1", port=free_port()), a_report())
+    with pytest.raises(errors.StartError, match=r"192\.0\.2\.1.*observability\.listen"):
+        await server.open()
+
+
+async def test_port_zero_opens_nothing() -> None:
+    """With observability.port = 0 the daemon listens nowhere, and close() is content."""
+    server = Server(Observability(port=0), a_report())
+    tasks = asyncio.all_tasks()
+    await server.open()
+    assert asyncio.all_tasks() == tasks
+    await server.close()
+
+
+async def test_close_does_not_wait_for_idle_connections() -> None:
+    """A scraper that keeps its connection open does not hold the stop; the port is free at once."""
+    port = free_port()
+    server = Server(Observability(port=port), a_report())
+    await server.open()
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        async with session.get("/live") as answer:
+            await answer.read()
+        await asyncio.wait_for(server.close(), 3)
+        await server.close()
+    again = Server(Observability(port=port), a_report())
+    await again.open()
+    await again.close()
