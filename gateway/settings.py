@@ -1,60 +1,29 @@
-"""The settings tree. No I/O but reading the named files; a stage receives the section it needs, never the root.
+"""The settings tree. No I/O but reading the named files; a stage gets the section it needs, never the root.
 
-Sources, the later wins: defaults, the TOML file, environment (``GATEWAY__MQTT__HOST``). Unknown keys are errors.
+Sources, the later wins: defaults, the TOML file, the environment (``GATEWAY__MQTT__HOST``). Unknown keys are
+errors.
 Every option's description is its manual: ``config/gateway.toml`` is generated from here.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import re
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from gateway import quantities
 from gateway.errors import ConfigurationError
 from gateway.topics import Template
 
-_DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}
-_SIZE_UNITS = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
-
-
-def _quantity(value: object, units: dict[str, float], example: str) -> object:
-    if not isinstance(value, str):
-        return value
-    match = _QUANTITY.fullmatch(value)
-    if match and match[2].lower() in units:
-        return float(match[1]) * units[match[2].lower()]
-    try:
-        return float(value)
-    except ValueError:
-        known = ", ".join(units)
-        raise ValueError(f"{value!r} is no quantity: write for example {example!r} (units: {known})") from None
-
-
-def _duration(value: object) -> object:
-    return _quantity(value, _DURATION_UNITS, "20s")
-
-
-def _size(value: object) -> object:
-    found = _quantity(value, {k: float(v) for k, v in _SIZE_UNITS.items()}, "64MiB")
-    return int(found) if isinstance(found, float) else found
-
-
-Seconds = Annotated[float, BeforeValidator(_duration), Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(quantities.parse_duration), Field(ge=0, allow_inf_nan=False)]
 """A duration in seconds; text with a unit is accepted: ``"20s"``, ``"10min"``, ``"5ms"``."""
 
-Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+Bytes = Annotated[int, BeforeValidator(quantities.parse_size), Field(ge=0)]
 """A size in bytes; text with a unit is accepted: ``"64MiB"``."""
 
 
@@ -67,11 +36,23 @@ class Section(BaseModel):
 class Tls(Section):
     """TLS to the broker."""
 
-    ca_file: Path | None = Field(None, description="CA certificates (PEM); without it the system's are used")
-    cert_file: Path | None = Field(None, description="client certificate (PEM)")
-    key_file: Path | None = Field(None, description="key of the client certificate (PEM)")
-    server_name: str | None = Field(None, description="name expected in the server's certificate (SNI); default: host")
-    alpn: tuple[str, ...] = Field((), description="ALPN protocol names, for instance ['mqtt']")
+    ca_file: Path | None = Field(
+        None,
+        examples=["/etc/gateway/ca.pem"],
+        description="CA certificates (PEM); without it the system's are used",
+    )
+    cert_file: Path | None = Field(
+        None, examples=["/etc/gateway/gateway.pem"], description="client certificate (PEM)"
+    )
+    key_file: Path | None = Field(
+        None, examples=["/etc/gateway/gateway.key"], description="key of the client certificate (PEM)"
+    )
+    server_name: str | None = Field(
+        None,
+        examples=["broker.example.org"],
+        description="name expected in the server's certificate (SNI); default: host",
+    )
+    alpn: tuple[str, ...] = Field((), examples=[["mqtt"]], description="ALPN protocol names")
 
     @model_validator(mode="after")
     def _pair(self) -> Self:
@@ -85,38 +66,54 @@ class Mqtt(Section):
 
     host: str = Field("127.0.0.1", description="broker host name or address")
     port: int = Field(1883, ge=1, le=65535, description="broker port; 8883 is customary with TLS")
-    unix_socket: Path | None = Field(None, description="path of the broker's unix socket, instead of host and port")
+    unix_socket: Path | None = Field(
+        None,
+        examples=["/run/mosquitto/mqtt.sock"],
+        description="path of the broker's unix socket, instead of host and port",
+    )
     client_id: str = Field(
-        min_length=1, description="fixed client id: the broker keeps the session under this name; one per daemon"
+        min_length=1,
+        description="fixed client id: the broker keeps the session under this name; one a daemon",
     )
     transport: Literal["auto", "bulk", "aiomqtt"] = Field(
         "auto", description="'bulk' speaks MQTT 5, 'aiomqtt' MQTT 3.1.1; 'auto' tries 5 and falls back"
     )
     websocket_path: str | None = Field(
-        None, description="connect by WebSocket at this path (transport 'aiomqtt' only)"
+        None, examples=["/mqtt"], description="connect by WebSocket at this path (transport 'aiomqtt' only)"
     )
-    username: str | None = Field(None, description="user name at the broker")
-    password: SecretStr | None = Field(None, description="password; rather set password_file or the environment")
-    password_file: Path | None = Field(None, description="file holding the password (first line)")
+    username: str | None = Field(None, examples=["gateway"], description="user name at the broker")
+    password: SecretStr | None = Field(
+        None, examples=["…"], description="password; rather set password_file or the environment"
+    )
+    password_file: Path | None = Field(
+        None, examples=["/run/secrets/mqtt_password"], description="file holding the password (first line)"
+    )
     keepalive: Seconds = Field(30, ge=1, le=65535, description="interval of keepalive pings")
-    session_expiry: Seconds = Field(86_400, description="how long the broker keeps our session while we are away")
+    session_expiry: Seconds = Field(
+        86_400, description="how long the broker keeps the session while we are away"
+    )
     receive_maximum: int = Field(
         65_535, ge=1, le=65535, description="unacknowledged messages we accept at once (MQTT 5)"
     )
-    max_packet_bytes: Bytes = Field(16 * 2**20, description="largest packet accepted (MQTT 5); payload limits are apart")
+    max_packet_bytes: Bytes = Field(16 * 2**20, description="largest packet accepted (MQTT 5)")
     connect_timeout: Seconds = Field(10, description="time for TCP, TLS and CONNACK together")
-    reconnect_min: Seconds = Field(0.2, description="first wait before connecting again; doubles, with jitter")
-    reconnect_max: Seconds = Field(30, description="longest wait before connecting again")
-    refused_retry: Seconds = Field(30, description="wait after the broker refused us (credentials, certificates)")
-    share_group: str | None = Field(
-        None, pattern=r"^[^/+#]+$", description="subscribe as $share/<group>/…, to divide messages among gateways"
+    reconnect_min: Seconds = Field(
+        0.2, description="first wait before the next attempt; doubles, with jitter"
     )
-    tls: Tls | None = Field(None, description="TLS; an empty section [mqtt.tls] switches it on with system CAs")
+    reconnect_max: Seconds = Field(30, description="longest wait before the next attempt")
+    refused_retry: Seconds = Field(30, description="wait after a refusal (credentials, certificates)")
+    share_group: str | None = Field(
+        None,
+        examples=["gateways"],
+        pattern=r"^[^/+#]+$",
+        description="subscribe as $share/<group>/…, to divide messages among gateways",
+    )
+    tls: Tls | None = Field(None, description="an empty section [mqtt.tls] switches TLS on")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.websocket_path is not None and self.transport == "bulk":
-            raise ValueError("websocket_path needs transport = 'aiomqtt': 'bulk' speaks TCP, TLS and unix sockets")
+            raise ValueError("websocket_path needs transport = 'aiomqtt': 'bulk' does not speak WebSocket")
         if self.password is not None and self.password_file is not None:
             raise ValueError("give password or password_file, not both")
         return self
@@ -133,8 +130,12 @@ class Mqtt(Section):
 class Database(Section):
     """One logical database: its own DSN and pool."""
 
-    dsn: SecretStr = Field(description="postgresql://user@host:port/name; leave the password to password_file")
-    password_file: Path | None = Field(None, description="file holding the password (first line)")
+    dsn: SecretStr = Field(
+        description="postgresql://user@host:port/name; leave the password to password_file"
+    )
+    password_file: Path | None = Field(
+        None, examples=["/run/secrets/writer_password"], description="file holding the password (first line)"
+    )
     connect_timeout: Seconds = Field(10, description="time for one connection attempt")
     command_timeout: Seconds = Field(60, description="time for one statement; 0: no limit")
 
@@ -157,32 +158,42 @@ class Databases(Section):
 class Stream(Section):
     """A topic template, a decoder and a target. The first stream whose topic matches takes the message."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="name, used in metrics and dead letters")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="name, used in metrics and dead letters"
+    )
     topic: str = Field(
         min_length=1,
-        description="topic template: {tenant} and {device} (serial number) capture one level, + one, a last # the rest",
+        description="topic template: {tenant}, {device} (serial number) take one level; + and a last # as in MQTT",
     )
-    kind: Literal["telemetry", "ignore"] = Field("telemetry", description="'ignore': acknowledge and count, no more")
+    kind: Literal["telemetry", "ignore"] = Field(
+        "telemetry", description="'ignore': acknowledge and count, no more"
+    )
     decoder: str = Field("json", description="payload format")
     qos: int = Field(1, description="0 or 1; at 0 the broker cannot deliver again what a crash loses")
-    tenant: str | None = Field(None, description="the tenant, where the topic does not name it")
+    tenant: str | None = Field(
+        None, examples=["acme"], description="the tenant, where the topic does not name it"
+    )
     unknown_device: Literal["dead_letter", "provision", "ignore"] = Field(
         "dead_letter", description="what becomes of messages of devices that are not in the registry"
     )
-    provision_type: str | None = Field(None, description="device type given to provisioned devices")
+    provision_type: str | None = Field(
+        None, examples=["vibration_sensor"], description="device type given to provisioned devices"
+    )
     retained: Literal["auto", "store", "ignore"] = Field(
-        "auto", description="retained replays: 'auto' stores those with a timestamp of their own, ignores the others"
+        "auto",
+        description="retained replays: 'auto' stores those with a timestamp of their own, ignores the others",
     )
     on_conflict: Literal["merge", "keep", "replace"] = Field(
-        "merge", description="another reading of the same device and time: unite the fields (the newer wins), or …"
+        "merge",
+        description="another reading of the same device and time: unite the fields (the newer wins), or …",
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.qos not in (0, 1):
             raise ValueError(
-                f"stream {self.name}: qos = {self.qos} is refused; subscribe with qos = 1: the broker then delivers "
-                "QoS 2 publications at least once, and the gateway stores each once (see README, promises)"
+                f"stream {self.name}: qos = {self.qos} is refused; subscribe with qos = 1: the broker then "
+                "delivers QoS 2 publications at least once, the gateway stores each once (README, promises)"
             )
         if (self.unknown_device == "provision") != (self.provision_type is not None):
             raise ValueError(
@@ -205,14 +216,20 @@ class Validation(Section):
     max_readings: int = Field(10_000, ge=1, description="most readings in one message")
     max_future_skew: Seconds = Field(600, description="a timestamp further ahead is 'in the future'")
     max_age: Seconds | None = Field(
-        None, description="a timestamp further back is 'too old'; unset: any age from 1971 on is accepted"
+        None,
+        examples=["30d"],
+        description="a timestamp further back is 'too old'; unset: any age from 1971 on is accepted",
     )
     on_future: Literal["reject", "receive_time", "keep"] = Field(
         "reject", description="timestamps in the future: dead letter, use the receive time, or keep"
     )
-    on_old: Literal["reject", "receive_time", "keep"] = Field("reject", description="likewise for too old ones")
+    on_old: Literal["reject", "receive_time", "keep"] = Field(
+        "reject", description="likewise for too old ones"
+    )
     naive_zone: str | None = Field(
-        None, description="zone of timestamps that name none, for instance 'Europe/Berlin'; unset: dead letter"
+        None,
+        examples=["Europe/Berlin"],
+        description="zone of timestamps that name none, for instance 'Europe/Berlin'; unset: dead letter",
     )
 
 
@@ -227,7 +244,9 @@ class Batch(Section):
 class Buffer(Section):
     """Memory between source and database."""
 
-    max_bytes: Bytes = Field(32 * 2**20, ge=2**20, description="bound of what is held in memory; then reading stops")
+    max_bytes: Bytes = Field(
+        32 * 2**20, ge=2**20, description="bound of what is held in memory; then reading stops"
+    )
 
 
 class Writer(Section):
@@ -251,7 +270,9 @@ class Observability(Section):
 
     listen: str = Field("127.0.0.1", description="address of /live, /ready, /status and /metrics")
     port: int = Field(9108, ge=0, le=65535, description="port of the same; 0: none is opened")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level that is logged"
+    )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="'auto': console on a terminal, JSON otherwise"
     )
@@ -260,14 +281,20 @@ class Observability(Section):
 class Shutdown(Section):
     """How the daemon stops."""
 
-    deadline: Seconds = Field(20, description="after SIGTERM: time to write what is held; the rest stays unacknowledged")
+    deadline: Seconds = Field(
+        20, description="after SIGTERM: time to write what is held; the rest stays unacknowledged"
+    )
 
 
 class Settings(BaseSettings):
     """The whole tree."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GATEWAY__", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix="GATEWAY__",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
     mqtt: Mqtt
@@ -308,16 +335,46 @@ def load(path: Path | None) -> Settings:
     Raises:
         ConfigurationError: naming the file, the key and what is wrong with it.
     """
+    _refuse_unknown_sections()
     try:
-        tree = tomllib.loads(path.read_text("utf-8")) if path else {}
+        return Settings(**read_file(path))
+    except pydantic.ValidationError as error:
+        raise ConfigurationError(_explain(error, path)) from error
+    except SettingsError as error:
+        raise ConfigurationError(
+            f"environment: {error}: lists and whole sections are written there as JSON"
+        ) from error
+
+
+def read_file(path: Path | None) -> dict[str, Any]:
+    """The tree of a TOML file, unchecked; nothing without a file.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8")) if path else {}
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
-    try:
-        return Settings(**tree)
-    except pydantic.ValidationError as error:
-        raise ConfigurationError(_explain(error, path)) from error
+
+
+def _refuse_unknown_sections() -> None:
+    """A mistyped section in the environment would be overlooked: pydantic looks for the names it knows."""
+    for name in sorted(os.environ):
+        section = name.lower().removeprefix("gateway__").split("__")[0]
+        if name.lower().startswith("gateway__") and section not in Settings.model_fields:
+            known = ", ".join(Settings.model_fields)
+            raise ConfigurationError(
+                f"environment: {name}: there is no section {section!r}; there are {known}"
+            )
+
+
+_PLAIN_WORDS = {
+    "missing": "is required and not given",
+    "extra_forbidden": "there is no such option; `gateway config sample` shows all",
+}
 
 
 def _explain(error: pydantic.ValidationError, path: Path | None) -> str:
@@ -325,7 +382,8 @@ def _explain(error: pydantic.ValidationError, path: Path | None) -> str:
     lines = [f"{path or 'environment'}: {error.error_count()} mistake(s)"]
     for found in error.errors(include_url=False, include_input=False):
         where = ".".join(str(part) for part in found["loc"]) or "settings"
-        lines.append(f"  {where}: {found['msg'].removeprefix('Value error, ')}")
+        text = _PLAIN_WORDS.get(found["type"], found["msg"].removeprefix("Value error, "))
+        lines.append(f"  {where}: {text}")
     return "\n".join(lines)
 
 
