@@ -1,0 +1,211 @@
+"""A publisher of its own process, fast enough not to be what is tested: encoded packets, one raw socket.
+
+    python -m tests.support.load --port 1883 --count 100000 --devices 100 --bad-percent 1 --seed 7
+
+QoS 1 within the broker's window. What was not acknowledged when the broker went away is sent again when it
+is back; each reading has a key of its own, so a copy of the publisher's making cannot be taken for one of the
+gateway's. Prints one line of JSON at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import select
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mqtt5
+
+from tests.support.plan import Plan
+from tests.support.processes import Process
+
+BURST = 500
+DUP = 0x08
+ACCEPTED = (mqtt5.PubAckReasonCode.SUCCESS, mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS)
+
+
+class Publisher:
+    """Publishes packets and sees each acknowledged.
+
+    Args:
+        packets: encoded PUBLISH packets, numbered by :func:`packet_id`.
+        window: most of them unacknowledged at once; the broker's receive maximum bounds it too.
+        rate: packets a second; 0: as fast as the broker takes them.
+    """
+
+    def __init__(self, port: int, packets: Sequence[bytes], *, window: int = 2000, rate: float = 0) -> None:
+        self._port, self._packets, self._window, self._rate = port, packets, window, rate
+        self._unacknowledged: dict[int, int] = {}
+        self._room = window
+        self._next = 0
+        self._buffer = b""
+        self.resent = self.unmatched = self.refused = self.reconnects = 0
+
+    def run(self, deadline: float) -> None:
+        """Publish all, through restarts of the broker.
+
+        Raises:
+            TimeoutError: not all were acknowledged at ``deadline`` (``time.monotonic``).
+        """
+        self._started = time.monotonic()
+        while self._next < len(self._packets) or self._unacknowledged:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(self._unacknowledged)} messages were not acknowledged")
+            try:
+                with self._connected() as connection:
+                    self._send_again(connection)
+                    self._publish(connection, deadline)
+            except OSError:
+                self.reconnects += 1
+                time.sleep(0.05)
+
+    def _connected(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self._port), timeout=5)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client_id = f"load-{self._port}-{id(self)}"
+        connection.sendall(mqtt5.ConnectPacket(client_id, clean_start=True).write())
+        self._buffer = b""
+        answer = self._packets_in(connection.recv(4096))
+        if not answer or not isinstance(answer[0], mqtt5.ConnAckPacket):
+            raise ConnectionError(f"no CONNACK but {answer}")
+        self._room = min(self._window, answer[0].receive_max)
+        return connection
+
+    def _send_again(self, connection: socket.socket) -> None:
+        again = [self._packets[number] for number in sorted(self._unacknowledged.values())]
+        self.resent += len(again)
+        connection.sendall(b"".join(bytes([packet[0] | DUP]) + packet[1:] for packet in again))
+
+    def _publish(self, connection: socket.socket, deadline: float) -> None:
+        connection.settimeout(5)
+        while (self._next < len(self._packets) or self._unacknowledged) and time.monotonic() < deadline:
+            due = self._due()
+            if due:
+                self._send(connection, due)
+            patience = 0 if due else 0.05
+            if select.select([connection], [], [], patience)[0]:
+                self._settle(connection.recv(65536))
+
+    def _due(self) -> int:
+        room = min(self._room - len(self._unacknowledged), len(self._packets) - self._next, BURST)
+        if self._rate:
+            room = min(room, int((time.monotonic() - self._started) * self._rate) + 1 - self._next)
+        return max(room, 0)
+
+    def _send(self, connection: socket.socket, count: int) -> None:
+        first, self._next = self._next, self._next + count
+        self._unacknowledged |= {packet_id(number): number for number in range(first, self._next)}
+        connection.sendall(b"".join(self._packets[first : self._next]))
+
+    def _settle(self, received: bytes) -> None:
+        for packet in self._packets_in(received):
+            if isinstance(packet, mqtt5.PubAckPacket):
+                self._unacknowledged.pop(packet.packet_id, None)
+                self.unmatched += packet.reason_code == mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
+                self.refused += packet.reason_code not in ACCEPTED
+
+    def _packets_in(self, received: bytes) -> list[mqtt5.Packet]:
+        if not received:
+            raise ConnectionError("the broker closed the connection")
+        self._buffer += received
+        view, packets, at = memoryview(self._buffer), [], 0
+        while at < len(view):
+            try:
+                packet, length = mqtt5.read(view[at:])
+            except IndexError:
+                break
+            packets.append(packet)
+            at += length
+        self._buffer = self._buffer[at:]
+        return packets
+
+
+def packet_id(number: int) -> int:
+    """Packet id of the message of this number; unique within any window."""
+    return number % 65_535 + 1
+
+
+def encode(plan: Plan) -> list[bytes]:
+    """The PUBLISH packets of a plan."""
+    qos = mqtt5.QoS.AT_LEAST_ONCE
+    return [
+        mqtt5.PublishPacket(message.topic, message.payload, qos=qos, packet_id=packet_id(position)).write()
+        for position, message in enumerate(plan.messages())
+    ]
+
+
+class Load(Process):
+    """A plan being published by a process of its own; :meth:`result` waits for its end."""
+
+    def __init__(
+        self, port: int, plan: Plan, *, rate: float = 0, window: int = 2000, timeout: float = 180
+    ) -> None:
+        super().__init__("load")
+        self._timeout = timeout
+        speed = ["--port", str(port), "--rate", str(rate), "--window", str(window), "--timeout", str(timeout)]
+        self._command = [sys.executable, "-m", "tests.support.load", *speed, *plan.arguments()]
+
+    def command(self) -> Sequence[str]:
+        """The publisher."""
+        return self._command
+
+    def is_ready(self) -> bool:
+        """It is at work as soon as it runs."""
+        return True
+
+    def result(self) -> dict[str, Any]:
+        """What it printed, when every message was acknowledged by the broker."""
+        code = self.wait(self._timeout + 10)
+        assert code == 0, f"the load failed with {code}:\n{self.tail()}"
+        told: dict[str, Any] = json.loads(self.tail().strip().splitlines()[-1])
+        return told
+
+
+def main() -> None:
+    """Publish what the arguments say; the plan's sums and the publisher's own go to standard output."""
+    arguments = _parser().parse_args()
+    names = ("count", "devices", "bad_percent", "repeat_percent", "seed", "timestamps", "start_ms", "tenant")
+    plan = Plan(**{name: getattr(arguments, name) for name in names})
+    publisher = Publisher(arguments.port, encode(plan), window=arguments.window, rate=arguments.rate)
+    started = time.monotonic()
+    publisher.run(started + arguments.timeout)
+    expected = plan.expected()
+    told = {
+        "messages": plan.count,
+        "good": len(expected.stored),
+        "repeats": expected.repeats,
+        "bad": expected.dead,
+        "resent": publisher.resent,
+        "reconnects": publisher.reconnects,
+        "unmatched": publisher.unmatched,
+        "refused": publisher.refused,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=Path(__file__).stem, description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--devices", type=int, default=100)
+    parser.add_argument("--bad-percent", type=float, default=1)
+    parser.add_argument("--repeat-percent", type=float, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--with-timestamps", dest="timestamps", action="store_true", default=True)
+    parser.add_argument("--without-timestamps", dest="timestamps", action="store_false")
+    parser.add_argument("--start-ms", type=int, default=Plan(0).start_ms)
+    parser.add_argument("--tenant", default="acme")
+    parser.add_argument("--rate", type=float, default=0)
+    parser.add_argument("--window", type=int, default=2000)
+    parser.add_argument("--timeout", type=float, default=180)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
