@@ -1,0 +1,212 @@
+"""Migrations, by Alembic in process: the same revisions for every engine, see ``migrations/``.
+
+A run holds an advisory lock, so that two never change one database at once. Alembic keeps the running context
+in a module global: within a process, one migration after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal
+
+import alembic.command
+import asyncpg
+import sqlalchemy as sa
+from alembic import op
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from gateway import errors, settings
+from gateway.storage import engines, pools, revisions, roles
+from gateway.storage.revisions import Name, Revision
+
+EngineChoice = Literal["auto", "timescaledb", "postgresql"]
+"""``auto``: hypertables where the server offers TimescaleDB, else partitions."""
+
+OLDEST_SERVER = 15
+LOCK_TIMEOUT = 60.0
+"""Seconds to wait for another migration of the same database."""
+
+_LOCK_KEY = 0x6D69677261746564
+
+
+async def upgrade(
+    name: Name,
+    database: settings.Database,
+    target: str = "head",
+    *,
+    engine: EngineChoice = "auto",
+    lock_timeout: float = LOCK_TIMEOUT,
+) -> list[Revision]:
+    """Apply revisions up to ``target``; returns those applied, in order.
+
+    Roles that ``gateway db init`` made get their privileges on the new tables.
+
+    Raises:
+        UsageError: no such revision, a server too old, or the wanted engine cannot be had here.
+        StoreError: the database cannot be reached or refuses a statement; that revision is rolled back.
+    """
+    async with _locked(name, database, lock_timeout) as connection:
+        hypertables = await _choose_engine(connection, name, engine)
+        command = functools.partial(alembic.command.upgrade, revision=target)
+        applied = await _run(name, database, hypertables, command)
+        await roles.grant_tables(connection, name)
+        return applied
+
+
+async def downgrade(
+    name: Name, database: settings.Database, target: str, *, lock_timeout: float = LOCK_TIMEOUT
+) -> list[Revision]:
+    """Undo revisions down to ``target``, which stays applied; ``base`` undoes all. Tables go with their rows.
+
+    Returns those undone, in order. The extension stays: it came with the database.
+
+    Raises:
+        UsageError: no such revision.
+        StoreError: the database cannot be reached or refuses a statement; that revision stays applied.
+    """
+    async with _locked(name, database, lock_timeout) as connection:
+        command = functools.partial(alembic.command.downgrade, revision=target)
+        undone = await _run(name, database, False, command)
+        if await _current(connection) is None:
+            await roles.become_owner(connection)
+            await connection.execute("DROP TABLE IF EXISTS alembic_version")
+        return undone
+
+
+async def current(name: Name, database: settings.Database) -> str | None:
+    """The revision a database is at; None: none is applied.
+
+    Raises:
+        StoreError: the database cannot be reached.
+    """
+    async with session(name, database) as connection:
+        return await _current(connection)
+
+
+def hypertables() -> bool:
+    """For revisions: whether the one that runs makes hypertables, or else partitions."""
+    return bool(op.get_context().opts["hypertables"])
+
+
+@contextlib.asynccontextmanager
+async def session(name: str, database: settings.Database) -> AsyncIterator[asyncpg.Connection]:
+    """A connection whose statements may take their time: a revision may rewrite a large table."""
+    patient = database.model_copy(update={"command_timeout": 0})
+    connection = await pools.connect(patient, application_name="gateway-migrate", name=name)
+    try:
+        with pools.translate(name):
+            yield connection
+    finally:
+        await connection.close(timeout=5)
+
+
+@contextlib.asynccontextmanager
+async def _locked(
+    name: Name, database: settings.Database, timeout: float
+) -> AsyncIterator[asyncpg.Connection]:
+    async with session(name, database) as connection:
+        deadline = time.monotonic() + timeout
+        # Not pg_advisory_lock: its waiter holds a snapshot, for which CREATE INDEX CONCURRENTLY waits.
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
+            if time.monotonic() > deadline:
+                raise errors.TransientError(
+                    f"{name}: another migration has been running for over {timeout:g} s; wait for it, or "
+                    "end its session (application_name gateway-migrate in pg_stat_activity)"
+                )
+            await asyncio.sleep(0.2)
+        yield connection
+
+
+async def _run(
+    name: Name, database: settings.Database, hypertables: bool, command: Callable[[Config], None]
+) -> list[Revision]:
+    steps: list[Revision] = []
+
+    def note_step(*, step: Any, **_: Any) -> None:
+        steps.append(Revision(step.up_revision_id, step.up_revision.doc))
+
+    async with session(name, database) as connection:
+        await roles.become_owner(connection)
+        config = revisions.config(name)
+        config.attributes.update(hypertables=hypertables, on_step=note_step)
+        await _in_alchemy(connection, config, command)
+    return steps
+
+
+async def _in_alchemy(
+    connection: asyncpg.Connection, config: Config, command: Callable[[Config], None]
+) -> None:
+    """Run an Alembic command on a connection of ours, which SQLAlchemy takes over."""
+
+    async def ours() -> asyncpg.Connection:
+        return connection
+
+    def work(alchemy: sa.Connection) -> None:
+        config.attributes["connection"] = alchemy
+        command(config)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=ours, poolclass=NullPool)
+    try:
+        async with engine.connect() as alchemy:
+            await alchemy.run_sync(work)
+    except sa.exc.DBAPIError as error:
+        raise _driver_error(error) from error
+    except CommandError as error:
+        raise errors.UsageError(f"{error}; see `gateway db history`") from error
+    finally:
+        await engine.dispose()
+
+
+def _driver_error(error: sa.exc.DBAPIError) -> BaseException:
+    """What asyncpg raised, below two layers of wrapping: ``pools.translate`` knows that."""
+    return (error.orig and error.orig.__cause__) or error
+
+
+async def _current(connection: asyncpg.Connection) -> str | None:
+    if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+        return None
+    found: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+    return found
+
+
+async def _choose_engine(connection: asyncpg.Connection, name: Name, choice: EngineChoice) -> bool:
+    """Whether the tables are, or are to be, hypertables; makes the extension where wanted and missing."""
+    version = connection.get_server_version().major
+    if version < OLDEST_SERVER:
+        raise errors.UsageError(
+            f"{name}: PostgreSQL {version} is too old; {OLDEST_SERVER} is the oldest that does"
+        )
+    if name != "timeseries":
+        return False
+    found = await engines.detect(connection)
+    if await _current(connection) is not None:
+        if choice not in ("auto", found.name):
+            raise errors.UsageError(f"{name}: the tables were made for {found.name}, and stay so")
+        return found.name == "timescaledb"
+    if choice == "postgresql":
+        return False
+    return found.name == "timescaledb" or await _create_extension(connection, name, choice)
+
+
+async def _create_extension(connection: asyncpg.Connection, name: Name, choice: EngineChoice) -> bool:
+    query = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')"
+    if not await connection.fetchval(query):
+        if choice == "timescaledb":
+            raise errors.UsageError(f"{name}: this server does not offer TimescaleDB; install it there")
+        return False
+    try:
+        await connection.execute("CREATE EXTENSION timescaledb")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise errors.UsageError(
+            f"{name}: this server offers TimescaleDB, but CREATE EXTENSION failed: {error}. Run "
+            "`gateway db init --superuser-dsn …`, or `CREATE EXTENSION timescaledb` as a superuser; or pass "
+            "`--engine postgresql` for plain partitions, for good"
+        ) from error
+    return True

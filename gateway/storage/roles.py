@@ -1,0 +1,128 @@
+"""The roles of least privilege, and what each may do with which table.
+
+``<prefix>_owner`` owns databases and tables and runs the migrations; ``<prefix>_writer`` is the daemon's;
+``<prefix>_reader`` sees one tenant, by ``app.current_tenant_id``. ``gateway db init`` makes them and leaves
+the prefix in a setting of each database, where a migration finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import asyncpg
+
+from gateway import errors
+from gateway.storage.revisions import Name
+
+PREFIX_SETTING = "gateway.role_prefix"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The names, by prefix."""
+
+    prefix: str
+
+    @property
+    def owner(self) -> str:
+        """Owns the databases, runs the migrations, provisions."""
+        return f"{self.prefix}_owner"
+
+    @property
+    def writer(self) -> str:
+        """The daemon."""
+        return f"{self.prefix}_writer"
+
+    @property
+    def reader(self) -> str:
+        """Reads one tenant."""
+        return f"{self.prefix}_reader"
+
+
+WRITER: Mapping[Name, Mapping[str, str]] = {
+    "metadata": {
+        "alembic_version": "SELECT",
+        "tenants": "SELECT",
+        "device_types": "SELECT",
+        "field_mappings": "SELECT",
+        "devices": "SELECT, INSERT, UPDATE (last_seen_at)",
+    },
+    "timeseries": {
+        "alembic_version": "SELECT",
+        "telemetry": "SELECT, INSERT, UPDATE",
+        "events": "SELECT, INSERT, UPDATE",
+        "metrics": "SELECT, INSERT, UPDATE",
+        "dead_letters": "SELECT, INSERT, UPDATE (replays, replayed_at, replay_outcome)",
+        "redelivery_ledger": "SELECT, INSERT, DELETE",
+        "processed_messages": "SELECT, INSERT, DELETE",
+    },
+}
+"""UPDATE on telemetry is for ``on_conflict``; a DELETE of readings is retention's, which owns the tables."""
+
+READER: Mapping[Name, Mapping[str, str]] = {
+    "metadata": {
+        "alembic_version": "SELECT",
+        "tenants": "SELECT",
+        "device_types": "SELECT",
+        "field_mappings": "SELECT",
+        "devices": "SELECT",
+    },
+    "timeseries": {
+        "alembic_version": "SELECT",
+        "tenant_telemetry": "SELECT",
+        "tenant_events": "SELECT",
+        "tenant_metrics": "SELECT",
+    },
+}
+"""Never a table that shows more than one tenant."""
+
+
+async def find(connection: asyncpg.Connection) -> Roles | None:
+    """The roles of this database; None where ``gateway db init`` never was."""
+    prefix = await connection.fetchval("SELECT nullif(current_setting($1, true), '')", PREFIX_SETTING)
+    return Roles(prefix) if prefix else None
+
+
+async def become_owner(connection: asyncpg.Connection) -> None:
+    """Whatever is made on this connection from now on belongs to the owner role, where there is one.
+
+    Raises:
+        UsageError: the role we came as may not act for the owner.
+    """
+    found = await find(connection)
+    if found is None:
+        return
+    try:
+        await connection.execute(f"SET ROLE {found.owner}")
+    except asyncpg.InsufficientPrivilegeError as error:
+        user = await connection.fetchval("SELECT current_user")
+        raise errors.UsageError(
+            f"{user} may not change tables: connect as {found.owner} "
+            f"(--db-user {found.owner} --db-password-file …)"
+        ) from error
+
+
+async def grant_tables(connection: asyncpg.Connection, name: Name) -> None:
+    """Give writer and reader exactly their privileges on the tables that exist; nothing without roles.
+
+    The caller's role stays the owner's afterwards.
+    """
+    found = await find(connection)
+    if found is None:
+        return
+    await become_owner(connection)
+    async with connection.transaction():
+        for role, privileges in ((found.writer, WRITER[name]), (found.reader, READER[name])):
+            for table, wanted in privileges.items():
+                await _grant(connection, role, table, wanted)
+        if await connection.fetchval("SELECT to_regproc('gateway_make_partitions')") is not None:
+            await connection.execute(f"GRANT EXECUTE ON FUNCTION gateway_make_partitions TO {found.writer}")
+
+
+async def _grant(connection: asyncpg.Connection, role: str, table: str, privileges: str) -> None:
+    if await connection.fetchval("SELECT to_regclass($1)", table) is None:
+        return
+    # TimescaleDB hands both on to every chunk.
+    await connection.execute(f"REVOKE ALL ON {table} FROM {role}")
+    await connection.execute(f"GRANT {privileges} ON {table} TO {role}")
