@@ -8,10 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.servers import Server
-from tests.support.sql import execute, query, scalar
+from pydantic import SecretStr
 
-LOGICAL = ("metadata", "timeseries")
+from gateway.settings import Database
+from gateway.storage.migrate import upgrade
+from gateway.storage.revisions import NAMES, Name
+from tests.support.servers import Server
+from tests.support.sql import execute, query, scalar, wait_for
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Workshop:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._numbers = itertools.count(1)
-        self._templates: dict[str, str] = {}
+        self._templates: dict[Name, str] = {}
         self._made: list[str] = []
 
     def migrated(self) -> Databases:
@@ -68,22 +71,22 @@ class Workshop:
         for name in list(self._made):
             self._drop(name)
 
-    def _both(self, make: Callable[[str], str]) -> Databases:
-        metadata, timeseries = (self.server.dsn(make(logical)) for logical in LOGICAL)
+    def _both(self, make: Callable[[Name], str]) -> Databases:
+        metadata, timeseries = (self.server.dsn(make(logical)) for logical in NAMES)
         return Databases(self.server, metadata, timeseries)
 
-    def _clone(self, logical: str) -> str:
+    def _clone(self, logical: Name) -> str:
         if logical not in self._templates:
             self._templates[logical] = self._template(logical)
         return self._create(logical, template=self._templates[logical])
 
-    def _blank(self, logical: str) -> str:
+    def _blank(self, logical: Name) -> str:
         name = self._create(logical, template="template1")
         if logical == "timeseries" and self.server.engine == "timescaledb":
             execute(self.server.dsn(name), "CREATE EXTENSION IF NOT EXISTS timescaledb")
         return name
 
-    def _template(self, logical: str) -> str:
+    def _template(self, logical: Name) -> str:
         name = self._blank(logical)
         migrate(self.server.dsn(name), logical)
         # TimescaleDB's scheduler leaves templates alone, so that they can be cloned.
@@ -91,7 +94,7 @@ class Workshop:
         self._admin("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1", name)
         return name
 
-    def _create(self, logical: str, *, template: str) -> str:
+    def _create(self, logical: Name, *, template: str) -> str:
         name = f"gateway_test_{logical}_{os.getpid()}_{next(self._numbers)}"
         self._admin(f"CREATE DATABASE {name} TEMPLATE {template}")
         self._made.append(name)
@@ -107,11 +110,9 @@ class Workshop:
         return query(self.server.dsn(), statement, *arguments)
 
 
-def migrate(dsn: str, logical: str) -> None:
+def migrate(dsn: str, logical: Name) -> None:
     """Bring one database to the newest revision."""
-    from gateway.storage.migrate import upgrade
-
-    upgrade(logical, dsn)
+    wait_for(upgrade(logical, Database(dsn=SecretStr(dsn))))
 
 
 def _name(dsn: str) -> str:
