@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import os
 import tomllib
+import zoneinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway import quantities
@@ -37,9 +46,7 @@ class Tls(Section):
     """TLS to the broker."""
 
     ca_file: Path | None = Field(
-        None,
-        examples=["/etc/gateway/ca.pem"],
-        description="CA certificates (PEM); without it the system's are used",
+        None, examples=["/etc/gateway/ca.pem"], description="CA certificates (PEM); unset: the system's"
     )
     cert_file: Path | None = Field(
         None, examples=["/etc/gateway/gateway.pem"], description="client certificate (PEM)"
@@ -48,9 +55,7 @@ class Tls(Section):
         None, examples=["/etc/gateway/gateway.key"], description="key of the client certificate (PEM)"
     )
     server_name: str | None = Field(
-        None,
-        examples=["broker.example.org"],
-        description="name expected in the server's certificate (SNI); default: host",
+        None, examples=["broker.example.org"], description="name in the broker's certificate; unset: host"
     )
     alpn: tuple[str, ...] = Field((), examples=[["mqtt"]], description="ALPN protocol names")
 
@@ -67,13 +72,10 @@ class Mqtt(Section):
     host: str = Field("127.0.0.1", description="broker host name or address")
     port: int = Field(1883, ge=1, le=65535, description="broker port; 8883 is customary with TLS")
     unix_socket: Path | None = Field(
-        None,
-        examples=["/run/mosquitto/mqtt.sock"],
-        description="path of the broker's unix socket, instead of host and port",
+        None, examples=["/run/mosquitto/mqtt.sock"], description="unix socket, instead of host and port"
     )
     client_id: str = Field(
-        min_length=1,
-        description="fixed client id: the broker keeps the session under this name; one a daemon",
+        min_length=1, description="fixed client id: the session's name at the broker; one a daemon"
     )
     transport: Literal["auto", "bulk", "aiomqtt"] = Field(
         "auto", description="'bulk' speaks MQTT 5, 'aiomqtt' MQTT 3.1.1; 'auto' tries 5 and falls back"
@@ -89,12 +91,8 @@ class Mqtt(Section):
         None, examples=["/run/secrets/mqtt_password"], description="file holding the password (first line)"
     )
     keepalive: Seconds = Field(30, ge=1, le=65535, description="interval of keepalive pings")
-    session_expiry: Seconds = Field(
-        86_400, description="how long the broker keeps the session while we are away"
-    )
-    receive_maximum: int = Field(
-        65_535, ge=1, le=65535, description="unacknowledged messages we accept at once (MQTT 5)"
-    )
+    session_expiry: Seconds = Field(86_400, description="how long the broker keeps the session")
+    receive_maximum: int = Field(65_535, ge=1, le=65535, description="most messages unacknowledged (MQTT 5)")
     max_packet_bytes: Bytes = Field(16 * 2**20, description="largest packet accepted (MQTT 5)")
     connect_timeout: Seconds = Field(10, description="time for TCP, TLS and CONNACK together")
     reconnect_min: Seconds = Field(
@@ -163,16 +161,12 @@ class Stream(Section):
     )
     topic: str = Field(
         min_length=1,
-        description="topic template: {tenant}, {device} (serial number) take one level; + and a last # as in MQTT",
+        description="topic template: {tenant} and {device} (serial number) take a level; + and # as in MQTT",
     )
-    kind: Literal["telemetry", "ignore"] = Field(
-        "telemetry", description="'ignore': acknowledge and count, no more"
-    )
+    kind: Literal["telemetry", "ignore"] = Field("telemetry", description="'ignore': only count")
     decoder: str = Field("json", description="payload format")
     qos: int = Field(1, description="0 or 1; at 0 the broker cannot deliver again what a crash loses")
-    tenant: str | None = Field(
-        None, examples=["acme"], description="the tenant, where the topic does not name it"
-    )
+    tenant: str | None = Field(None, examples=["acme"], description="its tenant, where the topic names none")
     unknown_device: Literal["dead_letter", "provision", "ignore"] = Field(
         "dead_letter", description="what becomes of messages of devices that are not in the registry"
     )
@@ -185,7 +179,7 @@ class Stream(Section):
     )
     on_conflict: Literal["merge", "keep", "replace"] = Field(
         "merge",
-        description="another reading of the same device and time: unite the fields (the newer wins), or …",
+        description="the same device and time again: unite the fields (the newer wins), keep, replace",
     )
 
     @model_validator(mode="after")
@@ -218,7 +212,7 @@ class Validation(Section):
     max_age: Seconds | None = Field(
         None,
         examples=["30d"],
-        description="a timestamp further back is 'too old'; unset: any age from 1971 on is accepted",
+        description="a timestamp further back is 'too old'; unset: any age from 1971 on",
     )
     on_future: Literal["reject", "receive_time", "keep"] = Field(
         "reject", description="timestamps in the future: dead letter, use the receive time, or keep"
@@ -227,10 +221,15 @@ class Validation(Section):
         "reject", description="likewise for too old ones"
     )
     naive_zone: str | None = Field(
-        None,
-        examples=["Europe/Berlin"],
-        description="zone of timestamps that name none, for instance 'Europe/Berlin'; unset: dead letter",
+        None, examples=["Europe/Berlin"], description="zone of times that name none; unset: refused"
     )
+
+    @field_validator("naive_zone")
+    @classmethod
+    def _known_zone(cls, name: str | None) -> str | None:
+        if name is not None and name not in zoneinfo.available_timezones():
+            raise ValueError(f"there is no zone {name!r} on this machine; write one like 'Europe/Berlin'")
+        return name
 
 
 class Batch(Section):

@@ -24,7 +24,7 @@ ConfigOption = Annotated[
         "--config",
         "-c",
         envvar="GATEWAY_CONFIG",
-        help="Configuration file. Default: config/gateway.toml, then /etc/gateway/gateway.toml, then environment only.",
+        help="Configuration file; else config/gateway.toml, /etc/gateway/gateway.toml, environment only.",
         show_default=False,
     ),
 ]
@@ -35,13 +35,18 @@ console = Console(highlight=False, soft_wrap=True)
 _PLACES = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
 
 
+def settings_file(path: Path | None) -> Path | None:
+    """The file of ``--config``, or the first of the usual places that has one; None: environment only."""
+    return path or next((place for place in _PLACES if place.is_file()), None)
+
+
 def load_settings(path: Path | None) -> settings.Settings:
     """The settings, from ``--config`` or the usual places.
 
     Raises:
         ConfigurationError: naming the file and the mistake.
     """
-    return settings.load(path or next((place for place in _PLACES if place.is_file()), None))
+    return settings.load(settings_file(path))
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -1,0 +1,40 @@
+"""What a configuration names outside itself, looked at without any network: files, secrets, decoders."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+
+from gateway import decoders
+from gateway.errors import ConfigurationError, GatewayError
+from gateway.mqtt import tls
+from gateway.settings import Settings
+
+
+def check(settings: Settings) -> None:
+    """Whether the daemon could use what these settings name.
+
+    Raises:
+        ConfigurationError: every mistake, one a line.
+    """
+    mistakes = [found for attempt in _attempts(settings) if (found := _mistake(attempt)) is not None]
+    if mistakes:
+        raise ConfigurationError("\n  ".join([f"{len(mistakes)} mistake(s)", *mistakes]))
+
+
+def _attempts(settings: Settings) -> Iterator[Callable[[], object]]:
+    yield settings.mqtt.secret
+    yield settings.databases.metadata.secret
+    yield settings.databases.timeseries.secret
+    if (wanted := settings.mqtt.tls) is not None:
+        yield functools.partial(tls.make_context, wanted)
+    for name in sorted({stream.decoder for stream in settings.streams}):
+        yield functools.partial(decoders.build, name, decoders.Limits())
+
+
+def _mistake(attempt: Callable[[], object]) -> str | None:
+    try:
+        attempt()
+    except GatewayError as error:
+        return str(error)
+    return None

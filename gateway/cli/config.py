@@ -1,0 +1,53 @@
+"""``gateway config``: check, show, and a sample to start from."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import typer
+
+from gateway import effective
+from gateway.check import check as check_settings
+from gateway.cli import common
+from gateway.sample import sample as annotated_sample
+
+app = typer.Typer()
+
+
+@app.command()
+def check(config: common.ConfigOption = None) -> None:
+    """Say whether the configuration is right; nothing is connected to.
+
+    Example: gateway config check --config config/gateway.toml
+    """
+    file = common.settings_file(config)
+    check_settings(common.load_settings(config))
+    typer.echo(f"{file or 'environment'}: valid")
+
+
+@app.command()
+def show(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
+    """Show every option in force and where it comes from; secrets are hidden.
+
+    Example: GATEWAY__BATCH__LINGER=10ms gateway config show
+    """
+    options = effective.effective(common.settings_file(config))
+    if as_json:
+        common.print_json(msgspec.to_builtins(options))
+    else:
+        for option in options:
+            typer.echo(f"{option.name} = {_written(option.value):<30}  # {option.origin}")
+
+
+@app.command()
+def sample() -> None:
+    """Print an annotated configuration: every option, defaults commented out.
+
+    Example: gateway config sample > config/gateway.toml
+    """
+    typer.echo(annotated_sample(), nl=False)
+
+
+def _written(value: object) -> str:
+    return "(unset)" if value is None else json.dumps(value, ensure_ascii=False)
