@@ -1,7 +1,7 @@
 """Row-level security by app.current_tenant_id.
 
-The owner and roles with BYPASSRLS see all tenants. Compared as text: a setting that is unset, empty or no UUID
-at all shows nothing, rather than failing.
+The owner and roles with BYPASSRLS see all tenants. Compared as text: a setting that is unset, empty or no
+UUID at all shows nothing, rather than failing.
 """
 
 from alembic import op

@@ -1,8 +1,8 @@
 """NOTIFY gateway_registry when the registry changes, so that every gateway forgets what it cached.
 
 Payload: ``{"table": "devices", "op": "INSERT|UPDATE|DELETE", "ids": ["…", …] | null}``, at most 50 ids;
-null: many, or a TRUNCATE. One notification a statement. Presence (``last_seen_at``) and descriptions of a device
-are not cached: an UPDATE of nothing else notifies nobody, or a busy fleet would purge the caches all day.
+null: many, or a TRUNCATE. One notification a statement. Presence (``last_seen_at``) and descriptions of a
+device are not cached: an UPDATE of nothing else notifies nobody, or a busy fleet would purge the caches all day.
 """
 
 from alembic import op
