@@ -1,8 +1,8 @@
 """Many devices at once, from CSV or JSON lines: all of them, or none and every mistake by its line.
 
-CSV has a header that names its columns: ``serial_number,type`` and of ``name,location,metadata`` whatever is wanted;
-``metadata`` is a JSON object. JSON lines have the same keys. What is empty or missing was not said: an update
-leaves it as it is.
+CSV has a header that names its columns: ``serial_number,type`` and of ``name,location,metadata`` whatever is
+wanted; ``metadata`` is a JSON object. JSON lines have the same keys. What is empty or missing was not said: an
+update leaves it as it is.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ async def import_devices(
     """Enter the devices of these lines, in one transaction.
 
     Args:
+        connection: to the metadata database.
+        tenant: slug of the tenant that has, or gets, the devices.
         lines: of CSV or JSON lines: the first character tells. Bytes that are not UTF-8 come as surrogates
             (``errors="surrogateescape"``), so that they are a mistake of their line only.
         update: change devices that exist; otherwise they are mistakes.
@@ -167,15 +169,11 @@ def _rows(
 def _records(lines: Iterable[str], mistakes: _Mistakes) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Line number and what was said on it, of either format."""
     lines = iter(lines)
-    blank = 0
-    for first in lines:
-        if first.strip():
-            read = _json_records if first.lstrip().startswith("{") else _csv_records
-            for line, record in read(itertools.chain([first], lines), mistakes):
-                yield blank + line, record
-            return
-        blank += 1
-    raise errors.UsageError("nothing to import: the file is empty")
+    first = next(lines, "")
+    if not first.strip():
+        raise errors.UsageError("nothing to import: the first line is empty")
+    read = _json_records if first.lstrip().startswith("{") else _csv_records
+    yield from read(itertools.chain([first], lines), mistakes)
 
 
 def _json_records(lines: Iterable[str], mistakes: _Mistakes) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -1,7 +1,7 @@
 """Entering tenants, device types and devices into the registry, and listing them.
 
-Every function takes a connection to the metadata database, with driver errors translated by whoever opened it.
-Where something is entered that exists, or something is named that does not, they raise
+Every function takes a connection to the metadata database; whoever opened it translates driver errors. Where
+something is entered that exists, or something is named that does not, they raise
 :class:`gateway.errors.UsageError`, which says what there is and what to run.
 """
 
@@ -83,9 +83,8 @@ async def show_device_type(connection: Connection, tenant: str, name: str) -> mo
 async def device_type_ids(connection: Connection, tenant: str) -> dict[str, uuid.UUID]:
     """Name to id of all device types of a tenant."""
     owner = await tenant_id(connection, tenant)
-    rows = await connection.fetch(
-        "SELECT name, id FROM device_types WHERE tenant_id = $1 ORDER BY name", owner
-    )
+    query = "SELECT name, id FROM device_types WHERE tenant_id = $1 ORDER BY name"
+    rows = await connection.fetch(query, owner)
     return {row["name"]: row["id"] for row in rows}
 
 
@@ -117,7 +116,8 @@ async def ensure_devices(
     kind = (await device_type_ids(connection, tenant)).get(device_type)
     if kind is None:
         raise await _no_device_type(connection, tenant, device_type)
-    proper = [serial for serial in serial_numbers if models.is_serial_number(serial)]
+    # Sorted, or two gateways that enter the same devices at once could wait for each other.
+    proper = sorted(serial for serial in set(serial_numbers) if models.is_serial_number(serial))
     await connection.execute(_ENSURE_DEVICES, kind, proper)
 
 
@@ -186,7 +186,8 @@ FROM tenants t ORDER BY t.slug
 """
 
 _ADD_DEVICE_TYPE = """
-INSERT INTO device_types (tenant_id, name, description, violations, unknown_fields) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO device_types (tenant_id, name, description, violations, unknown_fields)
+VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (tenant_id, name) DO NOTHING RETURNING id
 """
 
@@ -205,7 +206,8 @@ ORDER BY t.slug, d.name
 """
 
 _FIELDS = """
-SELECT field_name AS name, data_type, unit, min_value AS minimum, max_value AS maximum, is_required AS required
+SELECT field_name AS name, data_type, unit, min_value AS minimum, max_value AS maximum,
+       is_required AS required
 FROM field_mappings WHERE device_type_id = $1 ORDER BY position, field_name
 """
 

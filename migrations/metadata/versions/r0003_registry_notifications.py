@@ -2,7 +2,7 @@
 
 Payload: ``{"table": "devices", "op": "INSERT|UPDATE|DELETE", "ids": ["…", …] | null}``, at most 50 ids;
 null: many, or a TRUNCATE. One notification a statement. Presence (``last_seen_at``) and descriptions of a
-device are not cached: an UPDATE of nothing else notifies nobody, or a busy fleet would purge the caches all day.
+device are not cached: an UPDATE of nothing else notifies nobody, or a busy fleet would purge caches all day.
 """
 
 from alembic import op
