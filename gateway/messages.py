@@ -7,7 +7,7 @@ packet object (it satisfies :class:`Message`), and a chunk holds all messages of
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -112,6 +112,8 @@ class Device(msgspec.Struct):
     Attributes:
         last_receive_us: receive time given to its latest reading without a time of its own; receive times are
             strictly increasing per device, so that two readings never share a key.
+        columns: the part that is the same in every row of the device, encoded.
+        check: judges the fields of a reading as the device's type says; None: anything goes.
     """
 
     id: uuid.UUID
@@ -121,11 +123,8 @@ class Device(msgspec.Struct):
     type: DeviceType
     enabled: bool = True
     last_receive_us: int = 0
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What a device is known by on the wire: tenant slug and serial number."""
-        return self.tenant, self.serial_number
+    columns: bytes = b""
+    check: Callable[[Reading], dict[str, str] | None] | None = None
 
 
 class DeadLetter(msgspec.Struct):

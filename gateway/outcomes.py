@@ -55,10 +55,16 @@ class Reason(enum.StrEnum):
     TOO_OLD = "timestamp_too_old"
     # the database
     REFUSED_BY_DATABASE = "refused_by_database"
+    GATEWAY_DEFECT = "gateway_defect"
+    """The gateway itself failed on it; to be replayed with a version that does not."""
     # ignored, by configuration
     RETAINED = "retained"
     STREAM_IGNORED = "stream_ignored"
     DEVICE_IGNORED = "device_ignored"
+
+
+IGNORED_REASONS = frozenset((Reason.RETAINED, Reason.STREAM_IGNORED, Reason.DEVICE_IGNORED))
+"""With one of these a message is ignored; with any other reason it becomes a dead letter."""
 
 
 class Tally:

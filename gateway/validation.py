@@ -77,7 +77,8 @@ def field_check(kind: DeviceType) -> Check | None:
 def _compile(field: Field) -> _Rule:
     return _Rule(
         accepts=_TYPES.get(field.data_type),
-        bounded=field.data_type in ("float", "int") and (field.minimum is not None or field.maximum is not None),
+        bounded=field.data_type in ("float", "int")
+        and (field.minimum is not None or field.maximum is not None),
         minimum=float("-inf") if field.minimum is None else field.minimum,
         maximum=float("inf") if field.maximum is None else field.maximum,
         integral=field.data_type == "int",
@@ -99,7 +100,9 @@ def _whole(value: object) -> bool:
 
 def _strangers(reading: Reading, names: list[str], unknown: str) -> None:
     if unknown == "reject":
-        raise MessageError(Reason.UNKNOWN_FIELD, f"the device type has no field {', '.join(sorted(names))[:200]}")
+        raise MessageError(
+            Reason.UNKNOWN_FIELD, f"the device type has no field {', '.join(sorted(names))[:200]}"
+        )
     for name in names:
         del reading.metrics[name]
     if not reading.metrics:
@@ -126,20 +129,24 @@ class TimeCheck:
         self._age_us = None if rules.max_age is None else round(rules.max_age * clock.MICROS)
         self._on_future, self._on_old = rules.on_future, rules.on_old
 
-    def oldest(self, received_us: int) -> int:
-        """The oldest believable time, µs; likewise :meth:`latest`."""
-        return _NO_CLOCK_BEFORE_US if self._age_us is None else max(_NO_CLOCK_BEFORE_US, received_us - self._age_us)
-
-    def latest(self, received_us: int) -> int:
-        """The latest believable time, µs."""
-        return received_us + self._skew_us
-
-    def doubtful(self, time_us: int, received_us: int) -> int | None:
-        """What to store instead of a time outside the believable: a time, or None for the receive time.
+    def judge(self, time_us: int | None, received_us: int) -> int | None:
+        """The time to store, µs; None: the receive time.
 
         Raises:
-            MessageError: the policy is to reject.
+            MessageError: outside the believable, and the policy is to reject.
         """
+        if time_us is None or self._oldest(received_us) <= time_us <= received_us + self._skew_us:
+            return time_us
+        return self._doubtful(time_us, received_us)
+
+    def _oldest(self, received_us: int) -> int:
+        return (
+            _NO_CLOCK_BEFORE_US
+            if self._age_us is None
+            else max(_NO_CLOCK_BEFORE_US, received_us - self._age_us)
+        )
+
+    def _doubtful(self, time_us: int, received_us: int) -> int | None:
         future = time_us > received_us
         policy = self._on_future if future else self._on_old
         if policy == "keep":
@@ -148,8 +155,12 @@ class TimeCheck:
             return None
         text = clock.to_datetime(time_us).isoformat() if abs(time_us) < _SHOWABLE_US else f"{time_us} µs"
         if future:
-            raise MessageError(Reason.IN_THE_FUTURE, f"{text} is more than {self._skew_us // clock.MICROS} s ahead")
-        raise MessageError(Reason.TOO_OLD, f"{text} is older than is believed (validation.max_age, or before 1971)")
+            raise MessageError(
+                Reason.IN_THE_FUTURE, f"{text} is more than {self._skew_us // clock.MICROS} s ahead"
+            )
+        raise MessageError(
+            Reason.TOO_OLD, f"{text} is older than is believed (validation.max_age, or before 1971)"
+        )
 
 
 _SHOWABLE_US = 50_000_000_000 * clock.MICROS

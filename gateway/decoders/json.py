@@ -63,7 +63,9 @@ def _many(tree: object, payload: bytes, limits: Limits) -> list[Reading]:
     if not isinstance(tree, list):
         raise MessageError(Reason.BAD_SHAPE, f"a reading is an object, not {_kind(tree)}")
     if not 0 < len(tree) <= limits.max_readings:
-        raise MessageError(Reason.BAD_SHAPE, f"{len(tree)} readings in one message: 1 to {limits.max_readings} may be")
+        raise MessageError(
+            Reason.BAD_SHAPE, f"{len(tree)} readings in one message: 1 to {limits.max_readings} may be"
+        )
     if payload.count(b":") != sum(map(_colons, tree)):
         _check_keys(payload)
     return [_reading(item, limits) for item in tree]
@@ -86,7 +88,9 @@ def _reading(tree: object, limits: Limits) -> Reading:
             return Reading(_some(metrics), time_us)
         rest = {name: value for name, value in tree.items() if name not in ("metrics", key)}
         return _with_rest(_some(metrics), time_us, rest)
-    rest = {name: tree[name] for name in ("serial_number", "metadata", "message_id", "version") if name in tree}
+    rest = {
+        name: tree[name] for name in ("serial_number", "metadata", "message_id", "version") if name in tree
+    }
     metrics = {name: value for name, value in tree.items() if name != key and name not in rest}
     return _with_rest(_some(metrics), time_us, rest) if rest else Reading(_some(metrics), time_us)
 
@@ -182,7 +186,9 @@ def _explain(payload: bytes, limits: Limits) -> MessageError:
     except UnicodeDecodeError as error:
         return MessageError(Reason.NOT_UTF8, f"byte {error.start} is no UTF-8")
     try:
-        json.loads(text, parse_constant=_refuse_constant, parse_int=_refuse_long, parse_float=_refuse_infinite)
+        json.loads(
+            text, parse_constant=_refuse_constant, parse_int=_refuse_long, parse_float=_refuse_infinite
+        )
     except MessageError as error:
         return error
     except RecursionError:

@@ -9,11 +9,10 @@ import datetime as dt
 import math
 import zoneinfo
 
+from gateway import clock
 from gateway.errors import MessageError
 from gateway.outcomes import Reason
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_MICROSECOND = dt.timedelta(microseconds=1)
 _LATEST = 253_402_300_799_999_999
 """The end of the year 9999, in µs."""
 
@@ -60,7 +59,7 @@ def _from_text(text: str, zone: zoneinfo.ZoneInfo | None) -> int:
         if zone is None:
             raise _bad(f"{text[:60]!r} names no zone: set validation.naive_zone, or send one")
         moment = moment.replace(tzinfo=zone)
-    return (moment - _EPOCH) // _MICROSECOND
+    return clock.from_datetime(moment)
 
 
 def _bad(detail: str) -> MessageError:

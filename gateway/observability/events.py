@@ -35,6 +35,12 @@ def mqtt_disconnected(*, broker: str, error: str, retry_in: float) -> None:
     log.warning("mqtt disconnected", broker=broker, error=error, retry_in_seconds=round(retry_in, 2))
 
 
+def mqtt_closed(*, broker: str) -> None:
+    """The connection was closed in order, by us."""
+    metrics.connected.set(0)
+    log.info("mqtt closed", broker=broker)
+
+
 def mqtt_fell_back(*, broker: str, error: str) -> None:
     """The broker does not speak MQTT 5; going on with 3.1.1."""
     log.warning("mqtt falls back to 3.1.1", broker=broker, error=error)
@@ -65,10 +71,12 @@ def ignored(*, stream: str, reason: str, count: int) -> None:
     log.debug("ignored", stream=stream, reason=reason, count=count)
 
 
-def store_failed(*, database: str, verdict: str, sqlstate: str | None, error: str, retry_in: float) -> None:
-    """A database did not do what it was asked; what is held stays held."""
+def store_failed(
+    *, database: str, verdict: str, sqlstate: str | None, error: str, retry_in: float, news: bool
+) -> None:
+    """A database did not do what it was asked; what is held stays held. Logged when it is ``news``."""
     metrics.store_errors.labels(verdict, sqlstate or "none").inc()
-    level = log.error if verdict == "standing" else log.warning
+    level = (log.error if verdict == "standing" else log.warning) if news else log.debug
     level(
         "store failed",
         database=database,
@@ -102,3 +110,43 @@ def devices_provisioned(*, tenant: str, count: int, device_type: str) -> None:
 def notify_failed(*, error: str) -> None:
     """A word to systemd did not get there; it may take the daemon for hung."""
     log.warning("systemd not reached", error=error)
+
+
+def provisioning_failed(*, tenant: str, count: int, error: str) -> None:
+    """Unknown devices could not be entered into the registry; their messages become dead letters."""
+    log.error("provisioning failed", tenant=tenant, count=count, error=error)
+
+
+def defect(*, stage: str, error: str) -> None:
+    """The gateway itself failed where it should not; what it was doing ends in a way that loses nothing."""
+    log.error("defect", stage=stage, error=error)
+
+
+def reading_paused(*, held_bytes: int) -> None:
+    """Memory is full: the socket is not read, the broker keeps the rest."""
+    log.info("reading paused", held_bytes=held_bytes)
+
+
+def reading_resumed(*, held_bytes: int) -> None:
+    """There is room in memory again."""
+    log.info("reading resumed", held_bytes=held_bytes)
+
+
+def started(*, client_id: str, streams: int) -> None:
+    """The daemon's tasks run; servers may still be waited for."""
+    log.info("started", client_id=client_id, streams=streams)
+
+
+def stopping(*, in_flight: int) -> None:
+    """The daemon was told to stop; what is held is written first."""
+    log.info("stopping", in_flight=in_flight)
+
+
+def stopped(*, unsettled: int, balanced: bool) -> None:
+    """The end. Unsettled messages were not acknowledged: the broker delivers them again."""
+    (log.warning if unsettled else log.info)("stopped", unsettled=unsettled, balanced=balanced)
+
+
+def task_died(*, error: BaseException) -> None:
+    """A task of the daemon ended with an error it should have dealt with: a defect; the daemon stops."""
+    log.error("task died", error=repr(error), notes=getattr(error, "__notes__", []), exc_info=error)

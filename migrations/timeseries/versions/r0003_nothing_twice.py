@@ -13,6 +13,7 @@ REDELIVERY_LEDGER = """
 CREATE TABLE redelivery_ledger (
     batch_id uuid PRIMARY KEY,
     client_id text NOT NULL,
+    received bigint NOT NULL,
     written_at timestamptz NOT NULL DEFAULT now(),
     packet_ids bytea NOT NULL,
     digests bytea NOT NULL
@@ -31,7 +32,7 @@ CREATE TABLE processed_messages (
 
 def upgrade() -> None:
     op.execute(REDELIVERY_LEDGER)
-    op.execute("CREATE INDEX redelivery_ledger_client_written ON redelivery_ledger (client_id, written_at)")
+    op.execute("CREATE INDEX redelivery_ledger_client_received ON redelivery_ledger (client_id, received)")
     op.execute(PROCESSED_MESSAGES)
     op.execute("CREATE INDEX processed_messages_processed ON processed_messages (processed_at)")
 

@@ -1,0 +1,213 @@
+"""Wires the daemon, starts it, stops it. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import zoneinfo
+from collections.abc import Coroutine
+from typing import Any
+
+import uvloop
+
+from gateway import decoders, mqtt, settings
+from gateway.devices.registry import Registry
+from gateway.observability import events, logs, metrics
+from gateway.observability.health import Health
+from gateway.observability.notify import Notify
+from gateway.observability.server import Server
+from gateway.observability.status import Report
+from gateway.patience import Patience
+from gateway.pipeline import Pipeline
+from gateway.routes import Preparation, Routes, Stream
+from gateway.storage import engines, pools
+from gateway.supervisor import Signals, Supervisor
+from gateway.writer.copy import Writer
+from gateway.writer.ledger import Ledger
+
+STOPPED_CLEAN = 0
+STOPPED_BY_DEFECT = 1
+STOPPED_UNSETTLED = 5
+
+_BOOKS_SECONDS = 1.0
+_PARTITIONS_SECONDS = 3600.0
+_PARTITIONS_AHEAD = dt.timedelta(days=7)
+_CLOSE_SECONDS = 3.0
+
+
+def run(options: settings.Settings) -> int:
+    """Run the daemon until it is told to stop; the exit code.
+
+    Raises:
+        StartError: it cannot start.
+        ConfigurationError: the configuration names what does not exist.
+    """
+    logs.configure(options.observability)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(options))
+
+
+async def _run(options: settings.Settings) -> int:
+    with Notify() as notify:
+        return await Daemon(options, notify).run()
+
+
+class Daemon:
+    """All parts of a running gateway. Making one does no I/O."""
+
+    def __init__(self, options: settings.Settings, notify: Notify) -> None:
+        self._options, self._notify = options, notify
+        self.health = Health()
+        self._metadata = pools.Pool("metadata", options.databases.metadata, size=2)
+        self._timeseries = pools.Pool("timeseries", options.databases.timeseries, size=1)
+        self._stores = self._patience("timeseries")
+        self._ledger = Ledger(options.mqtt.client_id)
+        registry_state = self.health.component("metadata")
+        self._registry = Registry(self._metadata, options.registry, registry_state, Preparation())
+        self._routes = Routes(_streams(options), self._registry, max_topics=options.registry.max_entries)
+        self.pipeline = Pipeline(
+            options,
+            routes=self._routes,
+            registry=self._registry,
+            ledger=self._ledger,
+            recall=self._recall,
+            stores=self._stores,
+            devices=self._patience("metadata"),
+        )
+        self._source = mqtt.open_source(
+            options.mqtt, options.streams, self.pipeline, self.health.component("mqtt")
+        )
+        self.pipeline.source = self._source
+        self._writers = [
+            Writer(options.databases.timeseries, self._ledger) for _ in range(options.writer.connections)
+        ]
+        self.report = Report(
+            health=self.health,
+            tallies=self._routes.tallies,
+            in_flight=self.pipeline.in_flight,
+            gauges=self._gauges(),
+        )
+        self._server = Server(options.observability, self.report)
+        self._tasks = Supervisor()
+
+    async def run(self) -> int:
+        """Start, run until a signal, stop; the exit code."""
+        signals = Signals()
+        await self._server.open()
+        try:
+            self._start()
+            self._notify.ready("running")
+            events.started(client_id=self._options.mqtt.client_id, streams=len(self._options.streams))
+            died = await self._until_stop(signals.stop)
+            return await self._stop(signals.at_once) or (STOPPED_BY_DEFECT if died else STOPPED_CLEAN)
+        finally:
+            await self._server.close()
+
+    def _start(self) -> None:
+        """Writers first, the source last: what is yielded finds everything in place."""
+        start = self._tasks.start
+        start("registry", self._registry.listen())
+        start("resolve", self.pipeline.resolve())
+        start("recognise", self.pipeline.recognise())
+        for number, writer in enumerate(self._writers):
+            start(f"writer-{number}", self.pipeline.write(writer))
+        start("partitions", self._make_partitions())
+        start("books", self._watch_books())
+        start("watchdog", self._notify.watch())
+        start("source", self._source.run())
+
+    async def _until_stop(self, stop: asyncio.Event) -> bool:
+        """True: a task died, which is a defect."""
+        try:
+            await self._tasks.watch(stop)
+        except Exception as error:
+            events.task_died(error=error)
+            return True
+        return False
+
+    async def _stop(self, at_once: asyncio.Event) -> int:
+        """Stop reading, write what is held, acknowledge, disconnect, close. 0, or 5 when messages are unsettled."""
+        events.stopping(in_flight=self.pipeline.in_flight().total())
+        self.health.stopping = True
+        self._notify.stopping()
+        self._source.stop()
+        await _first(self.pipeline.drain(), at_once.wait(), timeout=self._options.shutdown.deadline)
+        await _first(self._source.close(), at_once.wait(), timeout=_CLOSE_SECONDS)
+        unsettled = self.pipeline.in_flight().total()
+        await self._tasks.cancel()
+        for writer in self._writers:
+            await writer.close()
+        for pool in (self._metadata, self._timeseries):
+            await pool.close()
+        events.stopped(unsettled=unsettled, balanced=self.report.as_dict()["balanced"])
+        return STOPPED_UNSETTLED if unsettled else STOPPED_CLEAN
+
+    async def _recall(self, since: int) -> None:
+        async with self._timeseries.connection() as connection:
+            await self._ledger.load(connection, since)
+
+    async def _make_partitions(self) -> None:
+        """Task: on plain PostgreSQL, have the partitions of the days to come ready."""
+        while True:
+            await self._stores.until_done(self._make_partitions_once)
+            await asyncio.sleep(_PARTITIONS_SECONDS)
+
+    async def _make_partitions_once(self) -> None:
+        today = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        async with self._timeseries.connection() as connection:
+            engine = await engines.detect(connection)
+            await engine.make_partitions(connection, today - dt.timedelta(days=1), today + _PARTITIONS_AHEAD)
+
+    async def _watch_books(self) -> None:
+        """Task: the conservation law, once a second."""
+        state = self.health.component("books")
+        while True:
+            wrong = {name: book for name, book in self.report.books().items() if book["balance"]}
+            for name, book in wrong.items():
+                events.books_do_not_balance(stream=name, received=book["received"], missing=book["balance"])
+                state.failed(
+                    f"stream {name}: {book['balance']} messages unaccounted for: a defect, please report"
+                )
+            if not wrong:
+                state.ready()
+            await asyncio.sleep(_BOOKS_SECONDS)
+
+    def _patience(self, component: str) -> Patience:
+        options = self._options.writer
+        return Patience(
+            self.health.component(component),
+            shortest=options.retry_min,
+            longest=options.retry_max,
+            standing=options.standing_retry,
+        )
+
+    def _gauges(self) -> metrics.Gauges:
+        return metrics.path_gauges(
+            backlog_messages=lambda: self.pipeline.in_flight().total(),
+            backlog_bytes=lambda: self.pipeline.held_bytes,
+            reading_paused=lambda: float(self.pipeline.paused),
+            registry_entries=lambda: len(self._registry),
+        )
+
+
+def _streams(options: settings.Settings) -> list[Stream]:
+    zone = options.validation.naive_zone
+    limits = decoders.Limits(
+        max_depth=options.validation.max_depth,
+        max_readings=options.validation.max_readings,
+        zone=None if zone is None else zoneinfo.ZoneInfo(zone),
+    )
+    return [Stream(stream, decoders.build(stream.decoder, limits)) for stream in options.streams]
+
+
+async def _first(*works: Coroutine[Any, Any, Any], timeout: float) -> None:
+    """Return when one of these is done or the time is over; the others are cancelled."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)

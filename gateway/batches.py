@@ -1,0 +1,108 @@
+"""A batch: messages that go to the database together, encoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Protocol
+
+from gateway.messages import DeadLetter, Message
+from gateway.outcomes import Reason, Tally
+
+OVERHEAD_BYTES = 640
+"""What one held message costs beside its bytes: packet, topic and slots in lists."""
+_NEVER = 2**63
+
+
+class Origin(Protocol):
+    """Which stream a message came by, and what its topic says."""
+
+    @property
+    def stream_name(self) -> str:
+        """Name of the stream."""
+
+    @property
+    def on_conflict(self) -> str:
+        """What the stream does about another reading of the same device and time."""
+
+    @property
+    def tally(self) -> Tally:
+        """The stream's books."""
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant, as the topic or the stream names it."""
+
+    @property
+    def serial_number(self) -> str | None:
+        """The device, as the topic names it."""
+
+
+class Batch:
+    """Messages that go to the database in one transaction, if it will have them all.
+
+    Parallel lists, an index is a message: its delivery number, itself, its origin, its receive time, and all its rows
+    encoded and joined. Dead letters have lists of their own.
+
+    Attributes:
+        unkeyed: indices of messages with a reading that had no time of its own: only the redelivery ledger can know
+            them again.
+        size: bytes held.
+    """
+
+    __slots__ = (
+        "letter_numbers",
+        "letter_origins",
+        "letters",
+        "messages",
+        "numbers",
+        "origins",
+        "received_us",
+        "rows",
+        "size",
+        "unkeyed",
+    )
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.messages: list[Message] = []
+        self.origins: list[Origin] = []
+        self.received_us: list[int] = []
+        self.rows: list[bytes] = []
+        self.unkeyed: set[int] = set()
+        self.letters: list[DeadLetter] = []
+        self.letter_numbers: list[int] = []
+        self.letter_origins: list[Origin] = []
+        self.size = 0
+
+    def __len__(self) -> int:
+        return len(self.numbers) + len(self.letters)
+
+    def add_letter(self, number: int, origin: Origin, letter: DeadLetter) -> None:
+        """Hold a message on its way to the dead letters."""
+        self.letters.append(letter)
+        self.letter_numbers.append(number)
+        self.letter_origins.append(origin)
+        self.size += len(letter.message.payload) + OVERHEAD_BYTES
+
+    def letter_for(self, index: int, reason: Reason, detail: str) -> DeadLetter:
+        """The message with this index as a dead letter."""
+        return letter(self.messages[index], self.origins[index], self.received_us[index], reason, detail)
+
+    def oldest(self) -> int:
+        """The least delivery number."""
+        return min(min(self.numbers, default=_NEVER), min(self.letter_numbers, default=_NEVER))
+
+    def latest(self) -> int:
+        """The greatest delivery number."""
+        return max(max(self.numbers, default=-1), max(self.letter_numbers, default=-1))
+
+    def count_by_stream(self) -> Counter[str]:
+        """How many messages of each stream are held."""
+        return Counter(origin.stream_name for origin in (*self.origins, *self.letter_origins))
+
+
+def letter(message: Message, origin: Origin, received_us: int, reason: Reason, detail: str) -> DeadLetter:
+    """This message as a dead letter."""
+    return DeadLetter(
+        message, origin.stream_name, received_us, reason, detail, origin.tenant, origin.serial_number
+    )

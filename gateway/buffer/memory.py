@@ -1,0 +1,45 @@
+"""What waits in memory for a connection to the database."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from gateway.batches import Batch
+
+
+class Queue:
+    """Batches waiting to be written: sealed ones first, then whatever has collected.
+
+    Bounds are looked at between chunks: a batch may exceed them by one chunk.
+    """
+
+    def __init__(self, *, max_messages: int, max_bytes: int) -> None:
+        self._max_messages, self._max_bytes = max_messages, max_bytes
+        self.open = Batch()
+        self._sealed: deque[Batch] = deque()
+
+    def seal_if_full(self) -> bool:
+        """Close the open batch when it is full. True: a full batch waits."""
+        if len(self.open) >= self._max_messages or self.open.size >= self._max_bytes:
+            self._sealed.append(self.open)
+            self.open = Batch()
+        return self.full
+
+    @property
+    def full(self) -> bool:
+        """Whether a full batch waits."""
+        return bool(self._sealed)
+
+    def take(self) -> Batch | None:
+        """The batch to write next; None when nothing is held."""
+        if self._sealed:
+            return self._sealed.popleft()
+        if not len(self.open):
+            return None
+        batch, self.open = self.open, Batch()
+        return batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from self._sealed
+        yield self.open

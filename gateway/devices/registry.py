@@ -1,0 +1,238 @@
+"""Which device is this? A cache over the metadata database that knows also who is unknown.
+
+Each device, known or not, has one :class:`Entry` that never changes identity: whoever holds it (the path holds one per
+topic) sees at once what the registry learns. A hit costs no call at all. Misses are resolved together, one query for
+many. Changes come by LISTEN/NOTIFY; when the listening connection breaks, everything is looked up again once it is back,
+for notifications may have been missed. Until then the known stay known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from gateway import errors, settings
+from gateway.devices import provisioning
+from gateway.messages import Device, DeviceType, Field
+from gateway.observability import events, health, metrics
+from gateway.outcomes import Reason
+from gateway.storage import pools
+
+CHANNEL = "gateway_registry"
+_PROBE_SECONDS = 5.0
+_RETRY_SECONDS = 1.0
+_STALE_TRIES = 3
+
+
+class Entry:
+    """What is known of one device, now.
+
+    Attributes:
+        device: the device; None while it is unresolved or refused.
+        refusal: why its messages are not taken; None while it is unresolved or known.
+    """
+
+    __slots__ = ("_last", "device", "provision_type", "refusal", "refused_until", "serial_number", "tenant")
+
+    def __init__(self, tenant: str, serial_number: str, provision_type: str | None) -> None:
+        self.tenant, self.serial_number = tenant, serial_number
+        self.provision_type = provision_type
+        self.device: Device | None = None
+        self._last: Device | None = None
+        self.refusal: Reason | None = None
+        self.refused_until = 0.0
+
+    def forget(self) -> None:
+        """Unresolved again."""
+        self._last = self.device or self._last
+        self.device = self.refusal = None
+
+    def learn(self, device: Device) -> None:
+        """Known. Receive times go on where they were, so that they stay strictly increasing."""
+        if self._last is not None:
+            device.last_receive_us = self._last.last_receive_us
+        self.device, self.refusal = device, None
+
+    def refused(self) -> Reason | None:
+        """The refusal while it is fresh; None: resolve."""
+        if self.refusal is not None and time.monotonic() >= self.refused_until:
+            self.refusal = None
+        return self.refusal
+
+
+class Registry:
+    """The cache, and the one who asks the metadata database.
+
+    Args:
+        prepare: called once for each device learnt, to give it what its readings will need.
+    """
+
+    def __init__(
+        self,
+        pool: pools.Pool,
+        options: settings.Registry,
+        component: health.Component,
+        prepare: Callable[[Device], None],
+    ) -> None:
+        self._pool, self._options, self._component, self._prepare = pool, options, component, prepare
+        self._entries: dict[tuple[str, str, str | None], Entry] = {}
+        self._types: dict[uuid.UUID, DeviceType] = {}
+        self._version = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entry(self, tenant: str, serial_number: str, provision_type: str | None = None) -> Entry:
+        """The entry of this device, perhaps unresolved. Makes room by forgetting the oldest."""
+        key = (tenant, serial_number, provision_type)
+        found = self._entries.get(key)
+        if found is None:
+            if len(self._entries) >= self._options.max_entries:
+                for old in list(itertools.islice(self._entries, self._options.max_entries // 8)):
+                    del self._entries[old]
+            found = self._entries[key] = Entry(tenant, serial_number, provision_type)
+        return found
+
+    async def resolve(self, entries: Iterable[Entry]) -> None:
+        """Learn about all of these, with one query for all.
+
+        Raises:
+            StoreError: the metadata database cannot answer; nothing is known that was not before.
+        """
+        wanted = [entry for entry in entries if entry.device is None and entry.refused() is None]
+        if not wanted:
+            return
+        metrics.registry_misses.inc(len(wanted))
+        async with self._pool.connection() as connection:
+            for _ in range(_STALE_TRIES):
+                version = self._version
+                rows = await self._look_up(connection, wanted)
+                if await self._provision(connection, wanted, rows):
+                    rows = await self._look_up(connection, wanted)
+                if version == self._version:
+                    break
+        for entry, row in zip(wanted, rows, strict=True):
+            self._learn(entry, row)
+
+    async def _look_up(self, connection: Any, wanted: Sequence[Entry]) -> list[Any]:
+        rows = await connection.fetch(
+            _LOOK_UP, [entry.tenant for entry in wanted], [entry.serial_number for entry in wanted]
+        )
+        missing = {row["device_type_id"] for row in rows} - self._types.keys() - {None}
+        if missing:
+            await self._look_up_types(connection, missing)
+        return list(rows)
+
+    async def _look_up_types(self, connection: Any, ids: set[uuid.UUID]) -> None:
+        fields: dict[uuid.UUID, dict[str, Field]] = {}
+        for row in await connection.fetch(_FIELDS, list(ids)):
+            fields.setdefault(row["device_type_id"], {})[row["field_name"]] = Field(
+                row["field_name"],
+                row["data_type"],
+                row["unit"],
+                row["min_value"],
+                row["max_value"],
+                row["is_required"],
+            )
+        for row in await connection.fetch(_TYPES, list(ids)):
+            self._types[row["id"]] = DeviceType(
+                row["id"], row["name"], fields.get(row["id"], {}), row["violations"], row["unknown_fields"]
+            )
+
+    async def _provision(self, connection: Any, wanted: Sequence[Entry], rows: Sequence[Any]) -> bool:
+        """Enter the unknown devices whose streams say so. True: look again."""
+        groups: dict[tuple[str, str], list[str]] = {}
+        for entry, row in zip(wanted, rows, strict=True):
+            if row["tenant_id"] is not None and row["id"] is None and entry.provision_type is not None:
+                groups.setdefault((entry.tenant, entry.provision_type), []).append(entry.serial_number)
+        for (tenant, kind), serials in groups.items():
+            try:
+                await provisioning.ensure_devices(connection, tenant, kind, serials)
+                events.devices_provisioned(tenant=tenant, count=len(serials), device_type=kind)
+            except errors.UsageError as error:
+                events.provisioning_failed(tenant=tenant, count=len(serials), error=str(error))
+        return bool(groups)
+
+    def _learn(self, entry: Entry, row: Any) -> None:
+        if row["id"] is not None and row["status"] == "active" and row["device_type_id"] in self._types:
+            kind = self._types[row["device_type_id"]]
+            device = Device(row["id"], row["tenant_id"], entry.serial_number, entry.tenant, kind)
+            self._prepare(device)
+            entry.learn(device)
+            return
+        entry.refused_until = time.monotonic() + self._options.negative_ttl
+        if row["tenant_id"] is None:
+            entry.refusal = Reason.UNKNOWN_TENANT
+        elif row["id"] is None:
+            entry.refusal = Reason.UNKNOWN_DEVICE
+        else:
+            entry.refusal = Reason.DEVICE_DISABLED
+
+    async def listen(self) -> None:
+        """Follow changes until cancelled; connects again for ever."""
+        lost = False
+        while True:
+            try:
+                await self._follow(missed=lost)
+            except errors.StandingError as error:
+                self._component.failed(str(error))
+            except errors.StoreError as error:
+                self._component.waiting(str(error))
+            lost = True
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _follow(self, *, missed: bool) -> None:
+        async with self._pool.connection() as connection:
+            try:
+                await connection.add_listener(CHANNEL, self._notified)
+                if missed:
+                    self.purge("the connection that listens for changes was lost")
+                self._component.ready()
+                while True:
+                    # The probe finds a dead connection that the network does not report.
+                    await connection.fetchval("SELECT 1")
+                    await asyncio.sleep(_PROBE_SECONDS)
+            finally:
+                connection.terminate()
+
+    def purge(self, reason: str) -> None:
+        """Look up everything again."""
+        self._version += 1
+        self._types.clear()
+        for entry in self._entries.values():
+            entry.forget()
+        events.registry_purged(reason=reason)
+
+    def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self.changed(json.loads(str(payload)))
+
+    def changed(self, change: dict[str, Any]) -> None:
+        """A table of the registry changed: ``{"table": …, "op": …, "ids": [uuid, …] | null}``."""
+        ids = change.get("ids")
+        if change.get("table") != "devices" or (ids is None and change["op"] != "INSERT"):
+            self.purge(f"{change.get('table')} changed")
+            return
+        self._version += 1
+        gone = set(map(uuid.UUID, ids or ()))
+        for entry in self._entries.values():
+            if entry.device is None or entry.device.id in gone:
+                entry.forget()
+
+
+_LOOK_UP = """
+SELECT t.id AS tenant_id, d.id, d.device_type_id, d.status
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k(slug, serial, n)
+LEFT JOIN tenants t ON t.slug = k.slug
+LEFT JOIN devices d ON d.tenant_id = t.id AND d.serial_number = k.serial
+ORDER BY k.n
+"""
+_TYPES = "SELECT id, name, violations, unknown_fields FROM device_types WHERE id = ANY($1)"
+_FIELDS = """
+SELECT device_type_id, field_name, data_type, unit, min_value, max_value, is_required
+FROM field_mappings WHERE device_type_id = ANY($1) ORDER BY position, field_name
+"""

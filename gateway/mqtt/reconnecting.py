@@ -1,0 +1,250 @@
+"""The source: one connection after another, for ever; what outlives a connection is kept here.
+
+Delivery numbers, the order of acks, back-off, health. What a connection is made of, the source does not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+from gateway.backoff import Backoff
+from gateway.clock import now_us
+from gateway.errors import GatewayError
+from gateway.messages import Chunk, Message
+from gateway.mqtt.connection import (
+    Connection,
+    ConnectionLostError,
+    Receiver,
+    Refusal,
+    RefusedError,
+    Subscription,
+    UnsupportedVersionError,
+    broker_name,
+)
+from gateway.mqtt.source import Sink
+from gateway.mqtt.window import Window
+from gateway.observability import events
+from gateway.observability.health import Component
+from gateway.settings import Mqtt
+
+T = TypeVar("T")
+Connect = Callable[[Mqtt, Receiver], Connection]
+
+
+class _ClosedError(Exception):
+    """The source was closed while it waited for something."""
+
+
+class ReconnectingSource:
+    """See :class:`gateway.mqtt.source.Source`.
+
+    Args:
+        connect: makes a connection; not dialled yet.
+        fallback: used from then on, once the broker says that it does not speak that version of MQTT.
+    """
+
+    def __init__(
+        self,
+        mqtt: Mqtt,
+        subscriptions: Sequence[Subscription],
+        sink: Sink,
+        component: Component,
+        *,
+        connect: Connect,
+        fallback: Connect | None = None,
+    ) -> None:
+        self._mqtt, self._subscriptions, self._sink = mqtt, subscriptions, sink
+        self._component = component
+        self._connect, self._fallback = connect, fallback
+        self._broker = broker_name(mqtt)
+        self._backoff = Backoff(mqtt.reconnect_min, mqtt.reconnect_max)
+        self._window = Window()
+        self._connection: Connection | None = None
+        self._granted: set[Subscription] = set()
+        self._resumed = False
+        self._since: int | None = None
+        self._up_since = math.inf
+        self._waited = 0.0
+        self._connected_before = False
+        self._stopped = False
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+        self._closed = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._finished.set()
+
+    # what the path asks --------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until closed: connect, subscribe, yield; wait; again."""
+        self._finished.clear()
+        try:
+            while not self._closed.is_set():
+                await self._attempt()
+        except _ClosedError:
+            pass
+        finally:
+            self._finished.set()
+            self._component.stopped()
+            events.mqtt_closed(broker=self._broker)
+
+    def settle(self, numbers: Iterable[int]) -> None:
+        """Ack what may leave now."""
+        packet_ids = self._window.settle(numbers)
+        if packet_ids and self._connection is not None:
+            self._connection.acknowledge(packet_ids)
+
+    def pause(self) -> None:
+        """Stop reading. A connection lost meanwhile is made again at the resume: it could yield nothing."""
+        self._may_read.clear()
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._stopped:
+            return
+        self._may_read.set()
+        if self._connection is not None:
+            self._connection.resume()
+
+    def stop(self) -> None:
+        """Yield nothing from now on. What is already read and not yielded is never acknowledged."""
+        self._stopped = True
+        self.pause()
+
+    async def close(self) -> None:
+        """End :meth:`run`, which sends the acks that may leave and says goodbye."""
+        self._closed.set()
+        await self._finished.wait()
+
+    # what the connection calls ---------------------------------------------------------------
+
+    def connected(self, session_present: bool) -> None:
+        """Messages of this connection may follow."""
+        self._resumed = session_present
+        self._since = None
+        self._up_since = time.monotonic()
+
+    def take(self, messages: Sequence[Message], packet_ids: Sequence[int]) -> None:
+        """Number them and hand them over."""
+        if not self._stopped:
+            first = self._window.register(packet_ids)
+            if self._since is None:
+                self._since = first
+            self._sink.take(Chunk(messages, first, now_us(), self._resumed, self._since))
+
+    def idle(self) -> None:
+        """The socket has nothing more for now."""
+        self._sink.idle()
+
+    # one connection after another -----------------------------------------------------------
+
+    async def _attempt(self) -> None:
+        """One connection from dialling to its end, and the wait after it."""
+        await self._unless_closed(self._may_read.wait())
+        self._up_since = math.inf
+        error = await self._live()
+        if isinstance(error, UnsupportedVersionError) and self._fallback is not None:
+            events.mqtt_fell_back(broker=self._broker, error=str(error))
+            self._connect, self._fallback = self._fallback, None
+            return
+        if self._closed.is_set():
+            return
+        await self._wait_after(error)
+
+    async def _wait_after(self, error: GatewayError) -> None:
+        if isinstance(error, RefusedError):
+            wait = self._mqtt.refused_retry
+            self._component.failed(str(error))
+        else:
+            # A broker that accepts us and drops us at once must not be asked ever faster
+            if time.monotonic() - self._up_since > 2 * self._waited:
+                self._backoff.reset()
+            wait = self._backoff.next()
+            self._component.waiting(str(error))
+        self._waited = wait
+        events.mqtt_disconnected(broker=self._broker, error=str(error), retry_in=wait)
+        await self._unless_closed(asyncio.sleep(wait))
+
+    async def _live(self) -> GatewayError:
+        """One connection, from dialling to its end; why it ended."""
+        connection = self._connection = self._connect(self._mqtt, self)
+        try:
+            await self._unless_closed(connection.open())
+            refusals = await self._unless_closed(self._subscribe(connection, self._to_ask(connection)))
+            self._report(connection, refusals)
+            return await self._unless_closed(self._stay(connection, refusals))
+        except (ConnectionLostError, RefusedError) as error:
+            return error
+        finally:
+            self._connection = None
+            self._window.restart()
+            await connection.close()
+
+    async def _stay(self, connection: Connection, refusals: list[Refusal]) -> GatewayError:
+        """Until the connection is lost; refused subscriptions are asked for again, slowly."""
+        lost = asyncio.ensure_future(connection.lost())
+        try:
+            while not lost.done():
+                await asyncio.wait({lost}, timeout=self._mqtt.refused_retry if refusals else None)
+                if refusals and not lost.done():
+                    asked = [refusal.subscription for refusal in refusals]
+                    refusals = await self._subscribe(connection, asked)
+                    self._judge(refusals)
+            return lost.result()
+        finally:
+            lost.cancel()
+
+    async def _unless_closed(self, step: Coroutine[Any, Any, T]) -> T:
+        """The step's result; cut short when the source is closed."""
+        task = asyncio.create_task(step)
+        closed = asyncio.create_task(self._closed.wait())
+        try:
+            await asyncio.wait({task, closed}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise _ClosedError
+            return task.result()
+        finally:
+            closed.cancel()
+            task.cancel()
+            await asyncio.gather(task, closed, return_exceptions=True)
+
+    # subscriptions ---------------------------------------------------------------------------
+
+    def _to_ask(self, connection: Connection) -> list[Subscription]:
+        """All, so that a changed configuration counts; but no needless replay of retained messages."""
+        kept = self._granted if self._resumed and connection.replays_retained else set()
+        return [subscription for subscription in self._subscriptions if subscription not in kept]
+
+    async def _subscribe(self, connection: Connection, asked: list[Subscription]) -> list[Refusal]:
+        if not asked:
+            return []
+        refusals = await connection.subscribe(asked)
+        self._granted |= set(asked) - {refusal.subscription for refusal in refusals}
+        for refusal in refusals:
+            events.mqtt_subscription_refused(topic=refusal.subscription.filter, error=refusal.reason)
+        return refusals
+
+    def _report(self, connection: Connection, refusals: list[Refusal]) -> None:
+        events.mqtt_connected(
+            broker=self._broker,
+            client_id=self._mqtt.client_id,
+            session_present=self._resumed,
+            transport=connection.transport,
+            first=not self._connected_before,
+        )
+        self._connected_before = True
+        self._judge(refusals)
+
+    def _judge(self, refusals: list[Refusal]) -> None:
+        """One refused stream leaves us unready; the others go on."""
+        if refusals:
+            topics = "; ".join(f"{refusal.subscription.filter}: {refusal.reason}" for refusal in refusals)
+            self._component.failed(f"{self._broker} refuses subscriptions: {topics}")
+        else:
+            self._component.ready(f"connected to {self._broker}")

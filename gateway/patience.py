@@ -1,0 +1,66 @@
+"""Patience with servers that are away: hold, back off, say what is waited for, go on when they are back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from gateway import errors
+from gateway.backoff import Backoff
+from gateway.observability import events, health
+
+
+class Patience:
+    """Tries until it works, and keeps the component's state true meanwhile.
+
+    Args:
+        shortest, longest: seconds between tries after a transient error.
+        standing: seconds between tries after an error that somebody must mend.
+    """
+
+    def __init__(
+        self, component: health.Component, *, shortest: float, longest: float, standing: float
+    ) -> None:
+        self._component = component
+        self._shortest, self._longest, self._standing = shortest, longest, standing
+        self._away_since: float | None = None
+
+    async def until_done(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Call ``attempt`` until it raises no :class:`gateway.errors.StoreError`."""
+        backoff = Backoff(self._shortest, self._longest)
+        while True:
+            try:
+                await attempt()
+            except errors.StandingError as error:
+                wait = self._standing
+                self._away(error, "standing", wait)
+            except errors.StoreError as error:
+                wait = backoff.next()
+                self._away(error, "transient", wait)
+            else:
+                self._back()
+                return
+            await asyncio.sleep(wait)
+
+    def _away(self, error: errors.StoreError, verdict: str, wait: float) -> None:
+        """Logs when something new is wrong, counts always."""
+        text, component = str(error), self._component
+        news = text != component.detail
+        (component.failed if verdict == "standing" else component.waiting)(text)
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+        events.store_failed(
+            database=component.name,
+            verdict=verdict,
+            sqlstate=error.sqlstate,
+            error=text,
+            retry_in=wait,
+            news=news,
+        )
+
+    def _back(self) -> None:
+        if self._away_since is not None:
+            events.store_recovered(database=self._component.name, seconds=time.monotonic() - self._away_since)
+            self._away_since = None
+        self._component.ready()

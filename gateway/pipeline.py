@@ -1,0 +1,384 @@
+"""The path of a message, on one screen.
+
+::
+
+    broker ─▶ source ─▶ decoder ─▶ registry ─▶ validation ─▶ batch ─▶ writer (COPY) ─▶ hypertable
+                ▲          │           │            │           │          │
+                │          └───────────┴────────────┴──▶ dead letters ◀────┘ isolated messages
+                └──────────────── settle(outcomes), in order ◀┘
+
+The first half (:meth:`Pipeline.take`) is plain synchronous code, called by the source with all messages of one socket
+read. The second half (:meth:`Pipeline.write`) is one task per COPY connection. What cannot be decided at once waits
+aside and is taken again: a device that is not in the cache (:meth:`Pipeline.resolve`), a redelivery that only the ledger
+can tell (:meth:`Pipeline.recognise`).
+
+A message is atomic: all its readings are stored in one transaction, or it ends otherwise as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from gateway import batches, settings
+from gateway.batches import Batch
+from gateway.buffer.memory import Queue
+from gateway.devices.registry import Entry, Registry
+from gateway.errors import MessageError
+from gateway.messages import Chunk, DeadLetter, Device, Message, Reading
+from gateway.observability import events, metrics
+from gateway.outcomes import IGNORED_REASONS, Outcome, Reason
+from gateway.patience import Patience
+from gateway.routes import Route, Routes
+from gateway.validation import TimeCheck, receive_time
+from gateway.waiting import Unresolved, Waiting, WaitingRoom
+from gateway.writer.copy import Work, Writer
+from gateway.writer.ledger import Ledger
+from gateway.writer.rows import encode
+
+_IDLE_PROBE_SECONDS = 5.0
+_RESUME_AT = 0.75
+"""Of the memory bound: reading goes on when less is held."""
+
+
+class Reins(Protocol):
+    """What the path does to its source; see :class:`gateway.mqtt.source.Source`."""
+
+    def settle(self, numbers: list[int]) -> None:
+        """These messages have come to their end."""
+
+    def pause(self) -> None:
+        """Stop reading."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+
+class Pipeline:
+    """Takes chunks, writes batches, settles messages. ``source`` must be set before the first chunk."""
+
+    source: Reins
+
+    def __init__(
+        self,
+        options: settings.Settings,
+        *,
+        routes: Routes,
+        registry: Registry,
+        ledger: Ledger,
+        recall: Callable[[int], Awaitable[None]],
+        stores: Patience,
+        devices: Patience,
+    ) -> None:
+        self._options, self._routes, self._registry = options, routes, registry
+        self._ledger, self._recall = ledger, recall
+        self._stores, self._devices = stores, devices
+        self._times = TimeCheck(options.validation)
+        self._queue = Queue(max_messages=options.batch.max_rows, max_bytes=options.batch.max_bytes)
+        self._writing: list[Work] = []
+        self._unresolved, self._unrecognised = WaitingRoom(), WaitingRoom()
+        self._ended: list[int] = []
+        self._go, self._progress = asyncio.Event(), asyncio.Event()
+        self._linger: asyncio.TimerHandle | None = None
+        self.paused = False
+
+    # ------------------------------------------------------------------ first half: from the socket to a batch
+
+    def take(self, chunk: Chunk) -> None:
+        """All messages of one socket read."""
+        known, find, accept = self._routes.known, self._routes.find, self._accept
+        number = chunk.first
+        for message in chunk.messages:
+            route = known.get(message.topic) or find(message.topic)
+            route.tally.received += 1
+            accept(number, message, route, chunk)
+            number += 1
+        metrics.registry_hits.inc(len(chunk.messages))
+        self._after_taking()
+
+    def _accept(self, number: int, message: Message, route: Route, chunk: Chunk) -> None:
+        """One message: into the batch, to the dead letters, aside, or to its end."""
+        try:
+            encoded, unkeyed = self._encode(message, route, chunk.received_us)
+        except MessageError as error:
+            self._refuse(number, message, route, chunk, error)
+            return
+        except Unresolved as unknown:
+            self._unresolved.add(Waiting(number, message, route, _bare(chunk), unknown.entries))
+            return
+        except Exception as error:
+            events.defect(stage="decode", error=repr(error))
+            self._refuse(
+                number, message, route, chunk, MessageError(Reason.GATEWAY_DEFECT, repr(error)[:500])
+            )
+            return
+        if unkeyed and self._seen_before(number, message, route, chunk):
+            return
+        batch = self._queue.open
+        if unkeyed:
+            batch.unkeyed.add(len(batch.numbers))
+        batch.numbers.append(number)
+        batch.messages.append(message)
+        batch.origins.append(route)
+        batch.received_us.append(chunk.received_us)
+        batch.rows.append(encoded)
+        batch.size += len(message.payload) + len(encoded) + batches.OVERHEAD_BYTES
+
+    def _encode(self, message: Message, route: Route, received_us: int) -> tuple[bytes, bool]:
+        """All rows of the message, and whether one of its readings had no time of its own.
+
+        Raises:
+            MessageError: it ends as a dead letter, or ignored.
+            Unresolved: devices must be looked up first.
+        """
+        if route.ending is not None:
+            raise MessageError(route.ending, f"no stream takes the topic {message.topic[:200]!r}")
+        if len(message.payload) > self._options.validation.max_payload_bytes:
+            raise MessageError(
+                Reason.TOO_LARGE, f"{len(message.payload)} bytes (validation.max_payload_bytes)"
+            )
+        device = None if route.entry is None else route.entry.device or _known(route.entry, route)
+        readings = route.decode(message.payload)
+        unkeyed, encoded = False, []
+        for reading, owner in zip(readings, self._owners(readings, device, route), strict=False):
+            time_us = self._times.judge(reading.time_us, received_us)
+            if time_us is None:
+                unkeyed = True
+                time_us = receive_time(owner, received_us)
+            encoded.append(encode(time_us, owner.columns, reading.metrics, _metadata(reading, owner)))
+        if message.retain and (route.retained == "ignore" or (unkeyed and route.retained == "auto")):
+            raise MessageError(Reason.RETAINED, "a retained message, replayed by the broker")
+        return b"".join(encoded), unkeyed
+
+    def _owners(self, readings: Sequence[Reading], device: Device | None, route: Route) -> Iterable[Device]:
+        """The device of each reading: the topic's, or else the one that the payload names."""
+        if device is not None:
+            for reading in readings:
+                if reading.device is not None and reading.device != device.serial_number:
+                    raise MessageError(
+                        Reason.DEVICE_MISMATCH, f"the payload speaks for {reading.device[:200]!r}"
+                    )
+            return itertools.repeat(device)
+        entries = [self._routes.entry(route, _named(reading)) for reading in readings]
+        unknown = [entry for entry in entries if entry.device is None and entry.refused() is None]
+        if unknown:
+            raise Unresolved(unknown)
+        return [entry.device or _known(entry, route) for entry in entries]
+
+    def _refuse(self, number: int, message: Message, route: Route, chunk: Chunk, error: MessageError) -> None:
+        """To the dead letters, or to its end when configuration says that it is ignored."""
+        if error.reason in IGNORED_REASONS:
+            events.ignored(stream=route.stream_name, reason=error.reason, count=1)
+            self._end(number, route, Outcome.IGNORED)
+        elif not self._seen_before(number, message, route, chunk):
+            letter = batches.letter(message, route, chunk.received_us, error.reason, error.detail)
+            self._queue.open.add_letter(number, route, letter)
+
+    def _seen_before(self, number: int, message: Message, route: Route, chunk: Chunk) -> bool:
+        """Whether the path is done with it: a redelivery that the ledger knows, or one that waits to be recognised."""
+        if not (message.duplicate and chunk.resumed):
+            return False
+        if not self._ledger.loaded(chunk.since):
+            self._unrecognised.add(Waiting(number, message, route, _bare(chunk)))
+            return True
+        if self._ledger.knows(message):
+            self._end(number, route, Outcome.DUPLICATE)
+            return True
+        return False
+
+    def _end(self, number: int, route: Route, outcome: Outcome) -> None:
+        route.tally.settled[outcome] += 1
+        self._ended.append(number)
+
+    def _after_taking(self) -> None:
+        """Settle what ended at once; see whether a batch is due and whether memory is full."""
+        self._flush_ended()
+        if self._queue.seal_if_full():
+            self._go.set()
+        elif self._linger is None and len(self._queue.open):
+            loop = asyncio.get_running_loop()
+            self._linger = loop.call_later(self._options.batch.linger, self._lingered)
+        self._mind_memory()
+
+    def _lingered(self) -> None:
+        self._linger = None
+        self._go.set()
+
+    def idle(self) -> None:
+        """The socket has nothing more for now: whatever has collected may go."""
+        if len(self._queue.open):
+            self._go.set()
+
+    # ------------------------------------------------------------------ aside
+
+    async def resolve(self) -> None:
+        """Task: look up devices that are not in the cache, all that wait with one query, and take their messages again."""
+        while True:
+            await self._unresolved.somebody()
+            entries = self._unresolved.entries()
+            await self._devices.until_done(lambda: self._registry.resolve(entries))  # noqa: B023 - awaited at once
+            self._take_again(self._unresolved.call_in(lambda one: all(map(_decided, one.entries))))
+
+    async def recognise(self) -> None:
+        """Task: tell redeliveries of what was stored from redeliveries of what was not.
+
+        The ledger of before the connection is complete once everything received before it has come to its end.
+        """
+        while True:
+            await self._unrecognised.somebody()
+            since = self._unrecognised.since()
+            while self._oldest_held() < since:
+                self._progress.clear()
+                await self._progress.wait()
+            await self._stores.until_done(lambda: self._recall(since))  # noqa: B023 - awaited at once
+            self._take_again(self._unrecognised.call_in(lambda one: one.chunk.since <= since))  # noqa: B023
+
+    def _take_again(self, waited: list[Waiting]) -> None:
+        for one in waited:
+            self._accept(one.number, one.message, one.route, one.chunk)
+        self._after_taking()
+        self.idle()
+
+    # ------------------------------------------------------------------ second half: from a batch to its settlement
+
+    async def write(self, writer: Writer) -> None:
+        """Task: one COPY connection. While it writes, the next batch collects."""
+        await self._stores.until_done(writer.probe)
+        while True:
+            batch = await self._next_batch()
+            if batch is None:
+                await self._stores.until_done(writer.probe)
+                continue
+            work = Work(batch)
+            self._writing.append(work)
+            await self._stores.until_done(lambda: writer.write(work))  # noqa: B023 - awaited at once
+            self._writing.remove(work)
+            self._settle(work)
+
+    async def _next_batch(self) -> Batch | None:
+        """The next batch as soon as one may go; None when there was none for a while."""
+        try:
+            async with asyncio.timeout(_IDLE_PROBE_SECONDS):
+                await self._go.wait()
+        except TimeoutError:
+            return None
+        batch = self._queue.take()
+        if not self._queue.full:
+            self._go.clear()
+        return batch
+
+    def _settle(self, work: Work) -> None:
+        """Enter the outcomes into the books, and let the acknowledgements go."""
+        batch = work.batch
+        tallies = (origin.tally for origin in batch.origins)
+        for (tally, outcome), count in Counter(zip(tallies, work.outcomes, strict=True)).items():
+            tally.settled[outcome] += count
+        for origin in batch.letter_origins:
+            origin.tally.settled[Outcome.DEAD_LETTERED] += 1
+        _report_letters([*batch.letters, *work.refused.values()])
+        self.source.settle(batch.numbers + batch.letter_numbers)
+        self._mind_memory()
+        self._progress.set()
+
+    def _flush_ended(self) -> None:
+        if self._ended:
+            self.source.settle(self._ended)
+            self._ended = []
+            self._progress.set()
+
+    # ------------------------------------------------------------------ what is held
+
+    def _batches(self) -> Iterator[Batch]:
+        yield from self._queue
+        yield from (work.batch for work in self._writing)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of messages received and not settled."""
+        return sum(batch.size for batch in self._batches()) + self._unresolved.size + self._unrecognised.size
+
+    def in_flight(self) -> Counter[str]:
+        """Messages received and not settled, by stream, counted where they are."""
+        held: Counter[str] = self._unresolved.count_by_stream() + self._unrecognised.count_by_stream()
+        for batch in self._batches():
+            held += batch.count_by_stream()
+        return held
+
+    def _oldest_held(self) -> int:
+        """The least delivery number received and not settled."""
+        return min(
+            self._unresolved.oldest(),
+            self._unrecognised.oldest(),
+            *(batch.oldest() for batch in self._batches()),
+        )
+
+    def _mind_memory(self) -> None:
+        """Back-pressure: stop reading the socket when memory is full, never drop."""
+        bound, held = self._options.buffer.max_bytes, self.held_bytes
+        if not self.paused and held >= bound:
+            self.paused = True
+            events.reading_paused(held_bytes=held)
+            self.source.pause()
+        elif self.paused and held < bound * _RESUME_AT:
+            self.paused = False
+            events.reading_resumed(held_bytes=held)
+            self.source.resume()
+
+    async def drain(self) -> None:
+        """Return when everything received is settled."""
+        while self.in_flight():
+            self._progress.clear()
+            self._go.set()
+            await self._progress.wait()
+
+
+def _known(entry: Entry, route: Route) -> Device:
+    """The device of an entry that has none now: always raises, says what becomes of the message."""
+    refusal = entry.refused()
+    if refusal is None:
+        raise Unresolved([entry])
+    if route.unknown_device == "ignore" and refusal is Reason.UNKNOWN_DEVICE:
+        raise MessageError(Reason.DEVICE_IGNORED, "the device is unknown")
+    what = {
+        Reason.UNKNOWN_TENANT: f"no tenant {entry.tenant!r}: `gateway tenant add`",
+        Reason.UNKNOWN_DEVICE: f"no device {entry.serial_number!r} of tenant {entry.tenant!r}: `gateway device add`",
+        Reason.DEVICE_DISABLED: f"device {entry.serial_number!r} is disabled: `gateway device enable`",
+    }
+    raise MessageError(refusal, what[refusal])
+
+
+def _named(reading: Reading) -> str:
+    if reading.device is None:
+        raise MessageError(Reason.UNKNOWN_DEVICE, "neither the topic nor the payload names a device")
+    return reading.device
+
+
+def _decided(entry: Entry) -> bool:
+    return entry.device is not None or entry.refusal is not None
+
+
+def _metadata(reading: Reading, owner: Device) -> dict[str, Any] | None:
+    """What is stored beside the data: what the device said, what the check flagged, the message's own id."""
+    flagged = owner.check(reading) if owner.check is not None else None
+    metadata = reading.metadata
+    if flagged:
+        metadata = {**(metadata or {}), "violations": flagged}
+    if reading.message_id is not None:
+        metadata = {**(metadata or {}), "message_id": reading.message_id}
+    return metadata
+
+
+def _bare(chunk: Chunk) -> Chunk:
+    """The chunk without its messages: who waits must not hold its neighbours."""
+    return Chunk((), chunk.first, chunk.received_us, chunk.resumed, chunk.since)
+
+
+def _report_letters(letters: Sequence[DeadLetter]) -> None:
+    groups: dict[tuple[str, Reason], list[DeadLetter]] = {}
+    for letter in letters:
+        groups.setdefault((letter.stream, letter.reason), []).append(letter)
+    for (stream, reason), group in groups.items():
+        events.dead_lettered(stream=stream, reason=reason, count=len(group), example=group[0].detail)

@@ -1,0 +1,124 @@
+"""From a topic to the stream that takes it and the device it speaks of: one dictionary look-up per message."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from gateway import settings, topics, validation
+from gateway.decoders import Decode
+from gateway.devices.registry import Entry, Registry
+from gateway.messages import Device, DeviceType
+from gateway.outcomes import Reason, Tally
+from gateway.validation import Check
+from gateway.writer import rows
+
+NO_STREAM = "none"
+"""Stands in the books for topics that match no stream: subscriptions of an earlier configuration, mostly."""
+
+_MAX_CHECKS = 10_000
+
+
+class Stream:
+    """A configured stream, ready to work."""
+
+    def __init__(self, options: settings.Stream, decode: Decode) -> None:
+        self.options, self.decode = options, decode
+        self.template = topics.Template(options.topic)
+        self.tally = Tally()
+
+
+class Route:
+    """All that is known of one topic. Satisfies :class:`gateway.batches.Origin`.
+
+    Attributes:
+        entry: the device of the topic; None where the payload names it, or where ``ending`` is set.
+        ending: why messages of this topic never become readings; None: they may.
+        retained: what becomes of retained replays.
+    """
+
+    __slots__ = (
+        "decode",
+        "ending",
+        "entry",
+        "on_conflict",
+        "provision_type",
+        "retained",
+        "serial_number",
+        "stream_name",
+        "tally",
+        "tenant",
+        "unknown_device",
+    )
+
+    def __init__(self, stream: Stream, captures: Mapping[str, str]) -> None:
+        options = stream.options
+        self.stream_name, self.tally, self.decode = options.name, stream.tally, stream.decode
+        self.on_conflict, self.retained = options.on_conflict, options.retained
+        self.unknown_device, self.provision_type = options.unknown_device, options.provision_type
+        self.ending = Reason.STREAM_IGNORED if options.kind == "ignore" else None
+        self.tenant = captures.get("tenant", options.tenant)
+        self.serial_number = captures.get("device")
+        self.entry: Entry | None = None
+
+
+class Routes:
+    """The streams in their order, and the routes of the topics seen."""
+
+    def __init__(self, streams: Sequence[Stream], registry: Registry, *, max_topics: int) -> None:
+        self._streams, self._registry, self._max_topics = streams, registry, max_topics
+        self._stray = _stray_stream()
+        self.known: dict[str, Route] = {}
+        """By topic; the path looks here first and calls :meth:`find` for the others."""
+
+    @property
+    def tallies(self) -> dict[str, Tally]:
+        """The books, by stream."""
+        return {stream.options.name: stream.tally for stream in (*self._streams, self._stray)}
+
+    def find(self, topic: str) -> Route:
+        """The route of a topic not seen before; room is made by forgetting the oldest."""
+        if len(self.known) >= self._max_topics:
+            for old in list(itertools.islice(self.known, self._max_topics // 8)):
+                del self.known[old]
+        route = self.known[topic] = self._make(topic)
+        return route
+
+    def _make(self, topic: str) -> Route:
+        for stream in self._streams:
+            captures = stream.template.match(topic)
+            if captures is not None:
+                route = Route(stream, captures)
+                if route.ending is None and route.serial_number is not None:
+                    route.entry = self.entry(route, route.serial_number)
+                return route
+        route = Route(self._stray, {})
+        route.ending = Reason.NO_STREAM
+        return route
+
+    def entry(self, route: Route, serial_number: str) -> Entry:
+        """The registry's entry of this device of the route's tenant."""
+        return self._registry.entry(route.tenant or "", serial_number, route.provision_type)
+
+
+def _stray_stream() -> Stream:
+    options = settings.Stream(name=NO_STREAM, topic="#", tenant=NO_STREAM)
+    return Stream(options, lambda _payload: [])
+
+
+class Preparation:
+    """Gives a device what its readings need: encoded columns, and its type's check, shared by all of the type."""
+
+    def __init__(self) -> None:
+        self._checks: dict[int, tuple[DeviceType, Check | None]] = {}
+
+    def __call__(self, device: Device) -> None:
+        """Prepare this device."""
+        known = self._checks.get(id(device.type))
+        if known is None:
+            if len(self._checks) >= _MAX_CHECKS:
+                self._checks.clear()
+            # The type is kept beside its check: its id() must not come to mean another.
+            known = self._checks[id(device.type)] = device.type, validation.field_check(device.type)
+        device.check = known[1]
+        device.columns = rows.device_columns(device)

@@ -1,0 +1,80 @@
+"""Messages that cannot be decided yet, aside from the path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from gateway.batches import OVERHEAD_BYTES
+from gateway.devices.registry import Entry
+from gateway.messages import Chunk, Message
+from gateway.routes import Route
+
+
+class Unresolved(Exception):  # noqa: N818 - a message meets it on its way, nobody has failed
+    """These devices must be looked up first."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        super().__init__(f"{len(entries)} devices to look up")
+        self.entries = entries
+
+
+class Waiting(msgspec.Struct):
+    """A message set aside. ``chunk`` is its own without the messages; ``entries`` are the devices it waits for."""
+
+    number: int
+    message: Message
+    route: Route
+    chunk: Chunk
+    entries: Sequence[Entry] = ()
+
+
+class WaitingRoom:
+    """Messages set aside for one cause."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Waiting] = []
+        self._somebody = asyncio.Event()
+        self.size = 0
+        """Bytes held."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, one: Waiting) -> None:
+        """Set a message aside."""
+        self._waiting.append(one)
+        self.size += len(one.message.payload) + OVERHEAD_BYTES
+        self._somebody.set()
+
+    async def somebody(self) -> None:
+        """Returns when a message waits."""
+        await self._somebody.wait()
+
+    def call_in(self, who: Callable[[Waiting], bool]) -> list[Waiting]:
+        """Take those out for whom this holds, in the order of coming."""
+        called = [one for one in self._waiting if who(one)]
+        self._waiting = [one for one in self._waiting if not who(one)]
+        self.size = sum(len(one.message.payload) + OVERHEAD_BYTES for one in self._waiting)
+        if not self._waiting:
+            self._somebody.clear()
+        return called
+
+    def entries(self) -> list[Entry]:
+        """The devices that are waited for, each once."""
+        return list({id(entry): entry for one in self._waiting for entry in one.entries}.values())
+
+    def since(self) -> int:
+        """Where the oldest connection began whose messages wait."""
+        return min(one.chunk.since for one in self._waiting)
+
+    def oldest(self) -> int:
+        """The least delivery number; a large one when nobody waits."""
+        return min((one.number for one in self._waiting), default=2**63)
+
+    def count_by_stream(self) -> Counter[str]:
+        """How many messages of each stream wait."""
+        return Counter(one.route.stream_name for one in self._waiting)

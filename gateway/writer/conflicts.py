@@ -1,0 +1,149 @@
+"""Rows whose key may be taken: staged in a temporary table, then inserted as the stream's ``on_conflict`` says. Pure.
+
+``merge`` unites the JSON objects, the newer value wins; ``replace`` takes the newer, ``keep`` the older reading.
+``distinct`` is for readings that got their receive time as key: two of them are never the same reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from gateway import clock
+from gateway.messages import DeadLetter
+from gateway.outcomes import Outcome
+from gateway.writer import rows
+
+STAGE = """
+CREATE TEMPORARY TABLE IF NOT EXISTS gateway_staged
+(time timestamptz, device_id uuid, tenant_id uuid, data jsonb, metadata jsonb) ON COMMIT DELETE ROWS
+"""
+EMPTY_STAGE = "DELETE FROM gateway_staged"
+LIFT_DECOMPRESSION_LIMIT = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
+
+_INSERT = """
+INSERT INTO telemetry AS kept (time, device_id, tenant_id, data, metadata)
+SELECT time, device_id, tenant_id, data, metadata FROM gateway_staged
+ON CONFLICT (device_id, time) {action}
+RETURNING time, device_id
+"""
+_UNITED_METADATA = "coalesce(kept.metadata || excluded.metadata, kept.metadata, excluded.metadata)"
+_MERGED = f"""
+DO UPDATE SET data = kept.data || excluded.data, metadata = {_UNITED_METADATA}
+WHERE (kept.data, kept.metadata) IS DISTINCT FROM (kept.data || excluded.data, {_UNITED_METADATA})
+"""
+_REPLACED = """
+DO UPDATE SET data = excluded.data, metadata = excluded.metadata
+WHERE (kept.data, kept.metadata) IS DISTINCT FROM (excluded.data, excluded.metadata)
+"""
+INSERTS = {
+    "merge": _INSERT.format(action=_MERGED),
+    "replace": _INSERT.format(action=_REPLACED),
+    "keep": _INSERT.format(action="DO NOTHING"),
+    "distinct": _INSERT.format(action="DO NOTHING"),
+}
+"""By ``on_conflict``; each returns the keys under which something new is kept now."""
+
+TAKEN_BY_OTHERS = """
+SELECT staged.time, staged.device_id FROM gateway_staged AS staged JOIN telemetry AS kept USING (device_id, time)
+WHERE (kept.data, kept.metadata) IS DISTINCT FROM (staged.data, staged.metadata)
+"""
+"""Which staged keys another reading holds."""
+
+LETTER_COLUMNS = (
+    "id", "received_at", "stream", "topic", "payload", "reason", "detail", "tenant", "device", "qos", "retained",
+    "properties",
+)  # fmt: skip
+INSERT_LETTER = (
+    f"INSERT INTO dead_letters ({', '.join(LETTER_COLUMNS)}) "
+    f"VALUES ({', '.join(f'${n}' for n in range(1, len(LETTER_COLUMNS) + 1))}) ON CONFLICT (id) DO NOTHING"
+)
+
+
+class Contribution(msgspec.Struct):
+    """What one message adds to one key. ``new``: it is no repetition of an earlier one in the batch."""
+
+    index: int
+    key: bytes
+    new: bool
+
+
+class Staging:
+    """The rows of one ``on_conflict``, one per key, and who contributed to each."""
+
+    def __init__(self, on_conflict: str) -> None:
+        self.on_conflict = on_conflict
+        self.rows: dict[bytes, rows.Row] = {}
+        self.contributions: list[Contribution] = []
+
+    def add(self, index: int, blob: bytes) -> None:
+        """Add the rows of the message with this index."""
+        for row in rows.take_apart(blob):
+            earlier = self.rows.get(row.key)
+            united = row if earlier is None else _unite(earlier, row, self.on_conflict)
+            self.contributions.append(Contribution(index, row.key, united is not earlier))
+            self.rows[row.key] = united
+
+    def step_aside(self, taken: set[bytes]) -> None:
+        """Move the rows of these keys one microsecond on, and on, until they have keys of their own."""
+        moved: dict[bytes, bytes] = {}
+        for key in taken:
+            row = self.rows.pop(key)
+            while row.key in taken or row.key in self.rows:
+                row = row.at(row.time_us + 1)
+            self.rows[row.key] = row
+            moved[key] = row.key
+        for one in self.contributions:
+            one.key = moved.get(one.key, one.key)
+
+    def outcomes(self, kept: set[bytes]) -> dict[int, Outcome]:
+        """How each message ended, given the keys under which something new is kept."""
+        found: dict[int, Outcome] = {}
+        for one in self.contributions:
+            if one.new and one.key in kept:
+                found[one.index] = Outcome.STORED
+            else:
+                found.setdefault(one.index, Outcome.DUPLICATE)
+        return found
+
+
+def _unite(earlier: rows.Row, later: rows.Row, on_conflict: str) -> rows.Row:
+    """Two readings of one key as one; ``earlier`` itself when the later adds nothing."""
+    if (earlier.data, earlier.metadata) == (later.data, later.metadata) or on_conflict == "keep":
+        return earlier
+    if on_conflict == "replace":
+        return later
+    data = _merged(earlier.data, later.data)
+    metadata = _merged(earlier.metadata or b"{}", later.metadata or b"{}")
+    return rows.Row(earlier.key, earlier.head, data, None if metadata == b"{}" else metadata)
+
+
+def _merged(older: bytes, newer: bytes) -> bytes:
+    return rows.to_json({**msgspec.json.decode(older), **msgspec.json.decode(newer)})
+
+
+def keys(records: Iterable[Any]) -> set[bytes]:
+    """The keys of returned records ``(time, device_id)``."""
+    return {rows.key_of(clock.from_datetime(record["time"]), record["device_id"].bytes) for record in records}
+
+
+def letter_record(letter: DeadLetter) -> Sequence[object]:
+    """The columns of a dead letter, in the order of ``LETTER_COLUMNS``."""
+    message = letter.message
+    properties = message.user_properties
+    return (
+        letter.id,
+        clock.to_datetime(letter.received_us),
+        letter.stream,
+        message.topic,
+        message.payload,
+        letter.reason.value,
+        letter.detail.replace("\0", "\\0"),
+        letter.tenant,
+        letter.device,
+        0 if message.packet_id is None else 1,
+        message.retain,
+        rows.to_json(list(map(list, properties))).decode() if properties else None,
+    )
