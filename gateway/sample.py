@@ -1,7 +1,7 @@
 """The annotated configuration file, written from the settings models: ``config/gateway.toml`` is this text.
 
-Every section and option is there. What a working installation must say is set; defaults are commented out, and
-so are examples of what has no default.
+Every section and option is there. What a working installation must say is set; defaults are commented out,
+and so are examples of what has no default.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def show(config: common.ConfigOption = None, as_json: common.JsonOption = False)
         common.print_json(msgspec.to_builtins(options))
     else:
         for option in options:
-            typer.echo(f"{option.name} = {_written(option.value):<30}  # {option.origin}")
+            typer.echo(f"{option.origin:<11}  {option.name} = {_written(option.value)}")
 
 
 @app.command()

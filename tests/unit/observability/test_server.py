@@ -13,39 +13,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import __version__, errors
-from gateway.observability import metrics
-from gateway.observability.health import Health
 from gateway.observability.server import Server
 from gateway.observability.status import Report
 from gateway.outcomes import Outcome, Tally
 from gateway.settings import Observability
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def a_report(*, received: int = 10, in_flight: int = 2) -> Report:
-    """A stream with 5 stored, 1 duplicate and 2 dead letters; it balances by default."""
-    tally = Tally()
-    tally.received = received
-    tally.settled |= {Outcome.STORED: 5, Outcome.DUPLICATE: 1, Outcome.DEAD_LETTERED: 2}
-    return Report(
-        health=Health(),
-        tallies={"telemetry": tally},
-        in_flight=lambda: {"telemetry": in_flight},
-        gauges=metrics.path_gauges(
-            backlog_messages=lambda: 2,
-            backlog_bytes=lambda: 230,
-            reading_paused=lambda: 0,
-            registry_entries=lambda: 7,
-        ),
-    )
-
+from tests.support.reports import a_report
+from tests.support.waiting import free_port
 
 Ask = Callable[[str], "contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]"]
 

@@ -1,0 +1,104 @@
+"""``gateway status``: ask the running daemon, and print the equation first."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import typer
+from rich.live import Live
+from rich.text import Text
+
+from gateway import errors
+from gateway.cli import common
+from gateway.observability import ask, equation
+
+_EVERY = 1.0
+
+
+def status(
+    config: common.ConfigOption = None,
+    url: str | None = typer.Option(None, help="Of the daemon; by default as configured, on this host."),
+    as_json: common.JsonOption = False,
+    watch: bool = typer.Option(False, "--watch", help="Ask again every second, until Ctrl-C."),
+) -> None:
+    """Show the books, the components and the figures of the running daemon.
+
+    Exit code: 0 ready and in balance, 1 not so, 2 not reachable.
+
+    Example: gateway status --url http://127.0.0.1:9108
+    """
+    target = url or ask.address(common.load_settings(config).observability)
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(target)
+    said = common.run(ask.ask(target))
+    if as_json:
+        common.print_json(said)
+    else:
+        typer.echo("\n".join(report(said)))
+    raise typer.Exit(0 if said["ready"] and said["balanced"] else 1)
+
+
+def report(said: Mapping[str, Any]) -> Iterator[str]:
+    """The lines for people: equation, components, figures."""
+    yield from equation.lines(said["streams"], said["total"])
+    yield ""
+    yield from _components(said)
+    yield ""
+    yield from _figures(said)
+
+
+def _watch(url: str) -> None:
+    with Live(console=common.console, auto_refresh=False, transient=True) as screen:
+        while True:
+            screen.update(Text(_now(url)), refresh=True)
+            time.sleep(_EVERY)
+
+
+def _now(url: str) -> str:
+    try:
+        return "\n".join(report(common.run(ask.ask(url))))
+    except errors.UsageError as error:
+        return str(error)
+
+
+def _components(said: Mapping[str, Any]) -> Iterator[str]:
+    yield "stopping" if said["stopping"] else "ready" if said["ready"] else "NOT READY"
+    width = max((len(name) for name in said["components"]), default=0)
+    for name, component in said["components"].items():
+        yield f"  {name:<{width}}  {component['state']:<8}  {component['detail']}".rstrip()
+        error = component["last_error"]
+        if error and error != component["detail"]:
+            yield f"  {'':<{width}}  last error {_ago(component['last_error_at'])} ago: {error}"
+
+
+def _figures(said: Mapping[str, Any]) -> Iterator[str]:
+    yield f"version {said['version']}, up {_span(said['uptime_seconds'])}"
+    for name, value in said["figures"].items():
+        yield f"  {name.replace('_', ' '):<20}  {_figure(value)}"
+
+
+def _figure(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return f"{value:,.0f}"
+    if not value["count"]:
+        return "none yet"
+    bounds = [f"{name} ≤ {value[name]:g}" for name in ("p50", "p99") if value[name] is not None]
+    return ", ".join([f"{value['count']:,.0f}", f"mean {value['mean']:.3g}", *bounds])
+
+
+def _ago(moment: float) -> str:
+    return _span(max(0.0, time.time() - moment))
+
+
+def _span(seconds: float) -> str:
+    """The two largest units, rounded down: ``3 h 12 min``."""
+    days, rest = divmod(int(seconds), 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next((place for place, (count, _) in enumerate(parts) if count), 3)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2])

@@ -1,0 +1,26 @@
+"""A report such as the daemon keeps, with numbers that are easy to check."""
+
+from __future__ import annotations
+
+from gateway.observability import metrics
+from gateway.observability.health import Health
+from gateway.observability.status import Report
+from gateway.outcomes import Outcome, Tally
+
+
+def a_report(*, received: int = 10, in_flight: int = 2) -> Report:
+    """A stream with 5 stored, 1 duplicate and 2 dead letters; it balances by default."""
+    tally = Tally()
+    tally.received = received
+    tally.settled |= {Outcome.STORED: 5, Outcome.DUPLICATE: 1, Outcome.DEAD_LETTERED: 2}
+    return Report(
+        health=Health(),
+        tallies={"telemetry": tally},
+        in_flight=lambda: {"telemetry": in_flight},
+        gauges=metrics.path_gauges(
+            backlog_messages=lambda: 2,
+            backlog_bytes=lambda: 230,
+            reading_paused=lambda: 0,
+            registry_entries=lambda: 7,
+        ),
+    )
