@@ -1,0 +1,258 @@
+"""MQTT 5 over TCP, TLS or a unix socket: an ``asyncio.Protocol`` on the mqtt5 codec, for bulk.
+
+All messages of one socket read are one chunk, and the codec's own packets are the messages; nothing is
+awaited or logged per message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+from mqtt5 import (
+    ConnAckPacket,
+    ConnAckReasonCode,
+    DisconnectPacket,
+    DisconnectReasonCode,
+    Packet,
+    PingReqPacket,
+    PingRespPacket,
+    PublishPacket,
+    SubAckPacket,
+)
+
+from gateway.errors import GatewayError
+from gateway.mqtt import packets, tls
+from gateway.mqtt.connection import (
+    ConnectionLostError,
+    Receiver,
+    Refusal,
+    Subscription,
+    UnsupportedVersionError,
+    broker_name,
+)
+from gateway.mqtt.frames import BrokenStreamError, Frames
+from gateway.mqtt.pulse import Pulse
+from gateway.settings import Mqtt
+
+_CLOSE_TIMEOUT = 5.0
+_PINGREQ = PingReqPacket().write()
+_MQTT_3_CONNACK = b"\x20\x02"
+"""A CONNACK of two bytes is MQTT 3's: MQTT 5 has at least three."""
+
+
+class BulkConnection(asyncio.Protocol):
+    """One MQTT 5 connection; see :class:`gateway.mqtt.connection.Connection`."""
+
+    transport = "bulk"
+    replays_retained = False
+
+    def __init__(self, mqtt: Mqtt, receiver: Receiver) -> None:
+        self._mqtt, self._receiver = mqtt, receiver
+        self._broker = broker_name(mqtt)
+        self._loop = asyncio.get_running_loop()
+        self._frames = Frames(mqtt.max_packet_bytes)
+        self._socket: asyncio.Transport | None = None
+        self._pulse: Pulse | None = None
+        self._connack: ConnAckPacket | None = None
+        self._accepted: asyncio.Future[None] = self._loop.create_future()
+        self._suback: asyncio.Future[SubAckPacket] | None = None
+        self._ended: asyncio.Future[GatewayError] = self._loop.create_future()
+        self._gone = asyncio.Event()
+        self._paused = False
+        self._greeting = b""
+        self._reads = 0
+        self._idle_is_due = False
+
+    # the connection's life -------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Dial, CONNECT, and wait for CONNACK."""
+        hello = packets.connect_packet(self._mqtt)
+        try:
+            async with asyncio.timeout(self._mqtt.connect_timeout):
+                await self._dial()
+                self._write(hello)
+                await self._either(self._accepted)
+        except OSError as error:
+            raise tls.explain(error, self._mqtt) from error
+        if self._ended.done():
+            raise self._ended.result()
+
+    async def _dial(self) -> None:
+        mqtt = self._mqtt
+        secure: dict[str, Any] = {}
+        if mqtt.tls is not None:
+            secure = {"ssl": tls.make_context(mqtt.tls), "server_hostname": tls.server_name(mqtt)}
+        if mqtt.unix_socket is not None:
+            await self._loop.create_unix_connection(lambda: self, str(mqtt.unix_socket), **secure)
+        else:
+            await self._loop.create_connection(lambda: self, mqtt.host, mqtt.port, **secure)
+
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[Refusal]:
+        """SUBSCRIBE, and wait for SUBACK; while reading is paused it waits for the resume."""
+        packet = packets.subscribe_packet(1, subscriptions)
+        assert self._connack is not None
+        packets.check_limits(self._connack, subscriptions, len(packet), self._broker)
+        self._suback = self._loop.create_future()
+        self._write(packet)
+        while not await self._either(self._suback, timeout=self._mqtt.connect_timeout):
+            if not self._paused:
+                raise ConnectionLostError(f"{self._broker} does not answer our SUBSCRIBE")
+        if self._ended.done():
+            raise self._ended.result()
+        return packets.refusals(subscriptions, self._suback.result())
+
+    async def _either(self, awaited: asyncio.Future[Any], timeout: float | None = None) -> bool:
+        """Wait for this or for the end of the connection; False: neither came in time."""
+        both: list[asyncio.Future[Any]] = [awaited, self._ended]
+        done, _ = await asyncio.wait(both, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
+
+    async def lost(self) -> GatewayError:
+        """Wait for the end."""
+        return await asyncio.shield(self._ended)
+
+    async def close(self) -> None:
+        """DISCONNECT, flush, close; a peer that takes nothing is cut off."""
+        self._end(ConnectionLostError("closed by us"), DisconnectReasonCode.NORMAL_DISCONNECTION)
+        if self._socket is None:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await self._gone.wait()
+        except TimeoutError:
+            self._socket.abort()
+            await self._gone.wait()
+
+    def _end(self, error: GatewayError, code: DisconnectReasonCode | None = None) -> None:
+        """The connection is over, and ``code`` is said to the broker; only the first reason counts."""
+        if self._ended.done():
+            return
+        self._ended.set_result(error)
+        if self._pulse is not None:
+            self._pulse.stop()
+        if self._socket is not None:
+            if code is not None and self._connack is not None:
+                self._write(packets.disconnect_packet(code))
+            self._socket.close()
+
+    # what the source asks ----------------------------------------------------------------
+
+    def acknowledge(self, packet_ids: Sequence[int]) -> None:
+        """One write; what a slow broker leaves unwritten is bounded by the window: 4 bytes a message."""
+        if not self._ended.done():
+            self._write(packets.puback_packets(packet_ids))
+
+    def pause(self) -> None:
+        """Stop reading. Before CONNACK it takes effect with CONNACK."""
+        self._paused = True
+        if self._socket is not None and self._pulse is not None and not self._ended.done():
+            self._socket.pause_reading()
+            self._pulse.suspend()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._paused = False
+        if self._socket is not None and self._pulse is not None and not self._ended.done():
+            self._pulse.resume()
+            self._socket.resume_reading()
+
+    def _write(self, packet: bytes | bytearray) -> None:
+        if self._socket is not None:
+            self._socket.write(packet)
+
+    # what the event loop calls -----------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """TCP, and TLS where configured, stand."""
+        transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._socket = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed."""
+        self._gone.set()
+        if isinstance(exc, OSError):
+            self._end(tls.explain(exc, self._mqtt))
+        self._end(ConnectionLostError(f"{self._broker} closed the connection"))
+
+    def data_received(self, data: bytes) -> None:
+        """One read of the socket: one chunk."""
+        if self._ended.done():
+            return
+        self._reads += 1
+        if self._pulse is None:
+            self._check_version(data)
+        else:
+            self._pulse.heard()
+        try:
+            messages, packet_ids, others = self._frames.cut(data)
+            for packet in others:
+                self._control(packet)
+        except BrokenStreamError as error:
+            self._end(ConnectionLostError(f"{self._broker} sent {error}"), error.code)
+            return
+        if messages and not self._ended.done():
+            self._yield(messages, packet_ids)
+
+    def _yield(self, messages: list[PublishPacket], packet_ids: list[int]) -> None:
+        if self._connack is None:
+            self._end(ConnectionLostError(f"{self._broker} sent PUBLISH before CONNACK"))
+            return
+        self._receiver.take(messages, packet_ids)
+        if not self._idle_is_due:
+            self._idle_is_due = True
+            self._loop.call_soon(self._poll_once)
+
+    # Idle is known after the loop has polled again and read nothing. What call_soon holds runs between a poll
+    # and its reads (asyncio) or before the poll (uvloop): two hops span one poll and its reads in both.
+
+    def _poll_once(self) -> None:
+        self._loop.call_soon(self._idle_unless_read, self._reads)
+
+    def _idle_unless_read(self, reads: int) -> None:
+        if reads != self._reads:
+            self._loop.call_soon(self._poll_once)
+            return
+        self._idle_is_due = False
+        self._receiver.idle()
+
+    # packets other than PUBLISH ------------------------------------------------------------
+
+    def _check_version(self, data: bytes) -> None:
+        self._greeting += data[:2]
+        if self._greeting.startswith(_MQTT_3_CONNACK):
+            self._end(UnsupportedVersionError(f"{self._broker} answers in MQTT 3: it does not speak MQTT 5"))
+
+    def _control(self, packet: Packet) -> None:
+        match packet:
+            case PingRespPacket() if self._connack is not None:
+                pass
+            case ConnAckPacket() if self._connack is None:
+                self._on_connack(packet)
+            case SubAckPacket() if self._suback is not None and not self._suback.done():
+                self._suback.set_result(packet)
+            case DisconnectPacket() if self._connack is not None:
+                self._end(packets.farewell(packet, self._broker))
+            case _:
+                name = type(packet).__name__.removesuffix("Packet").upper()
+                raise BrokenStreamError(DisconnectReasonCode.PROTOCOL_ERROR, f"an unexpected {name}")
+
+    def _on_connack(self, packet: ConnAckPacket) -> None:
+        if packet.reason_code != ConnAckReasonCode.SUCCESS:
+            self._end(packets.refusal(packet, self._broker))
+            return
+        self._connack = packet
+        keepalive = packet.server_keep_alive or self._mqtt.keepalive
+        self._pulse = Pulse(keepalive, lambda: self._write(_PINGREQ), self._on_silence)
+        if self._paused:
+            self.pause()
+        self._receiver.connected(packet.session_present)
+        if not self._accepted.done():
+            self._accepted.set_result(None)
+
+    def _on_silence(self) -> None:
+        self._end(ConnectionLostError(f"{self._broker} is silent: it does not answer our pings"))
+        if self._socket is not None:
+            self._socket.abort()  # a dead peer takes no bytes: nothing to flush
