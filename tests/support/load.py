@@ -23,6 +23,7 @@ import mqtt5
 
 from tests.support.plan import Plan
 from tests.support.processes import Process
+from tests.support.wire import QOS1, Wire
 
 BURST = 500
 DUP = 0x08
@@ -43,7 +44,6 @@ class Publisher:
         self._unacknowledged: dict[int, int] = {}
         self._room = window
         self._next = 0
-        self._buffer = b""
         self.resent = self.unmatched = self.refused = self.reconnects = 0
 
     def run(self, deadline: float) -> None:
@@ -57,39 +57,31 @@ class Publisher:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(self._unacknowledged)} messages were not acknowledged")
             try:
-                with self._connected() as connection:
-                    self._send_again(connection)
-                    self._publish(connection, deadline)
+                with self._connected() as wire:
+                    self._send_again(wire.socket)
+                    self._publish(wire, deadline)
             except OSError:
                 self.reconnects += 1
                 time.sleep(0.05)
 
-    def _connected(self) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self._port), timeout=5)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client_id = f"load-{self._port}-{id(self)}"
-        connection.sendall(mqtt5.ConnectPacket(client_id, clean_start=True).write())
-        self._buffer = b""
-        answer = self._packets_in(connection.recv(4096))
-        if not answer or not isinstance(answer[0], mqtt5.ConnAckPacket):
-            raise ConnectionError(f"no CONNACK but {answer}")
-        self._room = min(self._window, answer[0].receive_max)
-        return connection
+    def _connected(self) -> Wire:
+        wire = Wire(self._port)
+        self._room = min(self._window, wire.connack.receive_max)
+        return wire
 
     def _send_again(self, connection: socket.socket) -> None:
         again = [self._packets[number] for number in sorted(self._unacknowledged.values())]
         self.resent += len(again)
         connection.sendall(b"".join(bytes([packet[0] | DUP]) + packet[1:] for packet in again))
 
-    def _publish(self, connection: socket.socket, deadline: float) -> None:
-        connection.settimeout(5)
+    def _publish(self, wire: Wire, deadline: float) -> None:
         while (self._next < len(self._packets) or self._unacknowledged) and time.monotonic() < deadline:
             due = self._due()
             if due:
-                self._send(connection, due)
+                self._send(wire.socket, due)
             patience = 0 if due else 0.05
-            if select.select([connection], [], [], patience)[0]:
-                self._settle(connection.recv(65536))
+            if select.select([wire.socket], [], [], patience)[0]:
+                self._settle(wire.received())
 
     def _due(self) -> int:
         room = min(self._room - len(self._unacknowledged), len(self._packets) - self._next, BURST)
@@ -102,27 +94,12 @@ class Publisher:
         self._unacknowledged |= {packet_id(number): number for number in range(first, self._next)}
         connection.sendall(b"".join(self._packets[first : self._next]))
 
-    def _settle(self, received: bytes) -> None:
-        for packet in self._packets_in(received):
+    def _settle(self, packets: Sequence[mqtt5.Packet]) -> None:
+        for packet in packets:
             if isinstance(packet, mqtt5.PubAckPacket):
                 self._unacknowledged.pop(packet.packet_id, None)
                 self.unmatched += packet.reason_code == mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
                 self.refused += packet.reason_code not in ACCEPTED
-
-    def _packets_in(self, received: bytes) -> list[mqtt5.Packet]:
-        if not received:
-            raise ConnectionError("the broker closed the connection")
-        self._buffer += received
-        view, packets, at = memoryview(self._buffer), [], 0
-        while at < len(view):
-            try:
-                packet, length = mqtt5.read(view[at:])
-            except IndexError:
-                break
-            packets.append(packet)
-            at += length
-        self._buffer = self._buffer[at:]
-        return packets
 
 
 def packet_id(number: int) -> int:
@@ -132,9 +109,8 @@ def packet_id(number: int) -> int:
 
 def encode(plan: Plan) -> list[bytes]:
     """The PUBLISH packets of a plan."""
-    qos = mqtt5.QoS.AT_LEAST_ONCE
     return [
-        mqtt5.PublishPacket(message.topic, message.payload, qos=qos, packet_id=packet_id(position)).write()
+        mqtt5.PublishPacket(message.topic, message.payload, qos=QOS1, packet_id=packet_id(position)).write()
         for position, message in enumerate(plan.messages())
     ]
 
