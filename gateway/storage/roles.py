@@ -7,6 +7,7 @@ the prefix in a setting of each database, where a migration finds it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import asyncpg
 from gateway import errors
 from gateway.storage.revisions import Name
 
+PREFIX = re.compile(r"[a-z][a-z0-9_]{0,49}")
 PREFIX_SETTING = "gateway.role_prefix"
 
 

@@ -1,0 +1,69 @@
+"""Which database a command talks to, and as whom; and what a command says that changed something there."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import BaseModel
+
+from gateway import settings
+from gateway.cli import common
+from gateway.storage import dsn, pools
+from gateway.storage.revisions import Name
+
+T = TypeVar("T")
+
+DbUserOption = Annotated[
+    str | None,
+    typer.Option(
+        "--db-user",
+        envvar="GATEWAY_DB_USER",
+        help="Connect as this role instead of the configuration's, for instance gateway_owner.",
+        show_default=False,
+    ),
+]
+DbPasswordFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--db-password-file",
+        envvar="GATEWAY_DB_PASSWORD_FILE",
+        help="File holding the password of --db-user (first line).",
+        show_default=False,
+    ),
+]
+
+
+def database(
+    name: Name, config: Path | None, user: str | None, password_file: Path | None
+) -> settings.Database:
+    """The configured database, as ``user`` where one is given."""
+    configured: settings.Database = getattr(common.load_settings(config).databases, name)
+    return configured if user is None else dsn.with_user(configured, user, password_file)
+
+
+def on_metadata(
+    config: Path | None, user: str | None, password_file: Path | None, work: Callable[[Any], Awaitable[T]]
+) -> T:
+    """What ``work`` gives on a connection to the metadata database."""
+    chosen = database("metadata", config, user, password_file)
+
+    async def session() -> T:
+        connection = await pools.connect(chosen, application_name="gateway-cli", name="metadata")
+        try:
+            with pools.translate("metadata"):
+                return await work(connection)
+        finally:
+            await connection.close(timeout=5)
+
+    return common.run(session())
+
+
+def report(text: str, value: BaseModel, *, as_json: bool) -> None:
+    """Say what was done: a sentence, or the value as JSON."""
+    if as_json:
+        common.print_json(value.model_dump())
+    else:
+        typer.echo(text)

@@ -1,0 +1,228 @@
+"""``gateway db``: create, upgrade and inspect the databases."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway import errors, settings
+from gateway.cli import common, connecting
+from gateway.storage import dsn, migrate, revisions, roles, schema_status
+from gateway.storage.initialise import initialise
+from gateway.storage.revisions import Name, Revision
+
+app = typer.Typer()
+
+
+class Which(enum.StrEnum):
+    """The databases a command is about."""
+
+    METADATA = "metadata"
+    TIMESERIES = "timeseries"
+    ALL = "all"
+
+    @property
+    def names(self) -> list[Name]:
+        """The logical databases, in the order in which they are worked on."""
+        return [name for name in revisions.NAMES if self in ("all", name)]
+
+
+class EngineChoice(enum.StrEnum):
+    """What the first migration builds on."""
+
+    AUTO = "auto"
+    TIMESCALEDB = "timescaledb"
+    POSTGRESQL = "postgresql"
+
+
+WhichArgument = Annotated[Which, typer.Argument(help="Which database.")]
+
+
+@app.command()
+def init(
+    which: WhichArgument = Which.ALL,
+    *,
+    superuser_dsn: Annotated[
+        str,
+        typer.Option(
+            envvar="GATEWAY_SUPERUSER_DSN",
+            help="A login that may create roles and databases, for instance postgresql://postgres@db/postgres.",
+        ),
+    ],
+    superuser_password_file: Annotated[
+        Path | None, typer.Option(help="File holding the superuser's password (first line).")
+    ] = None,
+    prefix: Annotated[
+        str, typer.Option(help="The roles are PREFIX_owner, PREFIX_writer, PREFIX_reader.")
+    ] = "gateway",
+    password_dir: Annotated[
+        Path, typer.Option(help="Folder of the password files, ROLE.password each.")
+    ] = Path("secrets"),
+    engine: Annotated[
+        EngineChoice, typer.Option(help="postgresql: leave TimescaleDB out though the server offers it.")
+    ] = EngineChoice.AUTO,
+    config: common.ConfigOption = None,
+) -> None:
+    """Create databases, roles of least privilege and the extension; mend privileges. Can be repeated.
+
+    The databases are those that the configured DSNs name. The owner migrates and provisions, the writer is the
+    daemon's, the reader sees one tenant. A role's password is the first line of ROLE.password in --password-dir; where
+    there is no such file, a new role gets a generated password, written there with mode 0600, and an old role keeps
+    the one it has.
+
+    Example: gateway db init --superuser-dsn postgresql://postgres@db/postgres --password-dir /etc/gateway/secrets
+    """
+    wanted = _roles(prefix)
+    server = settings.Database.model_validate(
+        {"dsn": superuser_dsn, "password_file": superuser_password_file}
+    )
+    databases = {
+        name: dsn.database_name(connecting.database(name, config, None, None)) for name in which.names
+    }
+    extension = engine is not EngineChoice.POSTGRESQL
+    for line in common.run(initialise(server, databases, wanted, password_dir, extension=extension)):
+        typer.echo(line)
+    typer.echo(
+        f"ready; now run: gateway db upgrade --db-user {wanted.owner} "
+        f"--db-password-file {password_dir / wanted.owner}.password\n"
+        f"and let the daemon's DSNs name the user {wanted.writer}, with "
+        f'password_file = "{password_dir / wanted.writer}.password"'
+    )
+
+
+def _roles(prefix: str) -> roles.Roles:
+    if not roles.PREFIX.fullmatch(prefix):
+        raise errors.UsageError(
+            f"--prefix {prefix!r}: at most 50 lower-case letters, digits and _, a letter first"
+        )
+    return roles.Roles(prefix)
+
+
+@app.command()
+def upgrade(
+    which: WhichArgument = Which.ALL,
+    *,
+    to: Annotated[str, typer.Option(help="Revision to stop at.")] = "head",
+    engine: Annotated[
+        EngineChoice,
+        typer.Option(
+            help="Of an empty database: auto takes TimescaleDB where the server offers it. For good."
+        ),
+    ] = EngineChoice.AUTO,
+    config: common.ConfigOption = None,
+    db_user: connecting.DbUserOption = None,
+    db_password_file: connecting.DbPasswordFileOption = None,
+) -> None:
+    """Apply what is pending. Each revision is one transaction; two runs wait for each other.
+
+    Example: gateway db upgrade --db-user gateway_owner --db-password-file secrets/gateway_owner.password
+    """
+    for name in which.names:
+        chosen = connecting.database(name, config, db_user, db_password_file)
+        applied = common.run(migrate.upgrade(name, chosen, to, engine=engine.value))
+        _report(name, "applied", applied)
+
+
+@app.command()
+def downgrade(
+    which: Annotated[Which, typer.Argument(help="Which database.", show_default=False)],
+    *,
+    to: Annotated[str, typer.Option(help="Revision to go back to, or base.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: common.ConfigOption = None,
+    db_user: connecting.DbUserOption = None,
+    db_password_file: connecting.DbPasswordFileOption = None,
+) -> None:
+    """Undo revisions. Their tables are dropped, with all rows in them.
+
+    Example: gateway db downgrade timeseries --to 0003
+    """
+    if not yes:
+        typer.confirm(f"Undo down to {to}, and lose what is in the tables of {which}?", abort=True)
+    for name in which.names:
+        chosen = connecting.database(name, config, db_user, db_password_file)
+        _report(name, "undone", common.run(migrate.downgrade(name, chosen, to)))
+
+
+def _report(name: Name, verb: str, steps: list[Revision]) -> None:
+    for step in steps:
+        typer.echo(f"{name}: {verb} {step.id} {step.title}")
+    if not steps:
+        typer.echo(f"{name}: nothing to do")
+
+
+@app.command()
+def current(
+    which: WhichArgument = Which.ALL,
+    *,
+    config: common.ConfigOption = None,
+    as_json: common.JsonOption = False,
+    db_user: connecting.DbUserOption = None,
+    db_password_file: connecting.DbPasswordFileOption = None,
+) -> None:
+    """Show the revision that each database is at.
+
+    Example: gateway db current timeseries
+    """
+    found = {
+        name: common.run(migrate.current(name, connecting.database(name, config, db_user, db_password_file)))
+        for name in which.names
+    }
+    if as_json:
+        common.print_json(found)
+    else:
+        common.table(("database", "revision"), [(name, at or "none") for name, at in found.items()])
+
+
+@app.command()
+def history(which: WhichArgument = Which.ALL, *, as_json: common.JsonOption = False) -> None:
+    """Show all revisions, oldest first. Asks no database.
+
+    Example: gateway db history metadata --json
+    """
+    known = {name: revisions.history(name) for name in which.names}
+    if as_json:
+        common.print_json(
+            {name: [dataclasses.asdict(step) for step in steps] for name, steps in known.items()}
+        )
+    else:
+        rows = [(name, step.id, step.title) for name, steps in known.items() for step in steps]
+        common.table(("database", "revision", "what it does"), rows)
+
+
+@app.command()
+def status(
+    which: WhichArgument = Which.ALL,
+    *,
+    config: common.ConfigOption = None,
+    as_json: common.JsonOption = False,
+    db_user: connecting.DbUserOption = None,
+    db_password_file: connecting.DbPasswordFileOption = None,
+) -> None:
+    """Show server, engine and pending revisions of each database; exit 1 unless all are up to date.
+
+    Example: gateway db status --json
+    """
+    found = [
+        common.run(schema_status.status(name, connecting.database(name, config, db_user, db_password_file)))
+        for name in which.names
+    ]
+    if as_json:
+        common.print_json([{**dataclasses.asdict(one), "up_to_date": one.up_to_date} for one in found])
+    else:
+        rows = [(one.name, one.engine, one.current or "none", one.head, _verdict(one)) for one in found]
+        common.table(("database", "engine", "revision", "head", "state"), rows)
+    if not all(one.up_to_date for one in found):
+        raise typer.Exit(1)
+
+
+def _verdict(one: schema_status.Status) -> str:
+    if one.error is not None:
+        return one.error if one.reachable else f"not reachable: {one.error}"
+    if one.pending:
+        return f"pending: {', '.join(one.pending)}; run gateway db upgrade"
+    return "up to date"
