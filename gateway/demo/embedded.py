@@ -33,23 +33,16 @@ class Address:
 
     Attributes:
         host: folder of the unix socket, or a loopback address.
-        passfile: libpq's password file, of an address that needs one.
     """
 
     host: str
     port: int = 5432
-    passfile: Path | None = None
 
     def dsn(self, user: str, database: str) -> str:
         """A DSN without password."""
         if self.host.startswith("/"):
             return f"postgresql://{user}@/{database}?host={quote(self.host)}"
         return f"postgresql://{user}@{self.host}:{self.port}/{database}"
-
-    def environment(self, user: str, database: str) -> dict[str, str]:
-        """What makes a bare ``psql`` come here."""
-        found = {"PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": user, "PGDATABASE": database}
-        return found if self.passfile is None else {**found, "PGPASSFILE": str(self.passfile)}
 
 
 class Postgres:
@@ -65,7 +58,7 @@ class Postgres:
 
     @property
     def password_file(self) -> Path:
-        """The password of every role, used on the loopback port only."""
+        """The superuser's password."""
         return self._home / "password"
 
     async def start(self) -> None:
@@ -96,29 +89,22 @@ class Postgres:
         socket_path = self._home / ".s.PGSQL.5432"
         if len(os.fsencode(socket_path)) <= _SOCKET_PATH_BYTES:
             return Address(str(self._home))
-        return Address("127.0.0.1", free_port(), self._home / "pgpass")
+        return Address("127.0.0.1", free_port())
 
     def _prepare_home(self) -> None:
         if not self._home.exists():
             self._home.mkdir(mode=0o700)
-            password = secrets.token_urlsafe(18)
-            self._write_secret("password", password)
-            self._write_secret("pgpass", f"*:*:*:*:{password}\n")
+            self.password_file.touch(mode=0o600)
+            self.password_file.write_text(secrets.token_urlsafe(32), "ascii")
             if self._run_as is not None:
-                os.chown(self._home, self._run_as.uid, self._run_as.gid)
+                for path in (self.password_file, self._home):
+                    os.chown(path, self._run_as.uid, self._run_as.gid)
         owner = self._home.stat().st_uid
         if os.geteuid() not in (0, owner):
             raise StartError(
                 f"{self._home} belongs to another user (id {owner}), who ran the demo here: "
                 "delete it as that user, or use another place with --folder"
             )
-
-    def _write_secret(self, name: str, text: str) -> None:
-        path = self._home / name
-        path.touch(mode=0o600)
-        path.write_text(text, "utf-8")
-        if self._run_as is not None:
-            os.chown(path, self._run_as.uid, self._run_as.gid)
 
     async def _make_cluster(self, data: Path) -> None:
         """Make the cluster aside, so that an interruption leaves none that is half made."""

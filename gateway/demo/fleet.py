@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import datetime as dt
 import enum
 import json
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
 import aiomqtt
 
 from gateway import clock
 from gateway.demo import roster, signals
+from gateway.devices import models
 from gateway.errors import GatewayError
 from gateway.outcomes import Reason
 
@@ -77,14 +79,14 @@ class Script:
 
     def _take_turns(self) -> Iterator[roster.Member]:
         """Motors speak most, gates least."""
-        share = {roster.MOTOR: 4, roster.CLIMATE: 2, roster.DOOR: 1}
-        turns = [member for member in roster.DEVICES for _ in range(share[member.kind])]
+        share = {roster.MOTOR.name: 4, roster.CLIMATE.name: 2, roster.DOOR.name: 1}
+        turns = [member for member in roster.DEVICES for _ in range(share[member.type.name])]
         while True:
             self._dice.shuffle(turns)
             yield from turns
 
-    def _one_of(self, kind: roster.Kind) -> roster.Member:
-        return self._dice.choice([member for member in roster.DEVICES if member.kind is kind])
+    def _one_of(self, kind: models.NewDeviceType) -> roster.Member:
+        return self._dice.choice([member for member in roster.DEVICES if member.type is kind])
 
     def _time_of(self, member: roster.Member, now_us: int) -> int:
         """A device's clock never shows the same millisecond twice: (device, time) is the key of a reading."""
@@ -111,16 +113,30 @@ class Fleet:
         """All messages that the broker has acknowledged."""
         return self.published.total()
 
-    def stop(self) -> None:
-        """Publish nothing new; :meth:`run` returns when the broker has acknowledged the rest."""
-        self._stopping = True
+    @property
+    def wrong(self) -> int:
+        """Those among them that are wrong on purpose."""
+        return sum(self.published[intent] for intent in WRONG)
 
-    async def run(self) -> None:
-        """Publish.
+    @contextlib.asynccontextmanager
+    async def publishing(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Publish during the block; after it, the broker has acknowledged all that was sent.
+
+        Yields the task that publishes: it is done early only when it failed.
 
         Raises:
             GatewayError: the connection to the broker broke.
         """
+        task = asyncio.create_task(self._run())
+        try:
+            yield task
+            self._stopping = True
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
         logger = logging.getLogger("gateway.demo.mqtt")
         # It warns of more than ten publications on their way at once, which here is meant to be.
         logger.setLevel(logging.CRITICAL)

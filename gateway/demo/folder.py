@@ -21,6 +21,8 @@ class Folder:
     ``postgres/``       the cluster, its socket, its password
     ``*.log``           what PostgreSQL, broker and gateway said
     ``gateway.toml``    configuration of the gateway
+    ``secrets/``        passwords of the database roles
+    ``psql.json``       environment in which ``psql`` comes here
     ``mosquitto.conf``  configuration of the broker
     ``demo.lock``       held while servers run
     ==================  ========================================
@@ -33,6 +35,16 @@ class Folder:
     def config(self) -> Path:
         """The gateway's configuration."""
         return self.path / "gateway.toml"
+
+    @property
+    def secrets(self) -> Path:
+        """Where the passwords of the database roles lie."""
+        return self.path / "secrets"
+
+    @property
+    def psql(self) -> Path:
+        """The environment in which a bare ``psql`` comes to the demo's database."""
+        return self.path / "psql.json"
 
     @property
     def postgres(self) -> Path:

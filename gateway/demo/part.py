@@ -13,11 +13,13 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from gateway.errors import GatewayError, StartError
+
+T = TypeVar("T")
 
 
 class PartEndedError(GatewayError):
@@ -155,6 +157,22 @@ class Part:
     def _last_words(self, lines: int = 6) -> str:
         spoken = self.log.read_text("utf-8", "replace").splitlines()[-lines:]
         return "\n  ".join([f"the end of {self.log}:", *(spoken or ["(it said nothing)"])])
+
+
+async def unless_ended(parts: Iterable[Part], work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``; should one of the parts end first, its error instead."""
+    working = asyncio.create_task(work)
+    endings = [asyncio.create_task(part.ended()) for part in parts]
+    try:
+        await asyncio.wait([working, *endings], return_when=asyncio.FIRST_COMPLETED)
+        for ending in endings:
+            if ending.done():
+                ending.result()
+        return await working
+    finally:
+        for task in (working, *endings):
+            task.cancel()
+        await asyncio.gather(working, *endings, return_exceptions=True)
 
 
 def _wrapper(run_as: RunAs | None, death_signal: signal.Signals) -> list[str]:

@@ -26,10 +26,10 @@ _WORST = 12.0
 def signal(member: roster.Member, seed: int) -> Signal:
     """The signal of a device."""
     dice = random.Random(f"{seed}/{member.serial}")  # noqa: S311 - noise, no secret
-    makers = {roster.CLIMATE: climate, roster.MOTOR: motor, roster.DOOR: door}
+    makers = {roster.CLIMATE.name: climate, roster.MOTOR.name: motor, roster.DOOR.name: door}
     if member.serial in roster.WORN:
         return motor(dice, worn=True)
-    return makers[member.kind](dice)
+    return makers[member.type.name](dice)
 
 
 def climate(dice: random.Random) -> Signal:

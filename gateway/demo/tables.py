@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Self
 
 import asyncpg
+
+from gateway import settings
+from gateway.storage import pools
 
 _LATEST = """
     SELECT wanted.id, latest.data
@@ -35,13 +39,32 @@ class Counts:
 class Tables:
     """A connection of the demo's own, beside the gateway's."""
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: asyncpg.Connection, devices: Mapping[str, uuid.UUID]) -> None:
         self._connection = connection
+        self._serials = {identity: serial for serial, identity in devices.items()}
 
-    async def latest(self, devices: Sequence[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
-        """The metrics of the newest reading of each device that has one."""
-        rows = await self._connection.fetch(_LATEST, devices)
-        return {row["id"]: json.loads(row["data"]) for row in rows}
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, database: settings.Database, devices: Mapping[str, uuid.UUID]) -> AsyncIterator[Self]:
+        """Connect for the block.
+
+        Args:
+            database: the time-series database.
+            devices: id by serial number, of those whose readings are wanted.
+
+        Raises:
+            StoreError: the database cannot be reached.
+        """
+        connection = await pools.connect(database, application_name="gateway-demo")
+        try:
+            yield cls(connection, devices)
+        finally:
+            await connection.close()
+
+    async def latest(self) -> dict[str, dict[str, Any]]:
+        """The metrics of each device's newest reading, by serial number."""
+        rows = await self._connection.fetch(_LATEST, list(self._serials))
+        return {self._serials[row["id"]]: json.loads(row["data"]) for row in rows}
 
     async def count(self) -> Counts:
         """Count everything, row by row."""

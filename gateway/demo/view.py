@@ -11,7 +11,7 @@ from typing import Any
 from gateway.demo import roster
 from gateway.demo.sparkline import sparkline
 from gateway.demo.watch import Snapshot
-from gateway.messages import Field
+from gateway.devices.models import NewField
 
 _KEPT = 240
 """Points kept of a curve; at two a second, a day of the demo."""
@@ -52,8 +52,8 @@ class Curve:
         return sparkline(points, width, low=floor, high=max(*points, floor + span))
 
     @property
-    def _declared(self) -> Field:
-        return next(field for field in self.member.kind.fields if field.name == self.field)
+    def _declared(self) -> NewField:
+        return next(field for field in self.member.type.fields if field.name == self.field)
 
 
 def _followed() -> tuple[Curve, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 
@@ -47,8 +47,10 @@ class Watch:
             f"http://127.0.0.1:{port}", timeout=aiohttp.ClientTimeout(total=5), raise_for_status=True
         )
 
-    async def close(self) -> None:
-        """Close the connections."""
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
     async def look(self) -> Snapshot | None:

@@ -1,0 +1,47 @@
+"""``gateway demo``: see it work, without installing anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gateway.cli.common import run
+from gateway.demo import pasting, serving, session
+
+
+def demo(
+    *,
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="With --serve: run this beside the servers, then stop them; options after '--'."),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="Stop after this time; else at Ctrl-C.")
+    ] = None,
+    rate: Annotated[float, typer.Option(min=1, max=5000, help="Messages a second.")] = 400,
+    seed: Annotated[int, typer.Option(help="Another seed makes another fleet.")] = 1,
+    folder: Annotated[Path, typer.Option(help="Everything lives here.")] = pasting.DEFAULT_FOLDER,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget what an earlier demo left in the folder.")
+    ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Only the servers, to look around in what is there.")
+    ] = False,
+) -> None:
+    """Watch readings of a simulated fleet travel through a broker and the gateway into PostgreSQL.
+
+    Broker and database are of its own, and everything lives in one folder. About one message in a hundred is wrong
+    on purpose. At the end the counts of fleet, gateway and database are compared; exit code 0 if they agree, else 1.
+
+    [bold]Examples:[/bold] gateway demo --seconds 20 · gateway demo --serve -- psql -c 'SELECT count(*) FROM telemetry'
+    """
+    console = Console(highlight=False)
+    if serve:
+        raise typer.Exit(run(serving.serve(folder, command or (), console)))
+    if command:
+        raise typer.BadParameter("a command is run by --serve only", param_hint="COMMAND")
+    options = session.Options(folder=folder, seconds=seconds, rate=rate, seed=seed, fresh=fresh)
+    raise typer.Exit(0 if run(session.run(options, console)) else 1)
