@@ -9,12 +9,14 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel
 
-from gateway import settings
+from gateway import errors, settings
 from gateway.cli import common
 from gateway.storage import dsn, pools
 from gateway.storage.revisions import Name
 
 T = TypeVar("T")
+
+_MAY_NOT = "42501"
 
 DbUserOption = Annotated[
     str | None,
@@ -58,7 +60,15 @@ def on_metadata(
         finally:
             await connection.close(timeout=5)
 
-    return common.run(session())
+    try:
+        return common.run(session())
+    except errors.StandingError as error:
+        if error.sqlstate != _MAY_NOT:
+            raise
+        raise errors.UsageError(
+            f"{error.args[0].partition(' (SQLSTATE')[0]}: connect as the owner of the tables, "
+            "--db-user gateway_owner --db-password-file …"
+        ) from error
 
 
 def report(text: str, value: BaseModel, *, as_json: bool) -> None:

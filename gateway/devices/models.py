@@ -9,6 +9,7 @@ import uuid
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
+import pydantic_core
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway import errors
@@ -38,6 +39,12 @@ def _named(text: str) -> str:
     return _clean(text)
 
 
+def _slug(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
+        raise ValueError("write at most 63 of a-z A-Z 0-9 . _ -, a letter or digit first")
+    return text
+
+
 def _storable(metadata: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
     if _NUL.search(text) or _SURROGATE.search(text):
@@ -53,8 +60,8 @@ def is_serial_number(text: str) -> bool:
         return False
 
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-"""A tenant's name in topics: letters, digits, ``.``, ``_``, ``-``; at most 63."""
+Slug = Annotated[str, AfterValidator(_slug)]
+"""A tenant's name in topics."""
 SerialNumber = Annotated[str, StringConstraints(max_length=SERIAL_NUMBER_LENGTH), AfterValidator(_named)]
 Name = Annotated[str, StringConstraints(max_length=255), AfterValidator(_named)]
 Text = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_clean)]
@@ -129,7 +136,7 @@ class NewDeviceType(New):
         names = [field.name for field in self.fields]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"given twice: {', '.join(twice)}")
+            raise ValueError(f"fields given twice: {', '.join(twice)}")
         return self
 
 
@@ -212,11 +219,22 @@ def checked(model: type[M], **values: Any) -> M:
         raise errors.UsageError(mistakes(error)) from error
 
 
+_PLAINLY = {
+    "missing": "{where} is missing",
+    "extra_forbidden": "{where} is not known here",
+    "string_unicode": "{where} is not UTF-8",
+    "string_too_long": "{where} has more than {max_length} characters",
+}
+
+
 def mistakes(error: pydantic.ValidationError) -> str:
     """What is wrong, in one line."""
-    found = []
-    for mistake in error.errors(include_url=False):
-        where = ".".join(str(part) for part in mistake["loc"])
-        text = mistake["msg"].removeprefix("Value error, ")
-        found.append(f"{where} = {mistake['input']!r}: {text}" if where else text)
-    return "; ".join(found)
+    return "; ".join(_plainly(mistake) for mistake in error.errors(include_url=False))
+
+
+def _plainly(mistake: pydantic_core.ErrorDetails) -> str:
+    where = ".".join(str(part) for part in mistake["loc"])
+    if mistake["type"] in _PLAINLY:
+        return _PLAINLY[mistake["type"]].format(where=where, **mistake.get("ctx", {}))
+    text = mistake["msg"].removeprefix("Value error, ")
+    return f"{where} = {mistake['input']!r}: {text}" if where else text
