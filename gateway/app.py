@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import zoneinfo
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import uvloop
@@ -53,38 +53,76 @@ async def _run(options: settings.Settings) -> int:
         return await Daemon(options, notify).run()
 
 
+class Path:
+    """The path and what it stands on, but for its source. Making it does no I/O."""
+
+    def __init__(self, options: settings.Settings, health: Health) -> None:
+        self._options, self._health = options, health
+        self._metadata = pools.Pool("metadata", options.databases.metadata, size=2)
+        self.timeseries = pools.Pool("timeseries", options.databases.timeseries, size=1)
+        self.stores = self._patience("timeseries")
+        self._ledger = Ledger(options.mqtt.client_id)
+        self.registry = Registry(
+            self._metadata, options.registry, health.component("metadata"), Preparation()
+        )
+        self.routes = Routes(_streams(options), self.registry, max_topics=options.registry.max_entries)
+        self.pipeline = Pipeline(
+            options,
+            routes=self.routes,
+            registry=self.registry,
+            ledger=self._ledger,
+            recall=self._recall,
+            stores=self.stores,
+            devices=self._patience("metadata"),
+        )
+        self._writers = [
+            Writer(options.databases.timeseries, self._ledger) for _ in range(options.writer.connections)
+        ]
+
+    def tasks(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+        """What must run for messages to move, by name."""
+        yield "registry", self.registry.listen()
+        yield "resolve", self.pipeline.resolve()
+        yield "recognise", self.pipeline.recognise()
+        for number, writer in enumerate(self._writers):
+            yield f"writer-{number}", self.pipeline.write(writer)
+
+    async def close(self) -> None:
+        """Close all connections; the tasks must have ended."""
+        for writer in self._writers:
+            await writer.close()
+        for pool in (self._metadata, self.timeseries):
+            await pool.close()
+
+    async def _recall(self, since: int) -> None:
+        async with self.timeseries.connection() as connection:
+            await self._ledger.load(connection, since)
+
+    def _patience(self, component: str) -> Patience:
+        options = self._options.writer
+        return Patience(
+            self._health.component(component),
+            shortest=options.retry_min,
+            longest=options.retry_max,
+            standing=options.standing_retry,
+        )
+
+
 class Daemon:
     """All parts of a running gateway. Making one does no I/O."""
 
     def __init__(self, options: settings.Settings, notify: Notify) -> None:
         self._options, self._notify = options, notify
         self.health = Health()
-        self._metadata = pools.Pool("metadata", options.databases.metadata, size=2)
-        self._timeseries = pools.Pool("timeseries", options.databases.timeseries, size=1)
-        self._stores = self._patience("timeseries")
-        self._ledger = Ledger(options.mqtt.client_id)
-        registry_state = self.health.component("metadata")
-        self._registry = Registry(self._metadata, options.registry, registry_state, Preparation())
-        self._routes = Routes(_streams(options), self._registry, max_topics=options.registry.max_entries)
-        self.pipeline = Pipeline(
-            options,
-            routes=self._routes,
-            registry=self._registry,
-            ledger=self._ledger,
-            recall=self._recall,
-            stores=self._stores,
-            devices=self._patience("metadata"),
-        )
+        self._path = Path(options, self.health)
+        self.pipeline = self._path.pipeline
         self._source = mqtt.open_source(
             options.mqtt, options.streams, self.pipeline, self.health.component("mqtt")
         )
         self.pipeline.source = self._source
-        self._writers = [
-            Writer(options.databases.timeseries, self._ledger) for _ in range(options.writer.connections)
-        ]
         self.report = Report(
             health=self.health,
-            tallies=self._routes.tallies,
+            tallies=self._path.routes.tallies,
             in_flight=self.pipeline.in_flight,
             gauges=self._gauges(),
         )
@@ -107,11 +145,8 @@ class Daemon:
     def _start(self) -> None:
         """Writers first, the source last: what is yielded finds everything in place."""
         start = self._tasks.start
-        start("registry", self._registry.listen())
-        start("resolve", self.pipeline.resolve())
-        start("recognise", self.pipeline.recognise())
-        for number, writer in enumerate(self._writers):
-            start(f"writer-{number}", self.pipeline.write(writer))
+        for name, task in self._path.tasks():
+            start(name, task)
         start("partitions", self._make_partitions())
         start("books", self._watch_books())
         start("watchdog", self._notify.watch())
@@ -136,26 +171,19 @@ class Daemon:
         await _first(self._source.close(), at_once.wait(), timeout=_CLOSE_SECONDS)
         unsettled = self.pipeline.in_flight().total()
         await self._tasks.cancel()
-        for writer in self._writers:
-            await writer.close()
-        for pool in (self._metadata, self._timeseries):
-            await pool.close()
+        await self._path.close()
         events.stopped(unsettled=unsettled, balanced=self.report.as_dict()["balanced"])
         return STOPPED_UNSETTLED if unsettled else STOPPED_CLEAN
-
-    async def _recall(self, since: int) -> None:
-        async with self._timeseries.connection() as connection:
-            await self._ledger.load(connection, since)
 
     async def _make_partitions(self) -> None:
         """Task: on plain PostgreSQL, have the partitions of the days to come ready."""
         while True:
-            await self._stores.until_done(self._make_partitions_once)
+            await self._path.stores.until_done(self._make_partitions_once)
             await asyncio.sleep(_PARTITIONS_SECONDS)
 
     async def _make_partitions_once(self) -> None:
         today = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        async with self._timeseries.connection() as connection:
+        async with self._path.timeseries.connection() as connection:
             engine = await engines.detect(connection)
             await engine.make_partitions(connection, today - dt.timedelta(days=1), today + _PARTITIONS_AHEAD)
 
@@ -173,21 +201,12 @@ class Daemon:
                 state.ready()
             await asyncio.sleep(_BOOKS_SECONDS)
 
-    def _patience(self, component: str) -> Patience:
-        options = self._options.writer
-        return Patience(
-            self.health.component(component),
-            shortest=options.retry_min,
-            longest=options.retry_max,
-            standing=options.standing_retry,
-        )
-
     def _gauges(self) -> metrics.Gauges:
         return metrics.path_gauges(
             backlog_messages=lambda: self.pipeline.in_flight().total(),
             backlog_bytes=lambda: self.pipeline.held_bytes,
             reading_paused=lambda: float(self.pipeline.paused),
-            registry_entries=lambda: len(self._registry),
+            registry_entries=lambda: len(self._path.registry),
         )
 
 

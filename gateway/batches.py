@@ -102,7 +102,11 @@ class Batch:
 
 
 def letter(message: Message, origin: Origin, received_us: int, reason: Reason, detail: str) -> DeadLetter:
-    """This message as a dead letter."""
-    return DeadLetter(
+    """This message as a dead letter; the one it was before, when it is replayed."""
+    made = DeadLetter(
         message, origin.stream_name, received_us, reason, detail, origin.tenant, origin.serial_number
     )
+    before = getattr(message, "dead_letter_id", None)
+    if before is not None:
+        made.id, made.again = before, True
+    return made

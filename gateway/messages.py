@@ -132,6 +132,7 @@ class DeadLetter(msgspec.Struct):
 
     Attributes:
         id: made by the gateway, so that writing it again after a lost answer changes nothing.
+        again: a replay of the dead letter with this id failed: it is noted there.
         detail: for people; no NUL in it.
         tenant, device: as the topic names them, where it does.
     """
@@ -144,3 +145,4 @@ class DeadLetter(msgspec.Struct):
     tenant: str | None = None
     device: str | None = None
     id: uuid.UUID = msgspec.field(default_factory=uuid.uuid4)
+    again: bool = False

@@ -7,10 +7,10 @@
                 │          └───────────┴────────────┴──▶ dead letters ◀────┘ isolated messages
                 └──────────────── settle(outcomes), in order ◀┘
 
-The first half (:meth:`Pipeline.take`) is plain synchronous code, called by the source with all messages of one socket
-read. The second half (:meth:`Pipeline.write`) is one task per COPY connection. What cannot be decided at once waits
-aside and is taken again: a device that is not in the cache (:meth:`Pipeline.resolve`), a redelivery that only the ledger
-can tell (:meth:`Pipeline.recognise`).
+The first half (:meth:`Pipeline.take`) is plain synchronous code, called by the source with all messages of
+one socket read. The second half (:meth:`Pipeline.write`) is one task per COPY connection. What cannot be
+decided at once waits aside and is taken again: a device that is not in the cache (:meth:`Pipeline.resolve`),
+a redelivery that only the ledger can tell (:meth:`Pipeline.recognise`).
 
 A message is atomic: all its readings are stored in one transaction, or it ends otherwise as a whole.
 """
@@ -215,7 +215,7 @@ class Pipeline:
     # ------------------------------------------------------------------ aside
 
     async def resolve(self) -> None:
-        """Task: look up devices that are not in the cache, all that wait with one query, and take their messages again."""
+        """Task: look up devices that are not in the cache, one query for all that wait; take their messages again."""
         while True:
             await self._unresolved.somebody()
             entries = self._unresolved.entries()

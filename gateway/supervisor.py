@@ -27,8 +27,8 @@ class Supervisor:
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
             while not stopping.done():
-                done, _ = await asyncio.wait({stopping, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
-                for task in done & self._tasks:
+                await asyncio.wait({stopping, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+                for task in [task for task in self._tasks if task.done()]:
                     self._tasks.discard(task)
                     _raise_what_killed(task)
         finally:

@@ -1,7 +1,7 @@
 """Is this reading believable, and what is it then stored as? Pure.
 
-A device type says what its fields are. A violation is flagged (stored, and named in ``metadata.violations``) or
-rejects the whole message, as the type decides. Times are judged against the receive time.
+A device type says what its fields are. A violation is flagged (stored, and named in ``metadata.violations``)
+or rejects the whole message, as the type decides. Times are judged against the receive time.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 console = Console(highlight=False, soft_wrap=True)
+errors_console = Console(stderr=True, highlight=False)
 
 _PLACES = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
 

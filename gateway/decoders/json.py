@@ -6,11 +6,11 @@ Accepted, alone or in an array::
     {"version": "0.0.1", "serial_number": "VIB-SN-001", "metrics": {"vibration": 5.2}}
     {"temperature": 21.5, "ts": "2026-11-20T12:00:00Z"}
 
-The timestamp may be called ``ts``, ``timestamp`` or ``time``. What else stands beside ``metrics`` is kept in the
-reading's metadata.
+The timestamp may be called ``ts``, ``timestamp`` or ``time``. What else stands beside ``metrics`` is kept in
+the reading's metadata.
 
-msgspec is fast because it does not look for duplicate keys, for NUL in strings, nor at the depth. Cheap necessary
-conditions on the bytes decide whether a closer look is due; nearly no payload needs one.
+msgspec is fast because it does not look for duplicate keys, for NUL in strings, nor at the depth. Cheap
+necessary conditions on the bytes decide whether a closer look is due; nearly no payload needs one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Which device is this? A cache over the metadata database that knows also who is unknown.
 
-Each device, known or not, has one :class:`Entry` that never changes identity: whoever holds it (the path holds one per
-topic) sees at once what the registry learns. A hit costs no call at all. Misses are resolved together, one query for
-many. Changes come by LISTEN/NOTIFY; when the listening connection breaks, everything is looked up again once it is back,
-for notifications may have been missed. Until then the known stay known.
+Each device, known or not, has one :class:`Entry` that never changes identity: whoever holds it (the path
+holds one per topic) sees at once what the registry learns. A hit costs no call at all. Misses are resolved
+together, one query for many. Changes come by LISTEN/NOTIFY; when the listening connection breaks, everything
+is looked up again once it is back, for notifications may have been missed. Until then the known stay known.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Rows whose key may be taken: staged in a temporary table, then inserted as the stream's ``on_conflict`` says. Pure.
+"""Rows whose key may be taken: staged in a temporary table, then inserted as the stream's ``on_conflict`` says.
+Pure.
 
-``merge`` unites the JSON objects, the newer value wins; ``replace`` takes the newer, ``keep`` the older reading.
-``distinct`` is for readings that got their receive time as key: two of them are never the same reading.
+``merge`` unites the JSON objects, the newer value wins; ``replace`` takes the newer, ``keep`` the older
+reading. ``distinct`` is for readings that got their receive time as key: two of them are never the same
+reading.
 """
 
 from __future__ import annotations
@@ -60,6 +62,12 @@ INSERT_LETTER = (
     f"INSERT INTO dead_letters ({', '.join(LETTER_COLUMNS)}) "
     f"VALUES ({', '.join(f'${n}' for n in range(1, len(LETTER_COLUMNS) + 1))}) ON CONFLICT (id) DO NOTHING"
 )
+
+FAILED_AGAIN = """
+UPDATE dead_letters SET replays = replays + 1, replayed_at = now(), replay_outcome = 'dead_lettered',
+  stream = $2, reason = $3, detail = $4, tenant = $5, device = $6
+WHERE id = $1
+"""
 
 
 class Contribution(msgspec.Struct):
@@ -140,10 +148,27 @@ def letter_record(letter: DeadLetter) -> Sequence[object]:
         message.topic,
         message.payload,
         letter.reason.value,
-        letter.detail.replace("\0", "\\0"),
+        _sayable(letter.detail),
         letter.tenant,
         letter.device,
         0 if message.packet_id is None else 1,
         message.retain,
         rows.to_json(list(map(list, properties))).decode() if properties else None,
     )
+
+
+def again_record(letter: DeadLetter) -> Sequence[object]:
+    """The arguments of ``FAILED_AGAIN``."""
+    return (
+        letter.id,
+        letter.stream,
+        letter.reason.value,
+        _sayable(letter.detail),
+        letter.tenant,
+        letter.device,
+    )
+
+
+def _sayable(text: str) -> str:
+    """Text that PostgreSQL can hold: no NUL, no lone surrogate."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,9 +1,10 @@
 """COPY into the hypertable, and what to do when the database will not have it.
 
-Each commit carries one stretch of a batch: its rows, and with the last stretch the dead letters. COPY goes straight into
-the table. A unique violation sends the same stretch through a staging table; data that the database refuses is halved
-until the bad messages stand alone, log2(n) attempts each, and they become dead letters. Errors that time or an operator
-mends are raised: the same work is handed in again, and goes on where it stopped.
+Each commit carries one stretch of a batch: its rows, and with the last stretch the dead letters. COPY goes
+straight into the table. A unique violation sends the same stretch through a staging table; data that the
+database refuses is halved until the bad messages stand alone, log2(n) attempts each, and they become dead
+letters. Errors that time or an operator mends are raised: the same work is handed in again, and goes on where
+it stopped.
 """
 
 from __future__ import annotations
@@ -141,12 +142,12 @@ class Writer:
                 return await _copy(connection, "telemetry", encoded)
             async with connection.transaction():
                 count = await _copy(connection, "telemetry", encoded)
-                if letters:
+                fresh = [conflicts.letter_record(letter) for letter in letters if not letter.again]
+                if fresh:
                     await connection.copy_records_to_table(
-                        "dead_letters",
-                        records=map(conflicts.letter_record, letters),
-                        columns=conflicts.LETTER_COLUMNS,
+                        "dead_letters", records=fresh, columns=conflicts.LETTER_COLUMNS
                     )
+                await _note_again(connection, letters)
                 await self._ledger.write(connection, stretch.id, work.batch.latest(), known_again)
         return count
 
@@ -210,6 +211,13 @@ async def _insert_staged(connection: Any, staging: conflicts.Staging) -> set[byt
             staging.step_aside(taken)
             await _stage(connection, staging)
     return conflicts.keys(await connection.fetch(conflicts.INSERTS[staging.on_conflict]))
+
+
+async def _note_again(connection: Any, letters: Sequence[DeadLetter]) -> None:
+    """Replays that failed stay the dead letters they were."""
+    again = [conflicts.again_record(letter) for letter in letters if letter.again]
+    if again:
+        await connection.executemany(conflicts.FAILED_AGAIN, again)
 
 
 async def _stage(connection: Any, staging: conflicts.Staging) -> None:

@@ -1,11 +1,12 @@
 """The redelivery ledger: what was stored under which packet id, written with it in one transaction.
 
-A reading with a time of its own meets itself when it is delivered again. One without, and a dead letter, look new; those
-are known again by the packet id under which the broker sent them and a digest, and only when the broker says that it
-sends them again (DUP) in the session it kept. Never is a message dropped on DUP alone.
+A reading with a time of its own meets itself when it is delivered again. One without, and a dead letter, look
+new; those are known again by the packet id under which the broker sent them and a digest, and only when the
+broker says that it sends them again (DUP) in the session it kept. Never is a message dropped on DUP alone.
 
-Hazard: a packet id may come again for another message of the same bytes. The broker cannot reuse an id before it has our
-acknowledgement, and takes ids in turn, so a row is believed only until 65 535 more messages have been received.
+Hazard: a packet id may come again for another message of the same bytes. The broker cannot reuse an id before
+it has our acknowledgement, and takes ids in turn, so a row is believed only until 65 535 more messages have
+been received.
 """
 
 from __future__ import annotations

@@ -1,0 +1,124 @@
+"""Dead letters in the database: find them, look at one, note how a replay of them ended.
+
+They are written by the writer, in the transaction of the batch they came with.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gateway import clock
+from gateway.outcomes import Outcome
+
+_COLUMNS = (
+    "id, received_at, stream, topic, payload, reason, detail, tenant, device, qos, retained, properties, "
+    "replays, replayed_at, replay_outcome"
+)
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Which dead letters. What is None selects nothing away.
+
+    Attributes:
+        device: serial number, as the topic names it.
+        since: received then or later.
+        stored: also those that a replay has already stored.
+    """
+
+    ids: Sequence[uuid.UUID] | None = None
+    reason: str | None = None
+    stream: str | None = None
+    device: str | None = None
+    since: dt.datetime | None = None
+    stored: bool = False
+
+
+class Replayed(msgspec.Struct):
+    """A dead letter as a message again; satisfies :class:`gateway.messages.Message`.
+
+    It has no packet id: no broker waits for its acknowledgement.
+    """
+
+    topic: str
+    payload: bytes
+    dead_letter_id: uuid.UUID
+    received_us: int
+    user_properties: Sequence[tuple[str, str]] = ()
+    packet_id: int | None = None
+    retain: bool = False
+    duplicate: bool = False
+
+
+async def find(
+    connection: Any, selection: Selection, *, limit: int, before: Any = None
+) -> list[Mapping[str, Any]]:
+    """The latest selected, newest first.
+
+    Args:
+        before: the last record of the page before this one; None: the first page.
+    """
+    return list(
+        await connection.fetch(
+            f"SELECT {_COLUMNS} FROM dead_letters WHERE {_CONDITION} "
+            "AND ($7::timestamptz IS NULL OR (received_at, id) < ($7, $8)) "
+            "ORDER BY received_at DESC, id DESC LIMIT $9",
+            *_arguments(selection),
+            before and before["received_at"],
+            before and before["id"],
+            limit,
+        )
+    )
+
+
+async def count(connection: Any, selection: Selection) -> int:
+    """How many are selected."""
+    return int(
+        await connection.fetchval(
+            f"SELECT count(*) FROM dead_letters WHERE {_CONDITION}", *_arguments(selection)
+        )
+    )
+
+
+async def note_stored(connection: Any, ids: Sequence[uuid.UUID], outcome: Outcome) -> None:
+    """A replay of these ended so."""
+    await connection.execute(
+        "UPDATE dead_letters SET replays = replays + 1, replayed_at = now(), replay_outcome = $2 WHERE id = ANY($1)",
+        ids,
+        outcome.value,
+    )
+
+
+async def failed_since(connection: Any, ids: Sequence[uuid.UUID], since: dt.datetime) -> set[uuid.UUID]:
+    """Which of these a replay since then could not store."""
+    rows = await connection.fetch(
+        "SELECT id FROM dead_letters WHERE id = ANY($1) AND replayed_at >= $2 AND replay_outcome = 'dead_lettered'",
+        ids,
+        since,
+    )
+    return {row["id"] for row in rows}
+
+
+def as_message(record: Mapping[str, Any]) -> Replayed:
+    """The record as the message it was."""
+    properties = (
+        msgspec.json.decode(record["properties"], type=list[tuple[str, str]]) if record["properties"] else ()
+    )
+    received_us = clock.from_datetime(record["received_at"])
+    return Replayed(record["topic"], record["payload"], record["id"], received_us, properties)
+
+
+_CONDITION = """($1::uuid[] IS NULL OR id = ANY($1)) AND ($2::text IS NULL OR reason = $2)
+AND ($3::text IS NULL OR stream = $3) AND ($4::text IS NULL OR device = $4)
+AND ($5::timestamptz IS NULL OR received_at >= $5)
+AND ($6 OR replay_outcome IS NULL OR replay_outcome NOT IN ('stored', 'duplicate'))"""
+
+
+def _arguments(selection: Selection) -> tuple[Any, ...]:
+    chosen = selection
+    ids = None if chosen.ids is None else list(chosen.ids)
+    return ids, chosen.reason, chosen.stream, chosen.device, chosen.since, chosen.stored
