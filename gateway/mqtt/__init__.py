@@ -1,0 +1,38 @@
+"""MQTT: the only package that knows MQTT libraries. :func:`open_source` is the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.mqtt.bulk import BulkConnection
+from gateway.mqtt.connection import Subscription
+from gateway.mqtt.reconnecting import Connect, ReconnectingSource
+from gateway.mqtt.source import Sink, Source
+from gateway.observability.health import Component
+from gateway.settings import Mqtt, Stream
+from gateway.topics import Template
+
+__all__ = ["Sink", "Source", "open_source"]
+
+
+def open_source(mqtt: Mqtt, streams: Sequence[Stream], sink: Sink, component: Component) -> Source:
+    """The source that the settings ask for; nothing is dialled before ``run``."""
+    connect, fallback = _transports(mqtt)
+    return ReconnectingSource(
+        mqtt, subscriptions(mqtt, streams), sink, component, connect=connect, fallback=fallback
+    )
+
+
+def subscriptions(mqtt: Mqtt, streams: Sequence[Stream]) -> list[Subscription]:
+    """What to subscribe to: each filter once, at the highest QoS that a stream asks for it."""
+    prefix = f"$share/{mqtt.share_group}/" if mqtt.share_group else ""
+    qos: dict[str, int] = {}
+    for stream in streams:
+        topic_filter = prefix + Template(stream.topic).filter
+        qos[topic_filter] = max(stream.qos, qos.get(topic_filter, 0))
+    return [Subscription(topic_filter, asked) for topic_filter, asked in qos.items()]
+
+
+def _transports(mqtt: Mqtt) -> tuple[Connect, Connect | None]:
+    """What to connect by, and what to fall back upon."""
+    return BulkConnection, None

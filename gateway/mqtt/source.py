@@ -21,27 +21,36 @@ class Sink(Protocol):
 class Source(Protocol):
     """An MQTT connection that yields messages and acknowledges those that are settled.
 
-    Delivery numbers rise without gaps over the source's whole life, across reconnects. Acknowledgements leave in the
-    order in which the messages came (MQTT 5 §4.6, [MQTT-4.6.0-2]), in whatever order they are settled; a message that
-    is not settled is never acknowledged. Numbers of an earlier connection are accepted by ``settle`` and forgotten:
-    the broker delivers those messages again.
+    Delivery numbers rise without gaps over the source's whole life, across reconnects. Acknowledgements leave in
+    the order in which the messages came (MQTT 5 §4.6, [MQTT-4.6.0-2]), in whatever order they are settled; a
+    message that is not settled is never acknowledged. Numbers of an earlier connection are accepted by ``settle``
+    and forgotten: the broker delivers those messages again.
     """
 
     async def run(self) -> None:
         """Connect, subscribe, yield; reconnect for ever with back-off. Returns after :meth:`close`.
 
-        Raises:
-            StartError: never for an absent or refusing broker (that is waited for); only for what waiting cannot mend.
+        An absent or refusing broker is waited for and reported by the health component.
         """
 
     def settle(self, numbers: Iterable[int]) -> None:
-        """These messages have come to their end. Acks that may leave now leave in one write."""
+        """These messages have come to their end. Acks that may leave now leave in one write.
+
+        A contiguous ``range`` is fastest.
+
+        Raises:
+            IndexError: a number that was never given.
+        """
 
     def pause(self) -> None:
-        """Stop reading the socket; pings go on. Idempotent; survives reconnects."""
+        """Stop reading the socket; pings go on. Idempotent; survives reconnects.
+
+        What was read by then is still yielded, at most one chunk. A connection lost meanwhile is made again at
+        the resume.
+        """
 
     def resume(self) -> None:
-        """Read again. Idempotent."""
+        """Read again. Idempotent; without effect after :meth:`stop`."""
 
     def stop(self) -> None:
         """Yield nothing from now on, but stay connected so that acks can leave. Idempotent."""

@@ -1,0 +1,105 @@
+"""One connection to the broker, from dialling to its end. The source makes a new one whenever it is lost.
+
+The two implementations are the only modules that know an MQTT library; everything that outlives a connection
+(numbers, order of acks, back-off, health) is in :mod:`gateway.mqtt.reconnecting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from gateway.errors import GatewayError
+from gateway.messages import Message
+from gateway.settings import Mqtt
+
+
+class ConnectionLostError(GatewayError):
+    """The connection is gone or could not be made; it should come back by itself."""
+
+
+class RefusedError(GatewayError):
+    """The broker, or its certificate, was refused or refuses us: somebody must mend something."""
+
+
+class UnsupportedVersionError(RefusedError):
+    """The broker does not speak this version of MQTT."""
+
+
+class Subscription(NamedTuple):
+    """What is asked of the broker: a topic filter with its ``$share`` prefix, and the QoS at most."""
+
+    filter: str
+    qos: int
+
+
+class Refusal(NamedTuple):
+    """A subscription that the broker did not grant as asked, and why."""
+
+    subscription: Subscription
+    reason: str
+
+
+class Receiver(Protocol):
+    """What a connection calls; all calls are synchronous."""
+
+    def connected(self, session_present: bool) -> None:
+        """The broker accepted us. Messages may follow at once, before any subscription."""
+
+    def take(self, messages: Sequence[Message], packet_ids: Sequence[int]) -> None:
+        """All messages of one socket read, and their packet ids (0 at QoS 0)."""
+
+    def idle(self) -> None:
+        """The event loop has polled again since the last messages and found nothing to read."""
+
+
+class Connection(Protocol):
+    """One connection. Used once: ``open``, ``subscribe`` any number of times, ``lost``, ``close``.
+
+    Attributes:
+        transport: its name in logs.
+        replays_retained: every subscribe replays retained messages (MQTT 3.1.1 cannot forbid it).
+    """
+
+    transport: str
+    replays_retained: bool
+
+    async def open(self) -> None:
+        """Dial and be accepted by the broker.
+
+        Raises:
+            ConnectionLostError: no broker, or not now.
+            RefusedError: the broker refuses us, or its certificate is not to be trusted.
+            UnsupportedVersionError: the broker does not speak this version of MQTT.
+        """
+
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[Refusal]:
+        """Subscribe, in one packet.
+
+        Raises:
+            ConnectionLostError: the connection was lost meanwhile.
+            RefusedError: the broker refuses all of it.
+        """
+
+    async def lost(self) -> GatewayError:
+        """Wait until the connection is gone, and say why: a ConnectionLostError or a RefusedError."""
+
+    def acknowledge(self, packet_ids: Sequence[int]) -> None:
+        """Send these acks, in this order."""
+
+    def pause(self) -> None:
+        """Stop reading; pings go on. Idempotent."""
+
+    def resume(self) -> None:
+        """Read again. Idempotent."""
+
+    async def close(self) -> None:
+        """Flush what was written, DISCONNECT if still connected, close. Idempotent; never raises."""
+
+
+def broker_name(mqtt: Mqtt) -> str:
+    """The broker as an operator knows it."""
+    if mqtt.unix_socket is not None:
+        return str(mqtt.unix_socket)
+    host = f"[{mqtt.host}]" if ":" in mqtt.host else mqtt.host
+    return f"{host}:{mqtt.port}"

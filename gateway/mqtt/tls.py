@@ -1,0 +1,89 @@
+"""TLS to the broker, and what went wrong in the words of somebody who can mend it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from gateway.errors import GatewayError
+from gateway.mqtt.connection import ConnectionLostError, RefusedError, broker_name
+from gateway.settings import Mqtt, Tls
+
+# X509_V_ERR_… of OpenSSL's x509_vfy.h
+_NOT_YET_VALID, _EXPIRED = 9, 10
+_UNKNOWN_CA = (2, 18, 19, 20, 21)
+_WRONG_NAME = (62, 64)
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+
+
+def make_context(tls: Tls) -> ssl.SSLContext:
+    """A context that verifies the broker; the files are read anew, so that rotated ones count.
+
+    Raises:
+        RefusedError: a file cannot be read or is not what it should be.
+    """
+    context = ssl.create_default_context()
+    try:
+        if tls.ca_file is not None:
+            context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as error:
+        files = ", ".join(str(file) for file in (tls.ca_file, tls.cert_file, tls.key_file) if file)
+        raise RefusedError(f"mqtt.tls: cannot use {files}: {error.strerror or error}") from error
+    if tls.alpn:
+        context.set_alpn_protocols(list(tls.alpn))
+    return context
+
+
+def server_name(mqtt: Mqtt) -> str:
+    """The name that the broker's certificate must bear."""
+    return (mqtt.tls.server_name if mqtt.tls else None) or mqtt.host
+
+
+def explain(error: OSError, mqtt: Mqtt) -> GatewayError:
+    """What a failed attempt to connect, or a broken connection, means to an operator."""
+    broker = broker_name(mqtt)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return RefusedError(f"{broker}: {_certificate(error, mqtt)}")
+    if isinstance(error, ssl.SSLError):
+        return _explain_tls(error, broker)
+    if isinstance(error, socket.gaierror):
+        return ConnectionLostError(f"cannot resolve the host name {mqtt.host!r}: {error.strerror}")
+    if isinstance(error, ConnectionRefusedError):
+        return ConnectionLostError(f"nothing listens at {broker}: connection refused")
+    if isinstance(error, TimeoutError):
+        return ConnectionLostError(f"{broker} does not answer within {mqtt.connect_timeout:g} s")
+    return ConnectionLostError(f"{broker}: {error.strerror or error}")
+
+
+def _certificate(error: ssl.SSLCertVerificationError, mqtt: Mqtt) -> str:
+    code = error.verify_code
+    if code in _WRONG_NAME:
+        return (
+            f"the broker's certificate is not made out to {server_name(mqtt)!r}: connect by the name in the "
+            "certificate, or set mqtt.tls.server_name to it"
+        )
+    if code in _UNKNOWN_CA:
+        return (
+            "the broker's certificate is signed by a CA that we do not trust: set mqtt.tls.ca_file to the "
+            "certificate of the broker's CA"
+        )
+    if code == _EXPIRED:
+        return "the broker's certificate, or its CA's, has expired: renew it (or mend this machine's clock)"
+    if code == _NOT_YET_VALID:
+        return "the broker's certificate is not valid yet: mend this machine's clock"
+    return f"the broker's certificate is refused: {error.verify_message}"
+
+
+def _explain_tls(error: ssl.SSLError, broker: str) -> GatewayError:
+    reason = error.reason or str(error)
+    if "ALERT" in reason:
+        words = reason.split("ALERT_")[-1].replace("_", " ").lower()
+        return RefusedError(
+            f"{broker} refuses the TLS connection ({words}): check mqtt.tls.cert_file and key_file, and that "
+            "the broker trusts their CA"
+        )
+    if reason in _NO_TLS:
+        return RefusedError(f"{broker} does not speak TLS: is this the port of its TLS listener?")
+    return ConnectionLostError(f"{broker}: TLS failed: {reason.replace('_', ' ').lower()}")
