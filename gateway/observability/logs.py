@@ -82,7 +82,13 @@ def _renderers(log_format: str, stream: TextIO) -> list[Processor]:
                 exception_formatter=structlog.dev.plain_traceback,
             )
         ]
-    return [structlog.processors.JSONRenderer(default=str)]
+    return [_head_first, structlog.processors.JSONRenderer(default=str)]
+
+
+def _head_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """People read JSON too: time, level and event at the front."""
+    head = {key: event[key] for key in ("timestamp", "level", "event") if key in event}
+    return {**head, **event}
 
 
 def _size(key: str, value: Any) -> Any:

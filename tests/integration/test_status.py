@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +146,14 @@ def test_somebody_who_never_answers_is_a_clear_text(monkeypatch: pytest.MonkeyPa
         assert "does not answer within 0.2 s" in refusal(
             "--url", f"http://127.0.0.1:{silent.getsockname()[1]}"
         )
+
+
+def test_not_reachable_is_exit_2() -> None:
+    """From the shell: exit 2, one line on standard error, nothing on standard output."""
+    command = [sys.executable, "-m", "gateway", "status", "--url", f"http://127.0.0.1:{free_port()}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_port_zero_cannot_be_asked(tmp_path: Path) -> None:

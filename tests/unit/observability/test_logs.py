@@ -53,6 +53,7 @@ def test_an_event_is_one_line_of_json_when_nobody_watches() -> None:
     stream = configured()
     events.devices_provisioned(tenant="acme", count=3, device_type="pump")
     [line] = lines(stream)
+    assert list(line)[:3] == ["timestamp", "level", "event"]
     timestamp = line.pop("timestamp")
     assert line == {
         "event": "devices provisioned",

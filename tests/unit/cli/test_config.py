@@ -1,0 +1,62 @@
+"""``gateway config`` as an operator uses it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from gateway import errors
+from gateway.cli import config
+from gateway.sample import sample
+from tests.support.minimal import MINIMAL, with_more
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file with the minimal configuration."""
+    path = tmp_path / "gateway.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def gateway_config(*arguments: str) -> Result:
+    """Run the command."""
+    return CliRunner().invoke(config.app, arguments)
+
+
+def test_check_says_that_a_file_is_right(file: Path) -> None:
+    """A right file is exit 0 and its name."""
+    result = gateway_config("check", "--config", str(file))
+    assert (result.exit_code, result.stdout) == (0, f"{file}: valid\n")
+
+
+def test_check_refuses_what_the_daemon_would(file: Path) -> None:
+    """A mistake is a ConfigurationError, exit 4 for the shell, in the daemon's own words."""
+    result = gateway_config("check", "--config", str(with_more(file, "\n[batch]\nlingre = 1\n")))
+    assert isinstance(result.exception, errors.ConfigurationError)
+    assert "batch.lingre: there is no such option" in str(result.exception)
+
+
+def test_show_tells_value_and_origin(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line an option, the origin first, secrets hidden; long values are not cut."""
+    monkeypatch.setenv("GATEWAY__MQTT__PASSWORD", "hunter2")
+    lines = gateway_config("show", "--config", str(file)).stdout.splitlines()
+    assert 'file         mqtt.client_id = "gateway-1"' in lines
+    assert 'environment  mqtt.password = "***"' in lines
+    assert "default      mqtt.username = (unset)" in lines
+    topic = "tenants/{tenant}/devices/{device}/telemetry"
+    assert f'file         streams.0.topic = "{topic}"' in lines
+
+
+def test_show_for_scripts(file: Path) -> None:
+    """--json has the same, one object an option."""
+    options = json.loads(gateway_config("show", "--json", "--config", str(file)).stdout)
+    assert {"name": "mqtt.port", "value": 1883, "origin": "file"} in options
+
+
+def test_sample_can_be_redirected_into_a_file() -> None:
+    """Standard output is the file, to the byte."""
+    assert gateway_config("sample").stdout == sample()
