@@ -102,7 +102,7 @@ class Batch:
 
 
 def letter(message: Message, origin: Origin, received_us: int, reason: Reason, detail: str) -> DeadLetter:
-    """This message as a dead letter; the one it was before, when it is replayed."""
+    """The message as a dead letter; the one it was before, when it is replayed."""
     made = DeadLetter(
         message, origin.stream_name, received_us, reason, detail, origin.tenant, origin.serial_number
     )
