@@ -36,7 +36,7 @@ class UsageError(GatewayError):
 
 
 class MessageError(GatewayError):
-    """This message cannot become readings; it ends as a dead letter.
+    """The message cannot become readings; it ends as a dead letter.
 
     Attributes:
         reason: the closed reason, a metric label.

@@ -1,5 +1,4 @@
-"""Rows whose key may be taken: staged in a temporary table, then inserted as the stream's ``on_conflict`` says.
-Pure.
+"""Rows whose key may be taken: staged in a temporary table, inserted as the stream's ``on_conflict`` says.
 
 ``merge`` unites the JSON objects, the newer value wins; ``replace`` takes the newer, ``keep`` the older
 reading. ``distinct`` is for readings that got their receive time as key: two of them are never the same
