@@ -53,6 +53,7 @@ class Chunk(msgspec.Struct, gc=False):
         received_us: receive time, µs since the Unix epoch.
         resumed: the broker kept the session of an earlier connection, so DUP may speak of that one.
         since: delivery number of the first message of this connection.
+        replayed: it has been on the path before; ``received_us`` is of then, and of this message alone.
     """
 
     messages: Sequence[Message]
@@ -60,6 +61,7 @@ class Chunk(msgspec.Struct, gc=False):
     received_us: int
     resumed: bool = False
     since: int = 0
+    replayed: bool = False
 
 
 class Reading(msgspec.Struct, gc=False):

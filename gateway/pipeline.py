@@ -23,6 +23,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from gateway import batches, settings
 from gateway.batches import Batch
 from gateway.buffer.memory import Queue
@@ -83,6 +85,7 @@ class Pipeline:
         self._ended: list[int] = []
         self._go, self._progress = asyncio.Event(), asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
+        self._last_letter_us = 0
         self.paused = False
 
     # ------------------------------------------------------------------ first half: from the socket to a batch
@@ -102,7 +105,7 @@ class Pipeline:
     def _accept(self, number: int, message: Message, route: Route, chunk: Chunk) -> None:
         """One message: into the batch, to the dead letters, aside, or to its end."""
         try:
-            encoded, unkeyed = self._encode(message, route, chunk.received_us)
+            encoded, unkeyed = self._encode(message, route, chunk)
         except MessageError as error:
             self._refuse(number, message, route, chunk, error)
             return
@@ -127,7 +130,7 @@ class Pipeline:
         batch.rows.append(encoded)
         batch.size += len(message.payload) + len(encoded) + batches.OVERHEAD_BYTES
 
-    def _encode(self, message: Message, route: Route, received_us: int) -> tuple[bytes, bool]:
+    def _encode(self, message: Message, route: Route, chunk: Chunk) -> tuple[bytes, bool]:
         """All rows of the message, and whether one of its readings had no time of its own.
 
         Raises:
@@ -142,12 +145,12 @@ class Pipeline:
             )
         device = None if route.entry is None else route.entry.device or _known(route.entry, route)
         readings = route.decode(message.payload)
-        unkeyed, encoded = False, []
+        unkeyed, encoded, received_us = False, [], chunk.received_us
         for reading, owner in zip(readings, self._owners(readings, device, route), strict=False):
             time_us = self._times.judge(reading.time_us, received_us)
             if time_us is None:
                 unkeyed = True
-                time_us = receive_time(owner, received_us)
+                time_us = received_us + len(encoded) if chunk.replayed else receive_time(owner, received_us)
             encoded.append(encode(time_us, owner.columns, reading.metrics, _metadata(reading, owner)))
         if message.retain and (route.retained == "ignore" or (unkeyed and route.retained == "auto")):
             raise MessageError(Reason.RETAINED, "a retained message, replayed by the broker")
@@ -174,7 +177,9 @@ class Pipeline:
             events.ignored(stream=route.stream_name, reason=error.reason, count=1)
             self._end(number, route, Outcome.IGNORED)
         elif not self._seen_before(number, message, route, chunk):
-            letter = batches.letter(message, route, chunk.received_us, error.reason, error.detail)
+            # A receive time of its own: a replay must be able to tell equal messages apart.
+            self._last_letter_us = max(chunk.received_us, self._last_letter_us + 1)
+            letter = batches.letter(message, route, self._last_letter_us, error.reason, error.detail)
             self._queue.open.add_letter(number, route, letter)
 
     def _seen_before(self, number: int, message: Message, route: Route, chunk: Chunk) -> bool:
@@ -374,7 +379,7 @@ def _metadata(reading: Reading, owner: Device) -> dict[str, Any] | None:
 
 def _bare(chunk: Chunk) -> Chunk:
     """The chunk without its messages: who waits must not hold its neighbours."""
-    return Chunk((), chunk.first, chunk.received_us, chunk.resumed, chunk.since)
+    return msgspec.structs.replace(chunk, messages=())
 
 
 def _report_letters(letters: Sequence[DeadLetter]) -> None:

@@ -53,7 +53,7 @@ class Replay:
         """Send these through the path; returns when all have come to their end."""
         for record in reversed(records):
             message = dead_letters.as_message(record)
-            self._path.pipeline.take(Chunk((message,), self._next, message.received_us))
+            self._path.pipeline.take(Chunk((message,), self._next, message.received_us, replayed=True))
             self._next += 1
         await self._path.pipeline.drain()
 

@@ -88,6 +88,8 @@ class Staging:
     def add(self, index: int, blob: bytes) -> None:
         """Add the rows of the message with this index."""
         for row in rows.take_apart(blob):
+            if self.on_conflict == "distinct":
+                row = self._aside(row)  # noqa: PLW2901 - the same reading, at a key of its own
             earlier = self.rows.get(row.key)
             united = row if earlier is None else _unite(earlier, row, self.on_conflict)
             self.contributions.append(Contribution(index, row.key, united is not earlier))
@@ -98,12 +100,16 @@ class Staging:
         moved: dict[bytes, bytes] = {}
         for key in taken:
             row = self.rows.pop(key)
-            while row.key in taken or row.key in self.rows:
-                row = row.at(row.time_us + 1)
+            row = self._aside(row.at(row.time_us + 1))
             self.rows[row.key] = row
             moved[key] = row.key
         for one in self.contributions:
             one.key = moved.get(one.key, one.key)
+
+    def _aside(self, row: rows.Row) -> rows.Row:
+        while row.key in self.rows:
+            row = row.at(row.time_us + 1)
+        return row
 
     def outcomes(self, kept: set[bytes]) -> dict[int, Outcome]:
         """How each message ended, given the keys under which something new is kept."""
