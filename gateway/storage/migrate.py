@@ -33,7 +33,7 @@ OLDEST_SERVER = 15
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for another migration of the same database."""
 
-_LOCK_KEY = 0x6D69677261746564
+LOCK_KEY = 0x6D69677261746564
 
 
 async def upgrade(
@@ -114,7 +114,7 @@ async def _locked(
     async with session(name, database) as connection:
         deadline = time.monotonic() + timeout
         # Not pg_advisory_lock: its waiter holds a snapshot, for which CREATE INDEX CONCURRENTLY waits.
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
             if time.monotonic() > deadline:
                 raise errors.TransientError(
                     f"{name}: another migration has been running for over {timeout:g} s; wait for it, or "

@@ -30,11 +30,11 @@ def config(name: Name) -> Config:
     Raises:
         StartError: this installation has no migrations.
     """
-    folder = _folder()
+    trees = folder()
     made = Config()
     # ConfigParser would interpolate a % of the path.
-    made.set_main_option("script_location", str(folder).replace("%", "%%"))
-    made.set_main_option("version_locations", str(folder / name / "versions").replace("%", "%%"))
+    made.set_main_option("script_location", str(trees).replace("%", "%%"))
+    made.set_main_option("version_locations", str(trees / name / "versions").replace("%", "%%"))
     made.set_main_option("path_separator", "newline")
     return made
 
@@ -45,9 +45,14 @@ def history(name: Name) -> list[Revision]:
     return [Revision(script.revision, script.doc) for script in scripts][::-1]
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """Where the trees are.
+
+    Raises:
+        StartError: this installation has no migrations.
+    """
     package = Path(gateway.__file__).parent
-    for folder in (package / "_migrations", package.parent / "migrations"):
-        if (folder / "env.py").is_file():
-            return folder
+    for place in (package / "_migrations", package.parent / "migrations"):
+        if (place / "env.py").is_file():
+            return place
     raise errors.StartError(f"no migrations beside {package}: install the gateway again")
