@@ -81,7 +81,8 @@ class Workshop:
         return self._create(logical, template=self._templates[logical])
 
     def _blank(self, logical: Name) -> str:
-        name = self._create(logical, template="template1")
+        # Nobody can connect to template0: in template1, TimescaleDB's scheduler may be in the way.
+        name = self._create(logical, template="template0")
         if logical == "timeseries" and self.server.engine == "timescaledb":
             execute(self.server.dsn(name), "CREATE EXTENSION IF NOT EXISTS timescaledb")
         return name
