@@ -145,7 +145,8 @@ class Pipeline:
             )
         device = None if route.entry is None else route.entry.device or _known(route.entry, route)
         readings = route.decode(message.payload)
-        unkeyed, encoded, received_us = False, [], chunk.received_us
+        encoded: list[bytes] = []
+        unkeyed, received_us = False, chunk.received_us
         for reading, owner in zip(readings, self._owners(readings, device, route), strict=False):
             time_us = self._times.judge(reading.time_us, received_us)
             if time_us is None:
