@@ -83,6 +83,7 @@ class Pipeline:
         self._writing: list[Work] = []
         self._unresolved, self._unrecognised = WaitingRoom(), WaitingRoom()
         self._ended: list[int] = []
+        self._ignored: Counter[tuple[str, Reason]] = Counter()
         self._go, self._progress = asyncio.Event(), asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
         self._last_letter_us = 0
@@ -175,7 +176,7 @@ class Pipeline:
     def _refuse(self, number: int, message: Message, route: Route, chunk: Chunk, error: MessageError) -> None:
         """To the dead letters, or to its end when configuration says that it is ignored."""
         if error.reason in IGNORED_REASONS:
-            events.ignored(stream=route.stream_name, reason=error.reason, count=1)
+            self._ignored[route.stream_name, error.reason] += 1
             self._end(number, route, Outcome.IGNORED)
         elif not self._seen_before(number, message, route, chunk):
             # A receive time of its own: a replay must be able to tell equal messages apart.
@@ -291,10 +292,14 @@ class Pipeline:
         self._progress.set()
 
     def _flush_ended(self) -> None:
-        if self._ended:
-            self.source.settle(self._ended)
-            self._ended = []
-            self._progress.set()
+        if not self._ended:
+            return
+        self.source.settle(self._ended)
+        self._ended = []
+        for (stream, reason), count in self._ignored.items():
+            events.ignored(stream=stream, reason=reason, count=count)
+        self._ignored.clear()
+        self._progress.set()
 
     # ------------------------------------------------------------------ what is held
 
