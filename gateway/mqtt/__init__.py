@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.mqtt.bulk import BulkConnection
-from gateway.mqtt.connection import Subscription
+from gateway.mqtt.connection import Connection, Receiver, Subscription
 from gateway.mqtt.reconnecting import Connect, ReconnectingSource
 from gateway.mqtt.source import Sink, Source
 from gateway.observability.health import Component
@@ -35,4 +35,14 @@ def subscriptions(mqtt: Mqtt, streams: Sequence[Stream]) -> list[Subscription]:
 
 def _transports(mqtt: Mqtt) -> tuple[Connect, Connect | None]:
     """What to connect by, and what to fall back upon."""
-    return BulkConnection, None
+    if mqtt.transport == "bulk":
+        return BulkConnection, None
+    if mqtt.transport == "aiomqtt" or mqtt.websocket_path is not None:
+        return _via_aiomqtt, None
+    return BulkConnection, _via_aiomqtt
+
+
+def _via_aiomqtt(mqtt: Mqtt, receiver: Receiver) -> Connection:
+    from gateway.mqtt.via_aiomqtt import AiomqttConnection  # most never need it, and it takes time and memory
+
+    return AiomqttConnection(mqtt, receiver)

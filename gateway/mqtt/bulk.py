@@ -7,6 +7,7 @@ awaited or logged per message.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -23,16 +24,18 @@ from mqtt5 import (
 )
 
 from gateway.errors import GatewayError
-from gateway.mqtt import packets, tls
+from gateway.mqtt import packets, reasons, tls
 from gateway.mqtt.connection import (
     ConnectionLostError,
     Receiver,
     Refusal,
+    RefusedError,
     Subscription,
     UnsupportedVersionError,
     broker_name,
 )
 from gateway.mqtt.frames import BrokenStreamError, Frames
+from gateway.mqtt.idle import IdleWatch
 from gateway.mqtt.pulse import Pulse
 from gateway.settings import Mqtt
 
@@ -62,8 +65,7 @@ class BulkConnection(asyncio.Protocol):
         self._gone = asyncio.Event()
         self._paused = False
         self._greeting = b""
-        self._reads = 0
-        self._idle_is_due = False
+        self._idle = IdleWatch(receiver.idle)
 
     # the connection's life -------------------------------------------------------------
 
@@ -84,7 +86,10 @@ class BulkConnection(asyncio.Protocol):
         mqtt = self._mqtt
         secure: dict[str, Any] = {}
         if mqtt.tls is not None:
-            secure = {"ssl": tls.make_context(mqtt.tls), "server_hostname": tls.server_name(mqtt)}
+            secure = {
+                "ssl": tls.make_context(mqtt.tls, ssl.SSLContext),
+                "server_hostname": tls.server_name(mqtt),
+            }
         if mqtt.unix_socket is not None:
             await self._loop.create_unix_connection(lambda: self, str(mqtt.unix_socket), **secure)
         else:
@@ -102,7 +107,9 @@ class BulkConnection(asyncio.Protocol):
                 raise ConnectionLostError(f"{self._broker} does not answer our SUBSCRIBE")
         if self._ended.done():
             raise self._ended.result()
-        return packets.refusals(subscriptions, self._suback.result())
+        suback = self._suback.result()
+        answers = [packets.reason_of(code, suback) for code in suback.reason_codes]
+        return reasons.refusals(subscriptions, answers)
 
     async def _either(self, awaited: asyncio.Future[Any], timeout: float | None = None) -> bool:
         """Wait for this or for the end of the connection; False: neither came in time."""
@@ -181,7 +188,7 @@ class BulkConnection(asyncio.Protocol):
         """One read of the socket: one chunk."""
         if self._ended.done():
             return
-        self._reads += 1
+        self._idle.read()
         if self._pulse is None:
             self._check_version(data)
         else:
@@ -191,7 +198,8 @@ class BulkConnection(asyncio.Protocol):
             for packet in others:
                 self._control(packet)
         except BrokenStreamError as error:
-            self._end(ConnectionLostError(f"{self._broker} sent {error}"), error.code)
+            kind = RefusedError if error.standing else ConnectionLostError
+            self._end(kind(f"{self._broker} sent {error}"), error.code)
             return
         if messages and not self._ended.done():
             self._yield(messages, packet_ids)
@@ -201,22 +209,7 @@ class BulkConnection(asyncio.Protocol):
             self._end(ConnectionLostError(f"{self._broker} sent PUBLISH before CONNACK"))
             return
         self._receiver.take(messages, packet_ids)
-        if not self._idle_is_due:
-            self._idle_is_due = True
-            self._loop.call_soon(self._poll_once)
-
-    # Idle is known after the loop has polled again and read nothing. What call_soon holds runs between a poll
-    # and its reads (asyncio) or before the poll (uvloop): two hops span one poll and its reads in both.
-
-    def _poll_once(self) -> None:
-        self._loop.call_soon(self._idle_unless_read, self._reads)
-
-    def _idle_unless_read(self, reads: int) -> None:
-        if reads != self._reads:
-            self._loop.call_soon(self._poll_once)
-            return
-        self._idle_is_due = False
-        self._receiver.idle()
+        self._idle.arm()
 
     # packets other than PUBLISH ------------------------------------------------------------
 
@@ -234,14 +227,16 @@ class BulkConnection(asyncio.Protocol):
             case SubAckPacket() if self._suback is not None and not self._suback.done():
                 self._suback.set_result(packet)
             case DisconnectPacket() if self._connack is not None:
-                self._end(packets.farewell(packet, self._broker))
+                reason = packets.reason_of(packet.reason_code, packet)
+                self._end(reasons.disconnected(self._broker, reason))
             case _:
                 name = type(packet).__name__.removesuffix("Packet").upper()
                 raise BrokenStreamError(DisconnectReasonCode.PROTOCOL_ERROR, f"an unexpected {name}")
 
     def _on_connack(self, packet: ConnAckPacket) -> None:
         if packet.reason_code != ConnAckReasonCode.SUCCESS:
-            self._end(packets.refusal(packet, self._broker))
+            reason = packets.reason_of(packet.reason_code, packet)
+            self._end(reasons.refused_connection(self._broker, reason))
             return
         self._connack = packet
         keepalive = packet.server_keep_alive or self._mqtt.keepalive

@@ -16,11 +16,13 @@ class BrokenStreamError(Exception):
 
     Attributes:
         code: what DISCONNECT should tell the broker.
+        standing: the broker would do it again; somebody must mend something.
     """
 
-    def __init__(self, code: DisconnectReasonCode, text: str) -> None:
+    def __init__(self, code: DisconnectReasonCode, text: str, *, standing: bool = False) -> None:
         super().__init__(text)
         self.code = code
+        self.standing = standing
 
 
 class Cut(NamedTuple):
@@ -117,11 +119,13 @@ def _refuse(size: int, largest: int) -> NoReturn:
         raise BrokenStreamError(
             DisconnectReasonCode.PACKET_TOO_LARGE,
             f"a packet of {size} bytes; it was told to stay within mqtt.max_packet_bytes = {largest}",
+            standing=True,
         )
     raise BrokenStreamError(
         DisconnectReasonCode.QOS_NOT_SUPPORTED,
         "a message at QoS 2, to which we never subscribe: the session under our client id holds someone "
         "else's subscriptions; choose another mqtt.client_id",
+        standing=True,
     )
 
 

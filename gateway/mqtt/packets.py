@@ -1,4 +1,4 @@
-"""The MQTT 5 packets that the gateway sends, and the words for the reason codes that it gets."""
+"""The MQTT 5 packets that the gateway sends, and what it reads out of the broker's."""
 
 from __future__ import annotations
 
@@ -20,31 +20,13 @@ from mqtt5 import (
     TopicFilter,
 )
 
-from gateway.errors import ConfigurationError, GatewayError
-from gateway.mqtt.connection import (
-    ConnectionLostError,
-    Refusal,
-    RefusedError,
-    Subscription,
-    UnsupportedVersionError,
-)
+from gateway.errors import ConfigurationError
+from gateway.mqtt.connection import RefusedError, Subscription
+from gateway.mqtt.reasons import Reason
 from gateway.settings import Mqtt
 
 ReasonCode = ConnAckReasonCode | DisconnectReasonCode | SubAckReasonCode
 _NEVER_EXPIRES = 0xFFFFFFFF
-# Reason codes mean the same in every packet; those of mqtt5 cannot be hashed.
-_FAILURE = 0x80
-_UNSUPPORTED_VERSION = 0x84
-_PASSING_REFUSALS = (0x80, 0x83, 0x88, 0x89, 0x97, 0x9F)
-"""Unspecified, implementation specific, unavailable, busy, quota, connection rate."""
-_STANDING_DISCONNECTS = (0x87, 0x8E, 0x9C, 0x9D)
-"""Not authorised, session taken over, use another server, server moved."""
-_HINTS = {
-    0x85: "choose another mqtt.client_id",
-    0x86: "check mqtt.username and the password",
-    0x87: "check mqtt.username, the password and the broker's access rules",
-    0x8E: "another client uses our mqtt.client_id: stop it, or give each gateway its own",
-}
 
 
 def connect_packet(mqtt: Mqtt) -> bytes:
@@ -100,33 +82,10 @@ def puback_packets(packet_ids: Sequence[int]) -> bytearray:
     return acks
 
 
-def refusal(connack: ConnAckPacket, broker: str) -> GatewayError:
-    """Why the broker does not accept us, as the error that says what to do."""
-    code = connack.reason_code.value
-    if code == _UNSUPPORTED_VERSION:
-        return UnsupportedVersionError(f"{broker} does not speak MQTT 5")
-    reason = words(connack.reason_code, connack.reason_str, connack.server_reference)
-    text = f"{broker} refuses the connection: {reason}"
-    return ConnectionLostError(text) if code in _PASSING_REFUSALS else RefusedError(text)
-
-
-def farewell(packet: DisconnectPacket, broker: str) -> GatewayError:
-    """Why the broker ended the connection, as the error that says what to do."""
-    reason = words(packet.reason_code, packet.reason_str, packet.server_reference)
-    text = f"{broker} disconnected us: {reason}"
-    standing = packet.reason_code.value in _STANDING_DISCONNECTS
-    return RefusedError(text) if standing else ConnectionLostError(text)
-
-
-def words(code: ReasonCode, reason: str | None = None, server: str | None = None) -> str:
-    """A reason code for people: its name, what the broker says, another server that it names, what to do."""
-    parts = [code.name.lower().replace("_", " ")]
-    if reason:
-        parts.append(f"({reason})")
-    if server:
-        parts.append(f"[server: {server}]")
-    hint = _HINTS.get(code.value)
-    return " ".join(parts) + (f"; {hint}" if hint else "")
+def reason_of(code: ReasonCode, packet: ConnAckPacket | DisconnectPacket | SubAckPacket) -> Reason:
+    """A reason code with what the packet says about it."""
+    server = None if isinstance(packet, SubAckPacket) else packet.server_reference
+    return Reason(code.value, code.name, packet.reason_str, server)
 
 
 def check_limits(
@@ -148,20 +107,3 @@ def check_limits(
             raise RefusedError(f"{broker} has no shared subscriptions: remove mqtt.share_group")
         if ("+" in topic_filter or "#" in topic_filter) and not connack.wildcard_subscription_available:
             raise RefusedError(f"{broker} has no wildcard subscriptions, and {topic_filter} is one")
-
-
-def refusals(subscriptions: Sequence[Subscription], suback: SubAckPacket) -> list[Refusal]:
-    """The subscriptions that the broker did not grant as asked.
-
-    Raises:
-        ConnectionLostError: the SUBACK answers another SUBSCRIBE.
-    """
-    if len(suback.reason_codes) != len(subscriptions):
-        raise ConnectionLostError("the broker's SUBACK does not answer our SUBSCRIBE")
-    found = []
-    for subscription, code in zip(subscriptions, suback.reason_codes, strict=True):
-        if code.value >= _FAILURE:
-            found.append(Refusal(subscription, words(code, suback.reason_str)))
-        elif code.value < subscription.qos:
-            found.append(Refusal(subscription, "granted at QoS 0 only: a crash loses what is in flight"))
-    return found

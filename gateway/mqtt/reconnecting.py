@@ -88,9 +88,9 @@ class ReconnectingSource:
         except _ClosedError:
             pass
         finally:
-            self._finished.set()
             self._component.stopped()
             events.mqtt_closed(broker=self._broker)
+            self._finished.set()
 
     def settle(self, numbers: Iterable[int]) -> None:
         """Ack what may leave now."""
@@ -173,7 +173,10 @@ class ReconnectingSource:
 
     async def _live(self) -> GatewayError:
         """One connection, from dialling to its end; why it ended."""
-        connection = self._connection = self._connect(self._mqtt, self)
+        try:
+            connection = self._connection = self._connect(self._mqtt, self)
+        except RefusedError as error:
+            return error
         try:
             await self._unless_closed(connection.open())
             refusals = await self._unless_closed(self._subscribe(connection, self._to_ask(connection)))

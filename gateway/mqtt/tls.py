@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from typing import TypeVar
 
 from gateway.errors import GatewayError
 from gateway.mqtt.connection import ConnectionLostError, RefusedError, broker_name
@@ -16,16 +17,21 @@ _WRONG_NAME = (62, 64)
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 
 
-def make_context(tls: Tls) -> ssl.SSLContext:
+C = TypeVar("C", bound=ssl.SSLContext)
+
+
+def make_context(tls: Tls, kind: type[C]) -> C:
     """A context that verifies the broker; the files are read anew, so that rotated ones count.
 
     Raises:
         RefusedError: a file cannot be read or is not what it should be.
     """
-    context = ssl.create_default_context()
+    context = kind(ssl.PROTOCOL_TLS_CLIENT)  # requires a certificate, and checks its name
     try:
-        if tls.ca_file is not None:
-            context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.ca_file is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(tls.ca_file)
         if tls.cert_file is not None:
             context.load_cert_chain(tls.cert_file, tls.key_file)
     except OSError as error:

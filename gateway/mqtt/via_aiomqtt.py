@@ -1,0 +1,363 @@
+"""MQTT 3.1.1 over TCP, TLS, WebSocket or a unix socket, by aiomqtt: for brokers that speak nothing newer.
+
+aiomqtt 2 acknowledges on its own and drops messages when its queue is full (its issue 345), forgets the DUP flag
+and cannot stop reading. So it dials, subscribes and disconnects here, and the rest is done on the paho client in
+it: acks by hand, messages straight from paho's callback, the socket read when we want.
+
+MQTT 3.1.1 has no receive maximum and no maximum packet size: what is in flight is bounded by the broker's own
+window (``max_inflight_messages`` in mosquitto), and packets by the broker's own limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import ssl
+import threading
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import aiomqtt
+from paho.mqtt.client import Client as Paho
+from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage, WebsocketConnectionError
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from gateway.errors import ConfigurationError, GatewayError
+from gateway.messages import Message
+from gateway.mqtt import reasons, tls
+from gateway.mqtt.connection import (
+    ConnectionLostError,
+    Receiver,
+    Refusal,
+    RefusedError,
+    Subscription,
+    broker_name,
+)
+from gateway.mqtt.idle import IdleWatch
+from gateway.mqtt.pulse import Pulse
+from gateway.mqtt.reasons import Reason
+from gateway.mqtt.window import NO_ID
+from gateway.settings import Mqtt
+
+_CLOSE_TIMEOUT = 5.0
+_READ_AT_ONCE = 500
+"""Packets read before the event loop gets its turn."""
+
+
+class PahoMessage(NamedTuple):
+    """A :class:`gateway.messages.Message` of MQTT 3.1.1."""
+
+    topic: str
+    payload: bytes
+    packet_id: int | None
+    retain: bool
+    duplicate: bool
+    user_properties: Sequence[tuple[str, str]] = ()
+
+
+class AiomqttConnection:
+    """One MQTT 3.1.1 connection; see :class:`gateway.mqtt.connection.Connection`."""
+
+    transport = "aiomqtt"
+    replays_retained = True
+
+    def __init__(self, mqtt: Mqtt, receiver: Receiver) -> None:
+        self._mqtt, self._receiver = mqtt, receiver
+        self._broker = broker_name(mqtt)
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._idle = IdleWatch(receiver.idle)
+        self._context = tls.make_context(mqtt.tls, _NamedContext) if mqtt.tls else None
+        self._client = self._make_client()
+        self._paho: Paho = self._client._client  # noqa: SLF001  aiomqtt issue 345
+        self._take_over()
+        self._opening: asyncio.Task[Any] | None = None
+        self._dialled = asyncio.Event()
+        self._ended: asyncio.Future[GatewayError] = self._loop.create_future()
+        self._leaving = False
+        self._pulse: Pulse | None = None
+        self._messages: list[Message] = []
+        self._packet_ids: list[int] = []
+        self._paused = False
+
+    # the connection's life -------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Dial in a thread (paho blocks), CONNECT, and wait for CONNACK."""
+        self._opening = asyncio.create_task(self._client.__aenter__())
+        await asyncio.wait([self._opening, self._ended], return_when=asyncio.FIRST_COMPLETED)
+        if self._ended.done():
+            raise self._ended.result()
+        try:
+            self._opening.result()
+        except aiomqtt.MqttError as error:
+            raise self._explain(error) from error
+
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[Refusal]:
+        """SUBSCRIBE, and wait for SUBACK; while reading is paused it waits for the resume."""
+        asked = [(subscription.filter, subscription.qos) for subscription in subscriptions]
+        subscribing = asyncio.create_task(self._client.subscribe(asked, timeout=math.inf))
+        try:
+            while not await self._either(subscribing, timeout=self._mqtt.connect_timeout):
+                if not self._paused:
+                    raise ConnectionLostError(f"{self._broker} does not answer our SUBSCRIBE")
+            if self._ended.done():
+                raise self._ended.result()
+            answers = [_reason(code) for code in subscribing.result()]
+        except aiomqtt.MqttError as error:
+            raise ConnectionLostError(f"{self._broker}: {error}") from error
+        finally:
+            subscribing.cancel()
+        return reasons.refusals(subscriptions, answers)
+
+    async def lost(self) -> GatewayError:
+        """Wait for the end."""
+        return await asyncio.shield(self._ended)
+
+    async def close(self) -> None:
+        """Flush, DISCONNECT, close; a peer that takes nothing is cut off."""
+        if self._opening is None:
+            return
+        await self._end_opening(self._opening)
+        if not self._ended.done():
+            self._leaving = True
+            with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    await self._client.__aexit__(None, None, None)
+            self._end(ConnectionLostError("closed by us"))
+        self._paho._sock_close()  # noqa: SLF001  a refused or silent broker: paho itself would leave it open
+        if self._context is not None:
+            self._context.close_socket()
+
+    async def _end_opening(self, opening: asyncio.Task[Any]) -> None:
+        """A thread that dials cannot be interrupted, only waited for: connect_timeout bounds it."""
+        if not opening.done():
+            dialled = asyncio.create_task(self._dialled.wait())
+            await asyncio.wait([opening, dialled], return_when=asyncio.FIRST_COMPLETED)
+            dialled.cancel()
+        opened = opening.done() and not opening.cancelled() and opening.exception() is None
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        if not opened:
+            self._end(ConnectionLostError("closed by us"))
+
+    async def _either(self, awaited: asyncio.Future[Any], timeout: float) -> bool:
+        """Wait for this or for the end of the connection; False: neither came in time."""
+        both: list[asyncio.Future[Any]] = [awaited, self._ended]
+        done, _ = await asyncio.wait(both, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
+
+    def _end(self, error: GatewayError) -> None:
+        """The connection is over; only the first reason counts."""
+        if self._ended.done():
+            return
+        self._ended.set_result(error)
+        if self._pulse is not None:
+            self._pulse.stop()
+        self._paho._sock_close()  # noqa: SLF001
+
+    # what the source asks ----------------------------------------------------------------
+
+    def acknowledge(self, packet_ids: Sequence[int]) -> None:
+        """Queue the acks in paho, which writes them when the socket takes them."""
+        if not self._ended.done():
+            for packet_id in packet_ids:
+                self._paho.ack(packet_id, 1)
+
+    def pause(self) -> None:
+        """Stop reading. Before CONNACK it takes effect with CONNACK."""
+        self._paused = True
+        if self._pulse is not None and (socket := self._paho.socket()) is not None:
+            self._loop.remove_reader(socket.fileno())
+            self._pulse.suspend()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._paused = False
+        if self._pulse is not None and (socket := self._paho.socket()) is not None:
+            self._pulse.resume()
+            self._loop.add_reader(socket.fileno(), self._read)
+            self._loop.call_soon(self._read)  # TLS may hold decrypted bytes that no poll reports
+
+    # reading ---------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Read what is there: one chunk."""
+        if self._ended.done() or self._paused:
+            return
+        self._idle.read()
+        if self._pulse is not None:
+            self._pulse.heard()
+        try:
+            self._read_packets()
+        except Exception as error:
+            self._end(ConnectionLostError(f"{self._broker} sent a malformed packet: {error}"))
+        if self._messages and not self._ended.done():
+            messages, packet_ids = self._messages, self._packet_ids
+            self._messages, self._packet_ids = [], []
+            self._receiver.take(messages, packet_ids)
+            self._idle.arm()
+
+    def _read_packets(self) -> None:
+        """Paho reads a packet a call and does not say whether it did: go on while messages come."""
+        for _ in range(_READ_AT_ONCE):
+            before = len(self._messages)
+            self._paho.loop_read()
+            socket = self._paho.socket()
+            if socket is None:
+                return
+            pending = isinstance(socket, ssl.SSLSocket) and socket.pending() > 0
+            if len(self._messages) == before and not pending:
+                return
+        self._loop.call_soon(self._read)
+
+    def _on_message(self, _client: Paho, _userdata: Any, message: MQTTMessage) -> None:
+        if message.qos > 1:
+            self._end(
+                RefusedError(
+                    f"{self._broker} sent a message at QoS 2, to which we never subscribe: the session under "
+                    "our client id holds subscriptions of someone else; choose another mqtt.client_id"
+                )
+            )
+            return
+        packet_id = message.mid if message.qos else None
+        self._messages.append(
+            PahoMessage(message.topic, bytes(message.payload), packet_id, message.retain, message.dup)
+        )
+        self._packet_ids.append(packet_id or NO_ID)
+
+    # what paho calls -----------------------------------------------------------------------
+
+    def _make_client(self) -> aiomqtt.Client:
+        mqtt = self._mqtt
+        try:
+            password = mqtt.secret()
+        except ConfigurationError as error:
+            raise RefusedError(f"password of the broker: {error}") from error
+        if self._context is not None:
+            self._context.server_name = tls.server_name(mqtt)
+        return aiomqtt.Client(
+            hostname=str(mqtt.unix_socket or mqtt.host),
+            port=mqtt.port,
+            username=mqtt.username,
+            password=password,
+            identifier=mqtt.client_id,
+            clean_session=False,
+            transport=_transport(mqtt),
+            timeout=mqtt.connect_timeout,
+            keepalive=math.ceil(mqtt.keepalive),
+            tls_context=self._context,
+            websocket_path=mqtt.websocket_path,
+        )
+
+    def _take_over(self) -> None:
+        """Replace aiomqtt's callbacks where they would lose what we need."""
+        paho = self._paho
+        paho.connect_timeout = self._mqtt.connect_timeout
+        paho.manual_ack_set(True)
+        paho.on_connect, paho.on_disconnect = self._on_connect, self._on_disconnect
+        paho.on_message = self._on_message
+        paho.on_socket_open = self._on_socket_open
+        paho.on_socket_register_write = self._on_write_wanted
+
+    def _on_connect(
+        self,
+        client: Paho,
+        userdata: Any,
+        flags: ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if not reason.is_failure:
+            self._pulse = Pulse(self._mqtt.keepalive, self._ping, self._on_silence)
+            if self._paused:
+                self.pause()
+            self._receiver.connected(flags.session_present)
+        self._client._on_connect(client, userdata, flags, reason, properties)  # noqa: SLF001
+
+    def _on_disconnect(
+        self,
+        client: Paho,
+        userdata: Any,
+        flags: DisconnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if self._leaving:
+            self._client._on_disconnect(client, userdata, flags, reason, properties)  # noqa: SLF001
+        else:
+            self._end(ConnectionLostError(f"{self._broker} closed the connection"))
+
+    def _on_socket_open(self, _client: Paho, _userdata: Any, socket: Any) -> None:
+        """Called in the thread that dials."""
+        self._loop.call_soon_threadsafe(self._start_reading, socket.fileno())
+
+    def _start_reading(self, descriptor: int) -> None:
+        self._dialled.set()
+        self._loop.add_reader(descriptor, self._read)
+
+    def _on_write_wanted(self, _client: Paho, _userdata: Any, socket: Any) -> None:
+        """Called in the thread that dials, and in ours: there it must not be late, or it outlives the socket."""
+        if threading.get_ident() == self._thread:
+            self._loop.add_writer(socket.fileno(), self._write)
+        else:
+            self._loop.call_soon_threadsafe(self._loop.add_writer, socket.fileno(), self._write)
+
+    def _write(self) -> None:
+        try:
+            self._paho.loop_write()
+        except OSError as error:
+            self._end(tls.explain(error, self._mqtt))
+
+    # keepalive -------------------------------------------------------------------------------
+
+    def _ping(self) -> None:
+        # paho's own keepalive takes our pauses for the broker's silence: its loop_misc is never called
+        self._paho._send_pingreq()  # noqa: SLF001
+
+    def _on_silence(self) -> None:
+        self._end(ConnectionLostError(f"{self._broker} is silent: it does not answer our pings"))
+
+    # errors ----------------------------------------------------------------------------------
+
+    def _explain(self, error: aiomqtt.MqttError) -> GatewayError:
+        cause = error.__context__
+        if isinstance(error, aiomqtt.MqttCodeError) and isinstance(error.rc, ReasonCode):
+            return reasons.refused_connection(self._broker, _reason(error.rc))
+        if isinstance(cause, WebsocketConnectionError):
+            where = f"{self._broker}{self._mqtt.websocket_path}"
+            return ConnectionLostError(f"no WebSocket at {where}: {cause}; check mqtt.websocket_path")
+        if isinstance(cause, OSError):
+            return tls.explain(cause, self._mqtt)
+        return ConnectionLostError(f"{self._broker}: {error}")
+
+
+class _NamedContext(ssl.SSLContext):
+    """Asks for the configured name, where paho would always ask for the host; closes what paho leaves open."""
+
+    server_name: str
+    _socket: ssl.SSLSocket | None = None
+
+    def wrap_socket(self, sock: Any, **options: Any) -> ssl.SSLSocket:  # type: ignore[override]
+        """As paho asks, but for the name."""
+        self._socket = super().wrap_socket(sock, **{**options, "server_hostname": self.server_name})
+        return self._socket
+
+    def close_socket(self) -> None:
+        """After a failed handshake nobody else does."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+def _transport(mqtt: Mqtt) -> Literal["tcp", "websockets", "unix"]:
+    if mqtt.unix_socket is not None:
+        return "unix"
+    return "tcp" if mqtt.websocket_path is None else "websockets"
+
+
+def _reason(code: int | ReasonCode) -> Reason:
+    if isinstance(code, ReasonCode):
+        return Reason(code.value, code.getName())
+    return Reason(code, f"code {code}")
