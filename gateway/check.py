@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import ssl
 from collections.abc import Callable, Iterator
 
 from gateway import decoders
@@ -27,7 +28,7 @@ def _attempts(settings: Settings) -> Iterator[Callable[[], object]]:
     yield settings.databases.metadata.secret
     yield settings.databases.timeseries.secret
     if (wanted := settings.mqtt.tls) is not None:
-        yield functools.partial(tls.make_context, wanted)
+        yield functools.partial(tls.make_context, wanted, ssl.SSLContext)
     for name in sorted({stream.decoder for stream in settings.streams}):
         yield functools.partial(decoders.build, name, decoders.Limits())
 
