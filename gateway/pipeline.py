@@ -18,9 +18,8 @@ A message is atomic: all its readings are stored in one transaction, or it ends 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -144,34 +143,41 @@ class Pipeline:
             raise MessageError(
                 Reason.TOO_LARGE, f"{len(message.payload)} bytes (validation.max_payload_bytes)"
             )
-        device = None if route.entry is None else route.entry.device or _known(route.entry, route)
-        readings = route.decode(message.payload)
+        entry = route.entry
+        device = None if entry is None else entry.device or _known(entry, route)
         encoded: list[bytes] = []
         unkeyed, received_us = False, chunk.received_us
-        for reading, owner in zip(readings, self._owners(readings, device, route), strict=False):
+        readings = route.decode(message.payload)
+        if device is None:
+            self._see_that_known(readings, route)
+        for reading in readings:
+            owner = device or self._owner(reading, route)
+            if reading.device is not None and reading.device != owner.serial_number:
+                raise MessageError(Reason.DEVICE_MISMATCH, f"the payload speaks for {reading.device[:200]!r}")
             time_us = self._times.judge(reading.time_us, received_us)
             if time_us is None:
                 unkeyed = True
                 time_us = received_us + len(encoded) if chunk.replayed else receive_time(owner, received_us)
-            encoded.append(encode(time_us, owner.columns, reading.metrics, _metadata(reading, owner)))
+            metadata = _metadata(reading, owner)
+            encoded.append(encode(time_us, owner.columns, reading.metrics, metadata))
         if message.retain and (route.retained == "ignore" or (unkeyed and route.retained == "auto")):
             raise MessageError(Reason.RETAINED, "a retained message, replayed by the broker")
-        return b"".join(encoded), unkeyed
+        return encoded[0] if len(encoded) == 1 else b"".join(encoded), unkeyed
 
-    def _owners(self, readings: Sequence[Reading], device: Device | None, route: Route) -> Iterable[Device]:
-        """The device of each reading: the topic's, or else the one that the payload names."""
-        if device is not None:
-            for reading in readings:
-                if reading.device is not None and reading.device != device.serial_number:
-                    raise MessageError(
-                        Reason.DEVICE_MISMATCH, f"the payload speaks for {reading.device[:200]!r}"
-                    )
-            return itertools.repeat(device)
-        entries = [self._routes.entry(route, _named(reading)) for reading in readings]
+    def _see_that_known(self, readings: Sequence[Reading], route: Route) -> None:
+        """Have all devices that the payload names looked up at once, where the topic names none."""
+        named = {reading.device for reading in readings if reading.device is not None}
+        entries = [self._routes.entry(route, serial_number) for serial_number in named]
         unknown = [entry for entry in entries if entry.device is None and entry.refused() is None]
         if unknown:
             raise Unresolved(unknown)
-        return [entry.device or _known(entry, route) for entry in entries]
+
+    def _owner(self, reading: Reading, route: Route) -> Device:
+        """The device that the payload names, where the topic names none."""
+        if reading.device is None:
+            raise MessageError(Reason.UNKNOWN_DEVICE, "neither the topic nor the payload names a device")
+        entry = self._routes.entry(route, reading.device)
+        return entry.device or _known(entry, route)
 
     def _refuse(self, number: int, message: Message, route: Route, chunk: Chunk, error: MessageError) -> None:
         """To the dead letters, or to its end when configuration says that it is ignored."""
@@ -362,21 +368,14 @@ def _known(entry: Entry, route: Route) -> Device:
     raise MessageError(refusal, what[refusal])
 
 
-def _named(reading: Reading) -> str:
-    if reading.device is None:
-        raise MessageError(Reason.UNKNOWN_DEVICE, "neither the topic nor the payload names a device")
-    return reading.device
-
-
 def _decided(entry: Entry) -> bool:
     return entry.device is not None or entry.refusal is not None
 
 
 def _metadata(reading: Reading, owner: Device) -> dict[str, Any] | None:
     """What is stored beside the data: what the device said, what the check flagged, the message's own id."""
-    flagged = owner.check(reading) if owner.check is not None else None
     metadata = reading.metadata
-    if flagged:
+    if owner.check is not None and (flagged := owner.check(reading)):
         metadata = {**(metadata or {}), "violations": flagged}
     if reading.message_id is not None:
         metadata = {**(metadata or {}), "message_id": reading.message_id}

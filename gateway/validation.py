@@ -126,7 +126,7 @@ class TimeCheck:
 
     def __init__(self, rules: settings.Validation) -> None:
         self._skew_us = round(rules.max_future_skew * clock.MICROS)
-        self._age_us = None if rules.max_age is None else round(rules.max_age * clock.MICROS)
+        self._age_us = _FOR_EVER_US if rules.max_age is None else round(rules.max_age * clock.MICROS)
         self._on_future, self._on_old = rules.on_future, rules.on_old
 
     def judge(self, time_us: int | None, received_us: int) -> int | None:
@@ -135,16 +135,12 @@ class TimeCheck:
         Raises:
             MessageError: outside the believable, and the policy is to reject.
         """
-        if time_us is None or self._oldest(received_us) <= time_us <= received_us + self._skew_us:
+        if time_us is None or (
+            _NO_CLOCK_BEFORE_US <= time_us <= received_us + self._skew_us
+            and received_us - time_us <= self._age_us
+        ):
             return time_us
         return self._doubtful(time_us, received_us)
-
-    def _oldest(self, received_us: int) -> int:
-        return (
-            _NO_CLOCK_BEFORE_US
-            if self._age_us is None
-            else max(_NO_CLOCK_BEFORE_US, received_us - self._age_us)
-        )
 
     def _doubtful(self, time_us: int, received_us: int) -> int | None:
         future = time_us > received_us
@@ -163,6 +159,7 @@ class TimeCheck:
         )
 
 
+_FOR_EVER_US = 2**63
 _SHOWABLE_US = 50_000_000_000 * clock.MICROS
 
 
