@@ -121,7 +121,8 @@ class Process:
         if self.running:
             self._each(psutil.Process.kill)
             self.wait()
-        LIVE.remove(self)
+        if self in LIVE:
+            LIVE.remove(self)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def tail(self, characters: int = 6000, since: int = 0) -> str:

@@ -24,6 +24,7 @@ class Wire:
     ) -> None:
         self._buffer = b""
         self._read: list[mqtt5.Packet] = []
+        self._messages: list[mqtt5.PublishPacket] = []
         self._packet_id = 0
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -88,15 +89,17 @@ class Wire:
                 case mqtt5.PubAckPacket():
                     return answer
                 case mqtt5.PublishPacket():
-                    self._read.append(answer)  # our own subscription's: for whoever asks for it
+                    self._messages.append(answer)
 
     def next_message(self) -> mqtt5.PublishPacket:
         """The next PUBLISH, acknowledged."""
-        while not isinstance(packet := self.receive(), mqtt5.PublishPacket):
-            pass
-        if packet.packet_id is not None:
-            self.send(mqtt5.PubAckPacket(packet.packet_id))
-        return packet
+        while not self._messages:
+            if isinstance(packet := self.receive(), mqtt5.PublishPacket):
+                self._messages.append(packet)
+        message = self._messages.pop(0)
+        if message.packet_id is not None:
+            self.send(mqtt5.PubAckPacket(message.packet_id))
+        return message
 
     def close(self) -> None:
         """DISCONNECT and close."""

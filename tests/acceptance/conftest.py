@@ -1,0 +1,68 @@
+"""The daemon, its servers and a load, as one scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.daemon import Daemon
+from tests.support.databases import Databases
+from tests.support.load import Load
+from tests.support.plan import TELEMETRY, Plan
+from tests.support.provisioned import provision
+from tests.support.servers import Mosquitto
+from tests.support.wire import left_in_session
+
+
+class Scene:
+    """A broker, migrated databases, and a daemon that is not started yet; all end with the test."""
+
+    def __init__(self, broker: Mosquitto, databases: Databases, settings: dict[str, Any]) -> None:
+        self.broker, self.databases = broker, databases
+        self.daemon = Daemon(broker.port, databases, settings)
+        self._loads: list[Load] = []
+
+    def load(self, plan: Plan, *, rate: float = 0) -> Load:
+        """Enter the plan's devices into the registry and start publishing it; the session must exist."""
+        provision(self.databases, plan.serials, tenant=plan.tenant)
+        self._loads.append(Load(self.broker.port, plan, rate=rate))
+        return self._loads[-1].start()
+
+    def stored(self) -> int:
+        """Rows of ``telemetry`` now."""
+        return self.databases.count("telemetry")
+
+    def left_at_broker(self) -> list[Any]:
+        """What the broker still holds for the daemon, which must have ended."""
+        topic = TELEMETRY.format(tenant="nobody", device="marker")
+        return left_in_session(self.broker.port, self.daemon.client_id, topic)
+
+    def close(self) -> None:
+        """End all that was started here."""
+        for process in (*self._loads, self.daemon):
+            process.close()
+
+
+@pytest.fixture
+def make_scene(
+    start_mosquitto: Callable[..., Mosquitto], request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Scene]]:
+    """``make_scene(databases, settings, max_inflight=…)``: the broker runs, the daemon does not yet."""
+    made: list[Scene] = []
+
+    def make(databases: Databases, settings: dict[str, Any] | None = None, **broker: Any) -> Scene:
+        made.append(Scene(start_mosquitto(**broker), databases, settings or {}))
+        return made[-1]
+
+    yield make
+    for scene in made:
+        scene.close()
+
+
+@pytest.fixture(params=["bulk", "aiomqtt"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Both sources in turn."""
+    found: str = request.param
+    return found

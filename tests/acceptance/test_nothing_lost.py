@@ -1,0 +1,138 @@
+"""100 000 QoS 1 messages, 1 % of them bad: each ends exactly once, whatever is stopped or killed meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.acceptance.conftest import Scene
+from tests.support.databases import Databases
+from tests.support.plan import Plan
+from tests.support.processes import Process
+from tests.support.proof import prove, settled
+from tests.support.servers import Postgres
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.mosquitto, pytest.mark.slow]
+
+COUNT = 100_000
+AWAY_SECONDS = 20.0
+MakeScene = Callable[..., Scene]
+
+
+def end_well(scene: Scene) -> None:
+    """The daemon stops cleanly, and the broker holds nothing for it."""
+    assert scene.daemon.stop() == 0
+    assert scene.left_at_broker() == []
+
+
+def stored_share(scene: Scene, share: float) -> None:
+    """Wait until this share of the load is stored."""
+    wanted = int(COUNT * share)
+    eventually(lambda: scene.stored() >= wanted, timeout=60, every=0.1, what=f"{wanted} rows")
+
+
+def balanced_while_running(scene: Scene, load: Process) -> None:
+    """The conservation law holds whenever somebody looks."""
+    looks = 0
+    while load.running:
+        status = scene.daemon.status()
+        assert status["balanced"], status["streams"]
+        looks += 1
+    assert looks > 3
+
+
+def test_every_message_ends_exactly_once(databases: Databases, make_scene: MakeScene, transport: str) -> None:
+    """Rows + dead letters + duplicates = messages, to the message; the books say so at every instant."""
+    scene = make_scene(databases, {"mqtt": {"transport": transport}})
+    scene.daemon.start()
+    plan = Plan(COUNT, devices=1000, repeat_percent=0.5)
+    load = scene.load(plan)
+    balanced_while_running(scene, load)
+    assert load.result()["unmatched"] == 0
+    books = scene.daemon.settle(COUNT)
+    expected = plan.expected()
+    assert books == {
+        "received": COUNT,
+        "stored": len(expected.stored),
+        "duplicate": expected.repeats,
+        "dead_lettered": expected.dead.total(),
+        "spooled": 0, "ignored": 0, "in_flight": 0, "balance": 0, "qos0": 0,
+    }  # fmt: skip
+    prove(databases, plan)
+    end_well(scene)
+
+
+@pytest.mark.parametrize("timestamps", [True, False], ids=["timed", "untimed"])
+def test_a_daemon_killed_five_times_loses_nothing(
+    databases: Databases, make_scene: MakeScene, transport: str, timestamps: bool
+) -> None:
+    """Killed (-9) under load five times, started again each time: all there, none twice."""
+    scene = make_scene(databases, {"mqtt": {"transport": transport}}, max_inflight=1000)
+    scene.daemon.start()
+    plan = Plan(COUNT, devices=1000, timestamps=timestamps)
+    load = scene.load(plan, rate=12_000)
+    for kill in range(1, 6):
+        stored_share(scene, kill / 7)
+        scene.daemon.kill()
+        scene.daemon.start()
+    load.result()
+    settled(scene.daemon, databases, plan)
+    end_well(scene)
+    prove(databases, plan)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_an_absent_database_costs_nothing_but_time(
+    own_server: Postgres, own_databases: Databases, make_scene: MakeScene, how: str
+) -> None:
+    """PostgreSQL stopped fast, or killed, for 20 s: held, the broker's connection kept, then all is stored."""
+    scene = make_scene(own_databases, {"mqtt": {"keepalive": 5}}, max_inflight=0)
+    scene.daemon.start()
+    plan = Plan(COUNT, devices=1000)
+    load = scene.load(plan, rate=5_000)
+    stored_share(scene, 0.1)
+    getattr(own_server, how)()
+    stays_away(scene)
+    own_server.start()
+    eventually(scene.daemon.is_ready, timeout=30, what="ready again")
+    load.result()
+    settled(scene.daemon, own_databases, plan)
+    assert scene.daemon.status()["figures"]["reconnects"] == 0
+    end_well(scene)
+    prove(own_databases, plan)
+
+
+def stays_away(scene: Scene) -> None:
+    """For as long as the database is away: unready, saying why, the books balanced, the daemon alive."""
+    eventually(lambda: scene.daemon.component("timeseries")["state"] == "waiting", what="the loss is noticed")
+    until = time.monotonic() + AWAY_SECONDS
+
+    def over() -> bool:
+        code, body = scene.daemon.ready()
+        assert (code, body["components"]["timeseries"]["state"]) == (503, "waiting")
+        assert scene.daemon.status()["balanced"]
+        return time.monotonic() > until
+
+    while not over():
+        eventually(over, timeout=0.5)
+
+
+def test_a_restarted_broker_costs_nothing(
+    databases: Databases, make_scene: MakeScene, transport: str
+) -> None:
+    """The broker restarts twice under load (persistence on): the session goes on, all there, none twice."""
+    scene = make_scene(databases, {"mqtt": {"transport": transport}}, max_inflight=1000)
+    scene.daemon.start()
+    plan = Plan(COUNT, devices=1000)
+    load = scene.load(plan, rate=12_000)
+    for share in (0.2, 0.5):
+        stored_share(scene, share)
+        scene.broker.stop()
+        scene.broker.start()
+    resent = load.result()["resent"]
+    settled(scene.daemon, databases, plan)
+    end_well(scene)
+    prove(databases, plan, resent=resent)
