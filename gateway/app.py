@@ -23,6 +23,7 @@ from gateway.pipeline import Pipeline
 from gateway.routes import Preparation, Routes, Stream
 from gateway.storage import engines, pools
 from gateway.supervisor import Signals, Supervisor
+from gateway.writer import processed
 from gateway.writer.copy import Writer
 from gateway.writer.ledger import Ledger
 
@@ -31,7 +32,7 @@ STOPPED_BY_DEFECT = 1
 STOPPED_UNSETTLED = 5
 
 _BOOKS_SECONDS = 1.0
-_PARTITIONS_SECONDS = 3600.0
+_UPKEEP_SECONDS = 3600.0
 _PARTITIONS_AHEAD = dt.timedelta(days=7)
 _CLOSE_SECONDS = 3.0
 
@@ -76,7 +77,8 @@ class Path:
             devices=self._patience("metadata"),
         )
         self._writers = [
-            Writer(options.databases.timeseries, self._ledger) for _ in range(options.writer.connections)
+            Writer(options.databases.timeseries, self._ledger, horizon=options.writer.message_id_horizon)
+            for _ in range(options.writer.connections)
         ]
 
     def tasks(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
@@ -147,7 +149,7 @@ class Daemon:
         start = self._tasks.start
         for name, task in self._path.tasks():
             start(name, task)
-        start("partitions", self._make_partitions())
+        start("upkeep", self._keep_up())
         start("books", self._watch_books())
         start("watchdog", self._notify.watch())
         start("source", self._source.run())
@@ -175,17 +177,18 @@ class Daemon:
         events.stopped(unsettled=unsettled, balanced=self.report.as_dict()["balanced"])
         return STOPPED_UNSETTLED if unsettled else STOPPED_CLEAN
 
-    async def _make_partitions(self) -> None:
-        """Task: on plain PostgreSQL, have the partitions of the days to come ready."""
+    async def _keep_up(self) -> None:
+        """Task: partitions of the days to come (plain PostgreSQL), and no more ids than the horizon asks for."""
         while True:
-            await self._path.stores.until_done(self._make_partitions_once)
-            await asyncio.sleep(_PARTITIONS_SECONDS)
+            await self._path.stores.until_done(self._keep_up_once)
+            await asyncio.sleep(_UPKEEP_SECONDS)
 
-    async def _make_partitions_once(self) -> None:
+    async def _keep_up_once(self) -> None:
         today = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         async with self._path.timeseries.connection() as connection:
             engine = await engines.detect(connection)
             await engine.make_partitions(connection, today - dt.timedelta(days=1), today + _PARTITIONS_AHEAD)
+            await processed.prune(connection, self._options.writer.message_id_horizon)
 
     async def _watch_books(self) -> None:
         """Task: the conservation law, once a second."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
+from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.messages import DeadLetter, Message
 from gateway.outcomes import Reason, Tally
+
+MessageId = tuple[uuid.UUID, str]
+"""A message's own id: tenant, and a text that is unique within it."""
 
 OVERHEAD_BYTES = 640
 """What one held message costs beside its bytes: packet, topic and slots in lists."""
@@ -46,10 +51,12 @@ class Batch:
     Attributes:
         unkeyed: indices of messages with a reading that had no time of its own: only the redelivery ledger can know
             them again.
+        ids: of messages that carry ids of their own, by index.
         size: bytes held.
     """
 
     __slots__ = (
+        "ids",
         "letter_numbers",
         "letter_origins",
         "letters",
@@ -69,6 +76,7 @@ class Batch:
         self.received_us: list[int] = []
         self.rows: list[bytes] = []
         self.unkeyed: set[int] = set()
+        self.ids: dict[int, Sequence[MessageId]] = {}
         self.letters: list[DeadLetter] = []
         self.letter_numbers: list[int] = []
         self.letter_origins: list[Origin] = []

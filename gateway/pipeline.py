@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway import batches, settings
-from gateway.batches import Batch
+from gateway.batches import Batch, MessageId
 from gateway.buffer.memory import Queue
 from gateway.devices.registry import Entry, Registry
 from gateway.errors import MessageError
@@ -36,9 +36,10 @@ from gateway.patience import Patience
 from gateway.routes import Route, Routes
 from gateway.validation import TimeCheck, receive_time
 from gateway.waiting import Unresolved, Waiting, WaitingRoom
-from gateway.writer.copy import Work, Writer
+from gateway.writer.copy import Writer
 from gateway.writer.ledger import Ledger
 from gateway.writer.rows import encode
+from gateway.writer.work import Work
 
 _IDLE_PROBE_SECONDS = 5.0
 _RESUME_AT = 0.75
@@ -105,7 +106,7 @@ class Pipeline:
     def _accept(self, number: int, message: Message, route: Route, chunk: Chunk) -> None:
         """One message: into the batch, to the dead letters, aside, or to its end."""
         try:
-            encoded, unkeyed = self._encode(message, route, chunk)
+            encoded, unkeyed, ids = self._encode(message, route, chunk)
         except MessageError as error:
             self._refuse(number, message, route, chunk, error)
             return
@@ -123,6 +124,8 @@ class Pipeline:
         batch = self._queue.open
         if unkeyed:
             batch.unkeyed.add(len(batch.numbers))
+        if ids:
+            batch.ids[len(batch.numbers)] = ids
         batch.numbers.append(number)
         batch.messages.append(message)
         batch.origins.append(route)
@@ -130,8 +133,8 @@ class Pipeline:
         batch.rows.append(encoded)
         batch.size += len(message.payload) + len(encoded) + batches.OVERHEAD_BYTES
 
-    def _encode(self, message: Message, route: Route, chunk: Chunk) -> tuple[bytes, bool]:
-        """All rows of the message, and whether one of its readings had no time of its own.
+    def _encode(self, message: Message, route: Route, chunk: Chunk) -> tuple[bytes, bool, list[MessageId]]:
+        """All rows of the message; whether one of its readings had no time of its own; its own ids.
 
         Raises:
             MessageError: it ends as a dead letter, or ignored.
@@ -146,6 +149,7 @@ class Pipeline:
         entry = route.entry
         device = None if entry is None else entry.device or _known(entry, route)
         encoded: list[bytes] = []
+        ids: list[MessageId] = []
         unkeyed, received_us = False, chunk.received_us
         readings = route.decode(message.payload)
         if device is None:
@@ -158,11 +162,13 @@ class Pipeline:
             if time_us is None:
                 unkeyed = True
                 time_us = received_us + len(encoded) if chunk.replayed else receive_time(owner, received_us)
+            if (own_id := route.own_id(message, reading)) is not None:
+                ids.append((owner.tenant_id, f"{owner.id}:{own_id}"))
             metadata = _metadata(reading, owner)
             encoded.append(encode(time_us, owner.columns, reading.metrics, metadata))
         if message.retain and (route.retained == "ignore" or (unkeyed and route.retained == "auto")):
             raise MessageError(Reason.RETAINED, "a retained message, replayed by the broker")
-        return encoded[0] if len(encoded) == 1 else b"".join(encoded), unkeyed
+        return encoded[0] if len(encoded) == 1 else b"".join(encoded), unkeyed, ids
 
     def _see_that_known(self, readings: Sequence[Reading], route: Route) -> None:
         """Have all devices that the payload names looked up at once, where the topic names none."""

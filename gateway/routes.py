@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from gateway import settings, topics, validation
 from gateway.decoders import Decode
 from gateway.devices.registry import Entry, Registry
-from gateway.messages import Device, DeviceType
+from gateway.messages import Device, DeviceType, Message, Reading
 from gateway.outcomes import Reason, Tally
 from gateway.validation import Check
 from gateway.writer import rows
@@ -41,6 +41,7 @@ class Route:
         "decode",
         "ending",
         "entry",
+        "message_id",
         "on_conflict",
         "provision_type",
         "retained",
@@ -54,12 +55,22 @@ class Route:
     def __init__(self, stream: Stream, captures: Mapping[str, str]) -> None:
         options = stream.options
         self.stream_name, self.tally, self.decode = options.name, stream.tally, stream.decode
+        self.message_id = options.message_id
         self.on_conflict, self.retained = options.on_conflict, options.retained
         self.unknown_device, self.provision_type = options.unknown_device, options.provision_type
         self.ending = Reason.STREAM_IGNORED if options.kind == "ignore" else None
         self.tenant = captures.get("tenant", options.tenant)
         self.serial_number = captures.get("device")
         self.entry: Entry | None = None
+
+    def own_id(self, message: Message, reading: Reading) -> str | None:
+        """The id that the message carries itself, where the stream says it stands."""
+        if self.message_id == "payload":
+            return reading.message_id
+        if self.message_id == "off":
+            return None
+        name = self.message_id.partition(":")[2]
+        return next((value for key, value in message.user_properties if key == name), None)
 
 
 class Routes:

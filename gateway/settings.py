@@ -177,6 +177,11 @@ class Stream(Section):
         "auto",
         description="retained replays: 'auto' stores those with a timestamp of their own, ignores the others",
     )
+    message_id: str = Field(
+        "payload",
+        pattern=r"^(payload|off|property:.+)$",
+        description="where a message's own id stands, to store it once: payload | property:<name> | off",
+    )
     on_conflict: Literal["merge", "keep", "replace"] = Field(
         "merge",
         description="the same device and time again: unite the fields (the newer wins), keep, replace",
@@ -255,6 +260,7 @@ class Writer(Section):
     retry_min: Seconds = Field(0.1, description="first wait after a transient error; doubles, with jitter")
     retry_max: Seconds = Field(5, description="longest wait after a transient error")
     standing_retry: Seconds = Field(5, description="wait after an error that somebody must mend")
+    message_id_horizon: Seconds = Field(86_400, description="how long a message's own id is remembered")
 
 
 class Registry(Section):
