@@ -122,24 +122,35 @@ class BulkConnection(asyncio.Protocol):
         return await asyncio.shield(self._ended)
 
     async def close(self) -> None:
-        """DISCONNECT, flush, close; a peer that takes nothing is cut off."""
-        self._end(ConnectionLostError("closed by us"), DisconnectReasonCode.NORMAL_DISCONNECTION)
-        if self._socket is None:
-            return
-        try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
+        """DISCONNECT, and let the broker close: then it has read our acks. One that does not is cut off.
+
+        To close first, with messages unread, would be an RST, which may overtake the acks.
+        """
+        if self._connack is not None and not self._ended.done():
+            self._write(packets.disconnect_packet(DisconnectReasonCode.NORMAL_DISCONNECTION))
+            self.resume()
+            self._stop(ConnectionLostError("closed by us"))
+        else:
+            self._end(ConnectionLostError("closed by us"))
+        if self._socket is not None:
+            try:
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    await self._gone.wait()
+            except TimeoutError:
+                self._socket.abort()
                 await self._gone.wait()
-        except TimeoutError:
-            self._socket.abort()
-            await self._gone.wait()
+
+    def _stop(self, error: GatewayError) -> None:
+        """Nothing is yielded or pinged from here on."""
+        self._ended.set_result(error)
+        if self._pulse is not None:
+            self._pulse.stop()
 
     def _end(self, error: GatewayError, code: DisconnectReasonCode | None = None) -> None:
         """The connection is over, and ``code`` is said to the broker; only the first reason counts."""
         if self._ended.done():
             return
-        self._ended.set_result(error)
-        if self._pulse is not None:
-            self._pulse.stop()
+        self._stop(error)
         if self._socket is not None:
             if code is not None and self._connack is not None:
                 self._write(packets.disconnect_packet(code))

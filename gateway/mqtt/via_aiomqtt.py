@@ -77,6 +77,7 @@ class AiomqttConnection:
         self._dialled = asyncio.Event()
         self._ended: asyncio.Future[GatewayError] = self._loop.create_future()
         self._leaving = False
+        self._answered: asyncio.Future[None] = self._loop.create_future()
         self._pulse: Pulse | None = None
         self._messages: list[Message] = []
         self._packet_ids: list[int] = []
@@ -125,11 +126,23 @@ class AiomqttConnection:
             self._leaving = True
             with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
                 async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    await self._acks_are_read()
                     await self._client.__aexit__(None, None, None)
             self._end(ConnectionLostError("closed by us"))
         self._paho._sock_close()  # noqa: SLF001  a refused or silent broker: paho itself would leave it open
         if self._context is not None:
             self._context.close_socket()
+
+    async def _acks_are_read(self) -> None:
+        """Wait until the broker has answered a last ping: it has read our acks then.
+
+        paho closes the socket right after DISCONNECT; with messages unread that is an RST, which may overtake
+        the acks.
+        """
+        self._ping()
+        self.resume()
+        either: list[asyncio.Future[Any]] = [self._answered, self._ended]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
 
     async def _end_opening(self, opening: asyncio.Task[Any]) -> None:
         """A thread that dials cannot be interrupted, only waited for: connect_timeout bounds it."""
@@ -194,7 +207,11 @@ class AiomqttConnection:
             self._read_packets()
         except Exception as error:
             self._end(ConnectionLostError(f"{self._broker} sent a malformed packet: {error}"))
-        if self._messages and not self._ended.done():
+        if self._leaving:
+            self._messages.clear()
+            if self._paho._ping_t == 0 and not self._answered.done():  # noqa: SLF001  a PINGRESP came
+                self._answered.set_result(None)
+        elif self._messages and not self._ended.done():
             messages, packet_ids = self._messages, self._packet_ids
             self._messages, self._packet_ids = [], []
             self._receiver.take(messages, packet_ids)

@@ -38,7 +38,8 @@ class Frame(NamedTuple):
 
 def frames(stream: bytes) -> list[Frame]:
     """The complete packets in a recorded stream."""
-    found, at = [], 0
+    found: list[Frame] = []
+    at = 0
     while True:
         length, shift, start = 0, 0, at + 1
         while start < len(stream):

@@ -1,0 +1,526 @@
+"""The contract of every source, on a real mosquitto: what the path relies on.
+
+Promises about acknowledgements are read off the wire, by a proxy that records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.observability.health import State
+from gateway.settings import Mqtt, Stream
+from tests.support.fake_broker import DISCONNECT, PINGREQ, Peer, Proxy, fake_broker, proxy_to
+from tests.support.reception import publish, receiving
+from tests.support.servers import Mosquitto
+from tests.support.waiting import eventually_async
+from tests.support.wire import Wire, left_in_session
+
+pytestmark = pytest.mark.mosquitto
+
+Options = Callable[..., Mqtt]
+
+
+@pytest.fixture(params=["bulk", "aiomqtt"])
+def options(request: pytest.FixtureRequest) -> Options:
+    """Settings of a source of either kind: impatient, with a client id of its own."""
+
+    def make(port: int, **more: Any) -> Mqtt:
+        usual = {
+            "port": port,
+            "client_id": f"source-{secrets.token_hex(6)}",
+            "transport": request.param,
+            "keepalive": 1,
+            "reconnect_min": 0.02,
+            "reconnect_max": 0.1,
+            "refused_retry": 0.1,
+            "connect_timeout": 5,
+        }
+        return Mqtt(**{**usual, **more})
+
+    return make
+
+
+@pytest.fixture
+def site() -> str:
+    """A first topic level of this test's own."""
+    return f"site-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def stream(site: str) -> Stream:
+    """A stream of QoS 1 below the site."""
+    return Stream(name="telemetry", topic=f"{site}/{{tenant}}/{{device}}")
+
+
+@pytest.fixture
+def wide(start_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
+    """A mosquitto without a window of its own."""
+    return start_mosquitto(max_inflight=0)
+
+
+async def publish_to(broker: Mosquitto, topic: str, *payloads: bytes, **more: Any) -> None:
+    """Publish without holding up the event loop."""
+    await asyncio.to_thread(publish, broker.port, topic, payloads, **more)
+
+
+def numbered(count: int) -> list[bytes]:
+    """Payloads that tell their order."""
+    return [b"%d" % at for at in range(count)]
+
+
+# order, numbers, acknowledgements -----------------------------------------------------------
+
+
+async def test_messages_come_in_order_with_numbers_without_gaps(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """Order of arrival is the broker's; delivery numbers count every message."""
+    async with receiving(options(mosquitto_broker.port), stream, settle=True) as reception:
+        await reception.ready()
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", *numbered(500))
+        await reception.messages(500)
+    assert numbered(500) == reception.payloads
+    assert list(range(500)) == [number for number, _ in reception.received]
+    assert {f"{site}/acme/pump"} == {message.topic for _, message in reception.received}
+
+
+async def test_acks_leave_in_order_though_settled_at_random(
+    wide: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """[MQTT-4.6.0-2], whatever number of COPY connections finish in whatever order."""
+    async with proxy_to(wide.port) as proxy, receiving(options(proxy.port), stream) as reception:
+        await reception.ready()
+        await publish_to(wide, f"{site}/acme/pump", *numbered(300))
+        await reception.messages(300)
+        numbers = list(range(300))
+        random.Random(4).shuffle(numbers)
+        for at in range(0, 300, 7):
+            reception.source.settle(numbers[at : at + 7])
+            await asyncio.sleep(0)
+        await eventually_async(lambda: len(proxy.recordings[0].acked()) == 300)
+        assert proxy.recordings[0].delivered() == proxy.recordings[0].acked()
+
+
+async def test_nothing_is_acknowledged_before_it_is_settled(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """Not at receipt, not with a ping, not when others are settled: the ack point is the path's alone."""
+    async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
+        await reception.ready()
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", *numbered(10))
+        await reception.messages(10)
+        reception.source.settle([9, 4, 1])
+        await pinged(proxy, 2)
+        assert proxy.recordings[0].acked() == []
+        reception.source.settle([0])
+        await eventually_async(lambda: len(proxy.recordings[0].acked()) == 2)
+        await pinged(proxy, 2)
+        assert proxy.recordings[0].delivered()[:2] == proxy.recordings[0].acked()
+
+
+async def pinged(proxy: Proxy, times: int) -> None:
+    """Wait until the client has sent so many more pings: time enough for a mistake to show."""
+    before = proxy.recordings[-1].count(PINGREQ)
+    await eventually_async(lambda: proxy.recordings[-1].count(PINGREQ) >= before + times)
+
+
+async def test_a_settled_number_counts_once(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """To settle again, in part or in whole, sends no second ack."""
+    async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
+        await reception.ready()
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", *numbered(4))
+        await reception.messages(4)
+        for numbers in (range(2), [0, 1], range(4), range(4)):
+            reception.source.settle(numbers)
+        await pinged(proxy, 2)
+        assert proxy.recordings[0].delivered() == proxy.recordings[0].acked()
+
+
+async def test_qos_0_has_no_packet_id_and_holds_nobody_back(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """QoS 0 messages are yielded and settled like others; acks are for the others only."""
+    async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
+        await reception.ready()
+        for qos in (1, 0, 1):
+            await publish_to(mosquitto_broker, f"{site}/acme/pump", b"%d" % qos, qos=qos)
+        messages = await reception.messages(3)
+        assert [message.payload for message in messages] == [b"1", b"0", b"1"]
+        assert [message.packet_id is None for message in messages] == [False, True, False]
+        reception.source.settle([2, 0])
+        await eventually_async(lambda: len(proxy.recordings[0].acked()) == 1)
+        reception.source.settle([1])
+        await eventually_async(lambda: len(proxy.recordings[0].acked()) == 2)
+
+
+async def test_a_stream_of_qos_0_is_subscribed_at_qos_0(
+    mosquitto_broker: Mosquitto, options: Options, site: str
+) -> None:
+    """The broker downgrades for a stream that asks for no more."""
+    stream = Stream(name="cheap", topic=f"{site}/{{tenant}}/{{device}}", qos=0)
+    async with receiving(options(mosquitto_broker.port), stream) as reception:
+        await reception.ready()
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", b"x", qos=1)
+        (message,) = await reception.messages(1)
+        assert message.packet_id is None
+
+
+async def test_ten_thousand_messages_pipelined(
+    wide: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """A backlog comes whole, once and in order, and leaves nothing in the session."""
+    mqtt = options(wide.port)
+    async with receiving(mqtt, stream) as reception:
+        await reception.ready()
+    await publish_to(wide, f"{site}/acme/pump", *numbered(10_000))
+    async with receiving(mqtt, stream, settle=True) as reception:
+        await reception.messages(10_000, timeout=60)
+    assert numbered(10_000) == reception.payloads
+    assert await asyncio.to_thread(left_in_session, wide.port, mqtt.client_id, f"{site}/acme/marker") == []
+
+
+async def test_payloads_and_topics_come_as_they_were_sent(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """No bytes, every byte, 10 MB; topics in UTF-8."""
+    big = random.Random(1).randbytes(10_000_000)
+    topics = {
+        f"{site}/acme/empty": b"",
+        f"{site}/acme/all": bytes(range(256)),
+        f"{site}/größe/泵 №1": b"x",
+        f"{site}/acme/big": big,
+    }
+    async with receiving(options(mosquitto_broker.port), stream, settle=True) as reception:
+        await reception.ready()
+        for topic, payload in topics.items():
+            await publish_to(mosquitto_broker, topic, payload)
+        messages = await reception.messages(4)
+    assert topics == {message.topic: message.payload for message in messages}
+    assert all(isinstance(message.payload, bytes) for message in messages)
+
+
+# redelivery -----------------------------------------------------------------------------------
+
+
+async def test_what_is_not_settled_comes_again(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """After a lost connection: the same packet ids, marked duplicate, in a resumed session, under new numbers."""
+    async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
+        await reception.ready()
+        assert not reception.chunks
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", *numbered(6))
+        first = list(await reception.messages(6))
+        reception.source.settle([0, 1, 3])
+        await eventually_async(lambda: len(proxy.recordings[0].acked()) == 2)
+        await pinged(proxy, 1)
+        proxy.cut()
+        again = (await reception.messages(10))[6:]
+        assert numbered(6)[2:] == [message.payload for message in again]
+        assert [message.packet_id for message in first[2:]] == [message.packet_id for message in again]
+        assert not any(message.duplicate for message in first)
+        assert all(message.duplicate for message in again)
+        assert sorted({chunk.resumed for chunk in reception.chunks if chunk.first < 6}) == [False]
+        assert sorted({chunk.resumed for chunk in reception.chunks if chunk.first >= 6}) == [True]
+        assert {6} == {chunk.since for chunk in reception.chunks if chunk.first >= 6}
+
+
+async def test_late_settles_of_a_lost_connection_acknowledge_nothing(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """Their packet ids now stand for other deliveries; those need a settle of their own."""
+    async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
+        await reception.ready()
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", *numbered(3))
+        await reception.messages(3)
+        proxy.cut()
+        await reception.messages(6)
+        reception.source.settle(range(3))
+        await pinged(proxy, 2)
+        assert proxy.recordings[1].acked() == []
+        reception.source.settle(range(3, 6))
+        await eventually_async(lambda: len(proxy.recordings[1].acked()) == 3)
+
+
+async def test_a_broker_that_restarts(
+    mosquitto: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """The source waits, says so, comes back by itself, and goes on where it was."""
+    async with receiving(options(mosquitto.port), stream) as reception:
+        await reception.ready()
+        await publish_to(mosquitto, f"{site}/acme/pump", b"before")
+        await reception.messages(1)
+        await asyncio.to_thread(mosquitto.stop)
+        await reception.state(State.WAITING, "nothing listens")
+        await asyncio.to_thread(mosquitto.start)
+        await reception.ready()
+        messages = await reception.messages(2)
+        assert messages[1].duplicate
+        reception.settle_all()
+        await publish_to(mosquitto, f"{site}/acme/pump", b"after")
+        assert (await reception.messages(3))[2].payload == b"after"
+
+
+async def test_a_broker_that_is_killed(
+    mosquitto: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """A crash loses what the broker had not saved, its sessions perhaps; the source subscribes again."""
+    async with receiving(options(mosquitto.port), stream, settle=True) as reception:
+        await reception.ready()
+        await asyncio.to_thread(mosquitto.kill)
+        await reception.state(State.WAITING)
+        for database in mosquitto.folder.glob("*.db"):
+            database.unlink()
+        await asyncio.to_thread(mosquitto.start)
+        await reception.ready()
+        await publish_to(mosquitto, f"{site}/acme/pump", b"after")
+        await reception.messages(1)
+        assert not reception.chunks[-1].resumed
+
+
+async def test_an_absent_broker_is_waited_for(
+    mosquitto: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """Absent at start: not ready, says what it waits for, and connects once the broker is there."""
+    await asyncio.to_thread(mosquitto.stop)
+    async with receiving(options(mosquitto.port), stream) as reception:
+        await reception.state(State.WAITING, f"nothing listens at 127.0.0.1:{mosquitto.port}")
+        await asyncio.to_thread(mosquitto.start)
+        await reception.ready()
+
+
+async def test_an_unknown_host_is_named(options: Options, stream: Stream) -> None:
+    """DNS failures name the host."""
+    async with receiving(options(1883, host="broker.invalid"), stream) as reception:
+        await reception.state(State.WAITING, "cannot resolve the host name 'broker.invalid'")
+
+
+# reading, pausing, idling -----------------------------------------------------------------------
+
+
+async def test_idle_follows_the_last_message(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """After each burst the sink hears, once, that nothing follows."""
+    async with receiving(options(mosquitto_broker.port), stream, settle=True) as reception:
+        await reception.ready()
+        for count in (1, 2):
+            await publish_to(mosquitto_broker, f"{site}/acme/pump", b"x")
+            await reception.messages(count)
+            await eventually_async(lambda: reception.story[-1] == "idle")
+    assert reception.story == ["take", "idle", "take", "idle"]
+
+
+async def test_a_pause_keeps_the_connection_alive(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """Reading stops for longer than the broker's patience (1.5 keepalives); pings do not."""
+    async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
+        await reception.ready()
+        reception.source.pause()
+        reception.source.pause()
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", *numbered(5))
+        await pinged(proxy, 8)  # every half second: twice the broker's patience and more
+        assert reception.received == []
+        reception.source.resume()
+        reception.source.resume()
+        await reception.messages(5)
+        assert len(proxy.recordings) == 1
+        assert State.READY is reception.health.state
+
+
+async def test_acks_leave_while_reading_is_paused(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """Back-pressure must not stop what relieves it."""
+    async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
+        await reception.ready()
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", *numbered(5))
+        await reception.messages(5)
+        reception.source.pause()
+        reception.settle_all()
+        await eventually_async(lambda: len(proxy.recordings[0].acked()) == 5)
+
+
+async def test_a_pause_outlives_the_connection(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """A sink that is full is not filled again because the broker was away."""
+    async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
+        await reception.ready()
+        reception.source.pause()
+        proxy.cut()
+        await reception.state(State.WAITING)
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", b"x")
+        assert reception.received == []
+        reception.source.resume()
+        await reception.messages(1)
+
+
+async def test_a_silent_broker_is_left(mosquitto_broker: Mosquitto, options: Options, stream: Stream) -> None:
+    """A half-open connection is noticed by the keepalive, and made anew."""
+    async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
+        await reception.ready()
+        proxy.silent = True
+        await reception.state(State.WAITING, "silent")
+        proxy.silent = False
+        await reception.ready()
+
+
+# subscriptions ------------------------------------------------------------------------------------
+
+
+async def test_retained_messages_are_flagged(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """A replay is marked, and comes at the first subscribe only; a fresh message is not marked."""
+    await publish_to(mosquitto_broker, f"{site}/acme/old", b"old", retain=True)
+    async with proxy_to(mosquitto_broker.port) as proxy:
+        async with receiving(options(proxy.port), stream, settle=True) as reception:
+            await reception.messages(1)
+            await publish_to(mosquitto_broker, f"{site}/acme/new", b"new", retain=True)
+            await reception.messages(2)
+            await pinged(proxy, 1)
+            proxy.cut()
+            await eventually_async(lambda: len(proxy.recordings) == 2)
+            await reception.ready()
+            await publish_to(mosquitto_broker, f"{site}/acme/pump", b"last")
+            await reception.messages(3)
+        assert [(message.payload, message.retain) for _, message in reception.received] == [
+            (b"old", True),
+            (b"new", False),
+            (b"last", False),
+        ]
+
+
+async def test_two_streams_two_subscriptions(
+    mosquitto_broker: Mosquitto, options: Options, site: str
+) -> None:
+    """All streams of the configuration are subscribed to, and what is in none does not come."""
+    streams = [
+        Stream(name="a", topic=f"{site}/a/{{tenant}}/{{device}}"),
+        Stream(name="b", topic=f"{site}/b/{{tenant}}/#"),
+    ]
+    async with receiving(options(mosquitto_broker.port), *streams, settle=True) as reception:
+        await reception.ready()
+        for topic in ("c/x/y", "a/x/y", "b/x", "b/x/y/z"):
+            await publish_to(mosquitto_broker, f"{site}/{topic}", topic.encode())
+        await reception.messages(3)
+    assert reception.payloads == [b"a/x/y", b"b/x", b"b/x/y/z"]
+
+
+async def test_a_share_group_divides_the_messages(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """Each message goes to one gateway of the group."""
+    group = {"share_group": f"group-{secrets.token_hex(4)}"}
+    port = mosquitto_broker.port
+    async with (
+        receiving(options(port, **group), stream, settle=True) as one,
+        receiving(options(port, **group), stream, settle=True) as other,
+    ):
+        await one.ready()
+        await other.ready()
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", *numbered(40))
+        await eventually_async(lambda: len(one.received) + len(other.received) >= 40)
+        assert sorted(numbered(40)) == sorted(one.payloads + other.payloads)
+        assert one.received
+        assert other.received
+
+
+# the end ----------------------------------------------------------------------------------------------
+
+
+async def test_stop_yields_nothing_more_and_lets_acks_leave(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """Stop, settle, close: what was yielded is acknowledged, what was not stays in the session, and a goodbye."""
+    mqtt = options(mosquitto_broker.port)
+    async with proxy_to(mosquitto_broker.port) as proxy:
+        async with receiving(mqtt.model_copy(update={"port": proxy.port}), stream) as reception:
+            await reception.ready()
+            await publish_to(mosquitto_broker, f"{site}/acme/pump", *numbered(3))
+            await reception.messages(3)
+            reception.source.stop()
+            reception.source.stop()
+            reception.source.resume()
+            await publish_to(mosquitto_broker, f"{site}/acme/pump", b"later")
+            await pinged(proxy, 2)
+            reception.settle_all()
+        assert len(reception.received) == 3
+        assert State.STOPPED is reception.health.state
+        assert len(proxy.recordings[0].acked()) == 3
+        assert proxy.recordings[0].count(DISCONNECT) == 1
+    left = await asyncio.to_thread(left_in_session, mosquitto_broker.port, mqtt.client_id, f"{site}/a/marker")
+    assert [message.payload for message in left] == [b"later"]
+
+
+async def test_close_while_the_broker_is_away(options: Options, stream: Stream) -> None:
+    """Nobody waits for a broker that is not there, nor for the back-off."""
+    async with receiving(options(1, reconnect_min=60, reconnect_max=60), stream) as reception:
+        await reception.state(State.WAITING)
+    assert State.STOPPED is reception.health.state
+
+
+async def test_close_while_the_broker_says_nothing(options: Options, stream: Stream) -> None:
+    """A broker that accepts the connection and then hangs does not hold up the stop."""
+
+    async def hang(peer: Peer) -> None:
+        await peer.until_closed()
+
+    async with fake_broker(hang) as broker, asyncio.timeout(10):
+        async with receiving(options(broker.port, connect_timeout=60), stream):
+            await broker.connections(1)
+
+
+async def test_close_is_idempotent_and_settle_after_it_harmless(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """The path may still be ending messages while everything goes down."""
+    async with receiving(options(mosquitto_broker.port), stream) as reception:
+        await reception.ready()
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", b"x")
+        await reception.messages(1)
+    reception.settle_all()
+    await reception.source.close()
+    reception.source.pause()
+    reception.source.resume()
+
+
+async def test_a_session_outlives_the_daemon(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+) -> None:
+    """What is published while no gateway runs waits at the broker for the next one."""
+    mqtt = options(mosquitto_broker.port)
+    async with receiving(mqtt, stream) as reception:
+        await reception.ready()
+    await publish_to(mosquitto_broker, f"{site}/acme/pump", b"meanwhile")
+    async with receiving(mqtt, stream, settle=True) as reception:
+        (message,) = await reception.messages(1)
+        assert message.payload == b"meanwhile"
+        assert not message.duplicate
+        assert reception.chunks[0].resumed
+
+
+async def test_another_client_with_our_id_is_named(
+    mosquitto_broker: Mosquitto, options: Options, stream: Stream
+) -> None:
+    """Two gateways with one client id throw each other out; each must say so where MQTT tells it, and back off."""
+    mqtt = options(mosquitto_broker.port, refused_retry=1)
+    async with receiving(mqtt, stream) as reception:
+        await reception.ready()
+        intruder = await asyncio.to_thread(Wire, mosquitto_broker.port, client_id=mqtt.client_id)
+        if mqtt.transport == "bulk":
+            await reception.state(State.FAILED, "another client uses our mqtt.client_id")
+        else:
+            await reception.state(State.WAITING, "closed the connection")
+        intruder.socket.close()
+        await reception.ready()
