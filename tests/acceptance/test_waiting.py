@@ -49,7 +49,7 @@ def test_a_broker_that_comes_later(
     scene.broker.stop()
     scene.daemon.launch()
     unready(scene, "mqtt", "waiting", str(scene.broker.port))
-    assert scene.daemon.component("timeseries")["state"] == "ready"
+    eventually(lambda: scene.daemon.component("timeseries")["state"] == "ready", what="the database is there")
     scene.broker.start()
     eventually(scene.daemon.is_ready, what="ready")
     flows(scene)
