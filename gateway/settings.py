@@ -7,7 +7,6 @@ Every option's description is its manual: ``config/gateway.toml`` is generated f
 
 from __future__ import annotations
 
-import os
 import tomllib
 import zoneinfo
 from pathlib import Path
@@ -25,7 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from gateway import quantities
+from gateway import mistakes, quantities
 from gateway.errors import ConfigurationError
 from gateway.topics import Template
 
@@ -253,6 +252,27 @@ class Buffer(Section):
     )
 
 
+class Spool(Section):
+    """The disk spool: where messages go while the database is away or slow."""
+
+    folder: Path | None = Field(
+        None,
+        examples=["/var/lib/gateway/spool"],
+        description="a folder for it alone, on a lasting disk; unset: no spool",
+    )
+    after: Seconds = Field(2, description="how long messages wait for the database before they are spooled")
+    max_bytes: Bytes = Field(2**30, ge=2**20, description="most bytes on disk; then reading stops")
+    segment_bytes: Bytes = Field(
+        64 * 2**20, ge=2**16, le=2**31, description="size of one file; disk is freed by whole files"
+    )
+
+    @model_validator(mode="after")
+    def _some_segments(self) -> Self:
+        if self.segment_bytes > self.max_bytes // 2:
+            raise ValueError("segment_bytes: at most half of max_bytes, or nothing is freed while it drains")
+        return self
+
+
 class Writer(Section):
     """The connections that COPY."""
 
@@ -308,6 +328,7 @@ class Settings(BaseSettings):
     validation: Validation = Validation()
     batch: Batch = Batch()
     buffer: Buffer = Buffer()
+    spool: Spool = Spool()
     writer: Writer = Writer()
     registry: Registry = Registry()
     observability: Observability = Observability()
@@ -340,11 +361,11 @@ def load(path: Path | None) -> Settings:
     Raises:
         ConfigurationError: naming the file, the key and what is wrong with it.
     """
-    _refuse_unknown_sections()
+    mistakes.refuse_unknown_sections(Settings.model_fields)
     try:
         return Settings(**read_file(path))
     except pydantic.ValidationError as error:
-        raise ConfigurationError(_explain(error, path)) from error
+        raise ConfigurationError(mistakes.explain(error, path)) from error
     except SettingsError as error:
         raise ConfigurationError(
             f"environment: {error}: lists and whole sections are written there as JSON"
@@ -363,33 +384,6 @@ def read_file(path: Path | None) -> dict[str, Any]:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
-
-
-def _refuse_unknown_sections() -> None:
-    """A mistyped section in the environment would be overlooked: pydantic looks for the names it knows."""
-    for name in sorted(os.environ):
-        section = name.lower().removeprefix("gateway__").split("__")[0]
-        if name.lower().startswith("gateway__") and section not in Settings.model_fields:
-            known = ", ".join(Settings.model_fields)
-            raise ConfigurationError(
-                f"environment: {name}: there is no section {section!r}; there are {known}"
-            )
-
-
-_PLAIN_WORDS = {
-    "missing": "is required and not given",
-    "extra_forbidden": "there is no such option; `gateway config sample` shows all",
-}
-
-
-def _explain(error: pydantic.ValidationError, path: Path | None) -> str:
-    """One line a mistake; values are not repeated, they may be secrets."""
-    lines = [f"{path or 'environment'}: {error.error_count()} mistake(s)"]
-    for found in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in found["loc"]) or "settings"
-        text = _PLAIN_WORDS.get(found["type"], found["msg"].removeprefix("Value error, "))
-        lines.append(f"  {where}: {text}")
-    return "\n".join(lines)
 
 
 def _secret(value: SecretStr | None, file: Path | None) -> str | None:

@@ -65,7 +65,14 @@ EXAMPLES = re.findall(r"\[unset by default\]\n# ([a-z_]+ = .+)", sample())
 def test_the_examples_it_shows_are_accepted(example: str) -> None:
     """An example of what has no default is a value that its option accepts."""
     name, value = next(iter(tomllib.loads(example).items()))
-    sections = (settings.Mqtt, settings.Tls, settings.Database, settings.Stream, settings.Validation)
+    sections = (
+        settings.Mqtt,
+        settings.Tls,
+        settings.Database,
+        settings.Stream,
+        settings.Validation,
+        settings.Spool,
+    )
     fields = [section.model_fields[name] for section in sections if name in section.model_fields]
     assert fields
     for field in fields:
