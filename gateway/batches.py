@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
+from gateway.errors import MessageError
 from gateway.messages import DeadLetter, Message
-from gateway.outcomes import Reason, Tally
+from gateway.outcomes import Tally
 
 MessageId = tuple[uuid.UUID, str]
 """A message's own id: tenant, and a text that is unique within it."""
@@ -49,8 +51,8 @@ class Batch:
     encoded and joined. Dead letters have lists of their own.
 
     Attributes:
-        unkeyed: indices of messages with a reading that had no time of its own: only the redelivery ledger can know
-            them again.
+        unkeyed: messages with a reading that had no time of its own, by index: the receive time given to the first
+            such reading, µs. Only the redelivery ledger can know these messages again.
         ids: of messages that carry ids of their own, by index.
         size: bytes held.
     """
@@ -75,7 +77,7 @@ class Batch:
         self.origins: list[Origin] = []
         self.received_us: list[int] = []
         self.rows: list[bytes] = []
-        self.unkeyed: set[int] = set()
+        self.unkeyed: dict[int, int] = {}
         self.ids: dict[int, Sequence[MessageId]] = {}
         self.letters: list[DeadLetter] = []
         self.letter_numbers: list[int] = []
@@ -92,9 +94,15 @@ class Batch:
         self.letter_origins.append(origin)
         self.size += len(letter.message.payload) + OVERHEAD_BYTES
 
-    def letter_for(self, index: int, reason: Reason, detail: str) -> DeadLetter:
+    def letter_for(self, index: int, error: MessageError) -> DeadLetter:
         """The message with this index as a dead letter."""
-        return letter(self.messages[index], self.origins[index], self.received_us[index], reason, detail)
+        return letter(
+            self.numbers[index],
+            self.messages[index],
+            self.origins[index],
+            self.unkeyed.get(index, self.received_us[index]),
+            error,
+        )
 
     def oldest(self) -> int:
         """The least delivery number."""
@@ -109,12 +117,29 @@ class Batch:
         return Counter(origin.stream_name for origin in (*self.origins, *self.letter_origins))
 
 
-def letter(message: Message, origin: Origin, received_us: int, reason: Reason, detail: str) -> DeadLetter:
+def letter(
+    number: int, message: Message, origin: Origin, received_us: int, error: MessageError
+) -> DeadLetter:
     """The message as a dead letter; the one it was before, when it is replayed."""
-    made = DeadLetter(
-        message, origin.stream_name, received_us, reason, detail, origin.tenant, origin.serial_number
+    before: uuid.UUID | None = getattr(message, "dead_letter_id", None)
+    return DeadLetter(
+        message,
+        origin.stream_name,
+        received_us,
+        error.reason,
+        error.detail,
+        id=before or uuid.UUID(bytes=identity(number, message)),
+        tenant=origin.tenant,
+        device=origin.serial_number,
+        again=before is not None,
     )
-    before = getattr(message, "dead_letter_id", None)
-    if before is not None:
-        made.id, made.again = before, True
-    return made
+
+
+def identity(number: int, message: Message) -> bytes:
+    """Sixteen bytes that are this message's alone among those of all processes, the same after a stay in the spool."""
+    spooled: bytes | None = getattr(message, "identity", None)
+    return spooled or hashlib.blake2b(_EPOCH + number.to_bytes(8), digest_size=16).digest()
+
+
+_EPOCH = uuid.uuid4().bytes
+"""Of this process: delivery numbers begin at 0 in each."""

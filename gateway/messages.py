@@ -133,7 +133,7 @@ class DeadLetter(msgspec.Struct):
     """A message that could not become readings, and why.
 
     Attributes:
-        id: made by the gateway, so that writing it again after a lost answer changes nothing.
+        id: of the message, not of the try, so that writing it again after a lost answer changes nothing.
         again: a replay of the dead letter with this id failed: it is noted there.
         detail: for people; no NUL in it.
         tenant, device: as the topic names them, where it does.
@@ -144,7 +144,7 @@ class DeadLetter(msgspec.Struct):
     received_us: int
     reason: Reason
     detail: str
+    id: uuid.UUID
     tenant: str | None = None
     device: str | None = None
-    id: uuid.UUID = msgspec.field(default_factory=uuid.uuid4)
     again: bool = False

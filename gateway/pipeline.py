@@ -119,11 +119,11 @@ class Pipeline:
                 number, message, route, chunk, MessageError(Reason.GATEWAY_DEFECT, repr(error)[:500])
             )
             return
-        if unkeyed and self._seen_before(number, message, route, chunk):
+        if unkeyed is not None and self._seen_before(number, message, route, chunk):
             return
         batch = self._queue.open
-        if unkeyed:
-            batch.unkeyed.add(len(batch.numbers))
+        if unkeyed is not None:
+            batch.unkeyed[len(batch.numbers)] = unkeyed
         if ids:
             batch.ids[len(batch.numbers)] = ids
         batch.numbers.append(number)
@@ -133,8 +133,10 @@ class Pipeline:
         batch.rows.append(encoded)
         batch.size += len(message.payload) + len(encoded) + batches.OVERHEAD_BYTES
 
-    def _encode(self, message: Message, route: Route, chunk: Chunk) -> tuple[bytes, bool, list[MessageId]]:
-        """All rows of the message; whether one of its readings had no time of its own; its own ids.
+    def _encode(
+        self, message: Message, route: Route, chunk: Chunk
+    ) -> tuple[bytes, int | None, list[MessageId]]:
+        """All rows of the message; the receive time given to its first reading without a time; its own ids.
 
         Raises:
             MessageError: it ends as a dead letter, or ignored.
@@ -150,7 +152,7 @@ class Pipeline:
         device = None if entry is None else entry.device or _known(entry, route)
         encoded: list[bytes] = []
         ids: list[MessageId] = []
-        unkeyed, received_us = False, chunk.received_us
+        received_us, unkeyed, next_us = chunk.received_us, None, chunk.received_us
         readings = route.decode(message.payload)
         if device is None:
             self._see_that_known(readings, route)
@@ -160,13 +162,16 @@ class Pipeline:
                 raise MessageError(Reason.DEVICE_MISMATCH, f"the payload speaks for {reading.device[:200]!r}")
             time_us = self._times.judge(reading.time_us, received_us)
             if time_us is None:
-                unkeyed = True
-                time_us = received_us + len(encoded) if chunk.replayed else receive_time(owner, received_us)
+                time_us = next_us if chunk.replayed else receive_time(owner, received_us)
+                next_us = time_us + 1
+                unkeyed = time_us if unkeyed is None else unkeyed
             if (own_id := route.own_id(message, reading)) is not None:
                 ids.append((owner.tenant_id, f"{owner.id}:{own_id}"))
             metadata = _metadata(reading, owner)
             encoded.append(encode(time_us, owner.columns, reading.metrics, metadata))
-        if message.retain and (route.retained == "ignore" or (unkeyed and route.retained == "auto")):
+        if message.retain and (
+            route.retained == "ignore" or (unkeyed is not None and route.retained == "auto")
+        ):
             raise MessageError(Reason.RETAINED, "a retained message, replayed by the broker")
         return encoded[0] if len(encoded) == 1 else b"".join(encoded), unkeyed, ids
 
@@ -191,10 +196,13 @@ class Pipeline:
             self._ignored[route.stream_name, error.reason] += 1
             self._end(number, route, Outcome.IGNORED)
         elif not self._seen_before(number, message, route, chunk):
-            # A receive time of its own: a replay must be able to tell equal messages apart.
-            self._last_letter_us = max(chunk.received_us, self._last_letter_us + 1)
-            letter = batches.letter(message, route, self._last_letter_us, error.reason, error.detail)
+            letter = batches.letter(number, message, route, self._letter_time(chunk), error)
             self._queue.open.add_letter(number, route, letter)
+
+    def _letter_time(self, chunk: Chunk) -> int:
+        """A receive time of the letter's own: a replay must be able to tell equal messages apart."""
+        self._last_letter_us = max(chunk.received_us, self._last_letter_us + 1)
+        return self._last_letter_us
 
     def _seen_before(self, number: int, message: Message, route: Route, chunk: Chunk) -> bool:
         """Whether the path is done with it: a redelivery that the ledger knows, or one that waits to be recognised."""

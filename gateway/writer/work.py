@@ -54,7 +54,7 @@ class Work:
         """The messages of the next stretch that only the ledger can recognise when they are delivered again."""
         stretch, batch = self.next, self.batch
         inside = range(stretch.start, stretch.stop)
-        indices = sorted(index for index in batch.unkeyed | batch.ids.keys() if index in inside)
+        indices = sorted(index for index in batch.unkeyed.keys() | batch.ids.keys() if index in inside)
         return [batch.messages[index] for index in indices] + [letter.message for letter in self.letters()]
 
     def isolate(self, error: errors.PoisonError) -> None:
@@ -71,7 +71,8 @@ class Work:
         if stretch.start == stretch.stop:
             raise errors.TransientError(f"dead letters refused: {error}", error.sqlstate)
         index = stretch.start
+        refusal = errors.MessageError(Reason.REFUSED_BY_DATABASE, str(error))
         self.outcomes[index] = Outcome.DEAD_LETTERED
-        self.refused[index] = self.batch.letter_for(index, Reason.REFUSED_BY_DATABASE, str(error))
+        self.refused[index] = self.batch.letter_for(index, refusal)
         # An empty stretch stays, to carry the dead letters.
         self.left[-1] = Stretch(stretch.stop, stretch.stop)
