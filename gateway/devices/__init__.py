@@ -1,0 +1,1 @@
+"""Which device is this, and how devices come to be known."""

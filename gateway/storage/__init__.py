@@ -1,0 +1,1 @@
+"""Connections, migrations, and what kind of database this is."""

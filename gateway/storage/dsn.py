@@ -32,6 +32,16 @@ def database_name(database: settings.Database) -> str:
     return named
 
 
+def server_name(database: settings.Database) -> str:
+    """Where the server is, for people: ``db.example:5432``, or the folder of its unix socket."""
+    match = _FORM.fullmatch(database.dsn.get_secret_value())
+    if match is None:
+        return "its DSN"
+    query = dict(parse_qsl(match[4] or ""))
+    address = match[2].rpartition("@")[2] or query.get("host", "localhost")
+    return address if ":" in address or address.startswith("/") else f"{address}:{query.get('port', 5432)}"
+
+
 def with_database(database: settings.Database, name: str) -> settings.Database:
     """The same server and login, another database."""
     scheme, authority, _, query = _parts(database)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 
 from gateway import errors, settings
-from gateway.storage import sqlstate
+from gateway.storage import dsn, sqlstate
 
 
 def translate_error(error: BaseException, database: str) -> errors.StoreError | None:
@@ -38,7 +38,9 @@ def translate(database: str) -> Iterator[None]:
         raise translated from error
 
 
-async def connect(database: settings.Database, *, application_name: str, name: str = "") -> asyncpg.Connection:
+async def connect(
+    database: settings.Database, *, application_name: str, name: str = ""
+) -> asyncpg.Connection:
     """One connection; driver errors come out translated.
 
     ``synchronous_commit`` is raised to ``on`` where the server's default is ``off``: an acknowledgement must not
@@ -48,8 +50,7 @@ async def connect(database: settings.Database, *, application_name: str, name: s
         StoreError: the database cannot be reached or refuses us.
         ConfigurationError: the DSN is no DSN, or the password file cannot be read.
     """
-    label = name or application_name
-    with translate(label):
+    with translate(f"{name or application_name} at {dsn.server_name(database)}"):
         connection = await _dial(database, application_name)
         if await connection.fetchval("SHOW synchronous_commit") == "off":
             await connection.execute("SET synchronous_commit = on")

@@ -6,6 +6,9 @@ transient: holding a batch too long costs patience, letting it go too early cost
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from gateway import errors
 
 _VERDICTS: dict[str, type[errors.StoreError]] = {
@@ -34,19 +37,19 @@ _REMEDIES = {
 }
 
 
-def _longest_prefix(table: dict[str, object], sqlstate: str) -> object | None:
-    for length in range(len(sqlstate), 1, -1):
-        if sqlstate[:length] in table:
-            return table[sqlstate[:length]]
-    return None
+T = TypeVar("T")
+
+
+def _longest_prefix(table: Mapping[str, T], sqlstate: str, otherwise: T) -> T:
+    prefixes = (sqlstate[:length] for length in range(len(sqlstate), 1, -1))
+    return next((table[prefix] for prefix in prefixes if prefix in table), otherwise)
 
 
 def classify(sqlstate: str) -> type[errors.StoreError]:
     """The error class that tells what to do about this SQLSTATE."""
-    verdict = _longest_prefix(dict(_VERDICTS), sqlstate)
-    return verdict if isinstance(verdict, type) else errors.TransientError
+    return _longest_prefix(_VERDICTS, sqlstate, errors.TransientError)
 
 
 def remedy(sqlstate: str) -> str:
     """What an operator should run or mend; empty when waiting is all there is to do."""
-    return str(_longest_prefix(dict(_REMEDIES), sqlstate) or "")
+    return _longest_prefix(_REMEDIES, sqlstate, "")
