@@ -20,25 +20,24 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from gateway import batches, settings
-from gateway.batches import Batch, MessageId
+from gateway.batches import Batch
 from gateway.buffer.memory import Queue
 from gateway.devices.registry import Entry, Registry
 from gateway.errors import MessageError
-from gateway.messages import Chunk, DeadLetter, Device, Message, Reading
+from gateway.intake import Intake
+from gateway.messages import Chunk, DeadLetter, Message
 from gateway.observability import events, metrics
 from gateway.outcomes import IGNORED_REASONS, Outcome, Reason
 from gateway.patience import Patience
 from gateway.routes import Route, Routes
-from gateway.validation import TimeCheck, receive_time
 from gateway.waiting import Unresolved, Waiting, WaitingRoom
 from gateway.writer.copy import Writer
 from gateway.writer.ledger import Ledger
-from gateway.writer.rows import encode
 from gateway.writer.work import Work
 
 _IDLE_PROBE_SECONDS = 5.0
@@ -78,7 +77,7 @@ class Pipeline:
         self._options, self._routes, self._registry = options, routes, registry
         self._ledger, self._recall = ledger, recall
         self._stores, self._devices = stores, devices
-        self._times = TimeCheck(options.validation)
+        self._intake = Intake(options.validation, routes)
         self._queue = Queue(max_messages=options.batch.max_rows, max_bytes=options.batch.max_bytes)
         self._writing: list[Work] = []
         self._unresolved, self._unrecognised = WaitingRoom(), WaitingRoom()
@@ -106,7 +105,7 @@ class Pipeline:
     def _accept(self, number: int, message: Message, route: Route, chunk: Chunk) -> None:
         """One message: into the batch, to the dead letters, aside, or to its end."""
         try:
-            encoded, unkeyed, ids = self._encode(message, route, chunk)
+            encoded, unkeyed, ids = self._intake.encode(message, route, chunk)
         except MessageError as error:
             self._refuse(number, message, route, chunk, error)
             return
@@ -132,63 +131,6 @@ class Pipeline:
         batch.received_us.append(chunk.received_us)
         batch.rows.append(encoded)
         batch.size += len(message.payload) + len(encoded) + batches.OVERHEAD_BYTES
-
-    def _encode(
-        self, message: Message, route: Route, chunk: Chunk
-    ) -> tuple[bytes, int | None, list[MessageId]]:
-        """All rows of the message; the receive time given to its first reading without a time; its own ids.
-
-        Raises:
-            MessageError: it ends as a dead letter, or ignored.
-            Unresolved: devices must be looked up first.
-        """
-        if route.ending is not None:
-            raise MessageError(route.ending, f"no stream takes the topic {message.topic[:200]!r}")
-        if len(message.payload) > self._options.validation.max_payload_bytes:
-            raise MessageError(
-                Reason.TOO_LARGE, f"{len(message.payload)} bytes (validation.max_payload_bytes)"
-            )
-        entry = route.entry
-        device = None if entry is None else entry.device or _known(entry, route)
-        encoded: list[bytes] = []
-        ids: list[MessageId] = []
-        received_us, unkeyed, next_us = chunk.received_us, None, chunk.received_us
-        readings = route.decode(message.payload)
-        if device is None:
-            self._see_that_known(readings, route)
-        for reading in readings:
-            owner = device or self._owner(reading, route)
-            if reading.device is not None and reading.device != owner.serial_number:
-                raise MessageError(Reason.DEVICE_MISMATCH, f"the payload speaks for {reading.device[:200]!r}")
-            time_us = self._times.judge(reading.time_us, received_us)
-            if time_us is None:
-                time_us = next_us if chunk.replayed else receive_time(owner, received_us)
-                next_us = time_us + 1
-                unkeyed = time_us if unkeyed is None else unkeyed
-            if (own_id := route.own_id(message, reading)) is not None:
-                ids.append((owner.tenant_id, f"{owner.id}:{own_id}"))
-            metadata = _metadata(reading, owner)
-            encoded.append(encode(time_us, owner.columns, reading.metrics, metadata))
-        if message.retain and (
-            route.retained == "ignore" or (unkeyed is not None and route.retained == "auto")
-        ):
-            raise MessageError(Reason.RETAINED, "a retained message, replayed by the broker")
-        return encoded[0] if len(encoded) == 1 else b"".join(encoded), unkeyed, ids
-
-    def _see_that_known(self, readings: Sequence[Reading], route: Route) -> None:
-        """Have all devices that the payload names looked up at once, where the topic names none."""
-        named = {reading.device for reading in readings if reading.device is not None}
-        entries = [self._routes.entry(route, serial_number) for serial_number in named]
-        unknown = [entry for entry in entries if entry.device is None and entry.refused() is None]
-        if unknown:
-            raise Unresolved(unknown)
-
-    def _owner(self, reading: Reading, route: Route) -> Device:
-        """The device that the payload names, where the topic names none."""
-        if reading.device is None:
-            raise MessageError(Reason.UNKNOWN_DEVICE, "neither the topic nor the payload names a device")
-        entry = self._routes.entry(route, reading.device)
-        return entry.device or _known(entry, route)
 
     def _refuse(self, number: int, message: Message, route: Route, chunk: Chunk, error: MessageError) -> None:
         """To the dead letters, or to its end when configuration says that it is ignored."""
@@ -367,33 +309,8 @@ class Pipeline:
             await self._progress.wait()
 
 
-def _known(entry: Entry, route: Route) -> Device:
-    """The device of an entry that has none now: always raises, says what becomes of the message."""
-    refusal = entry.refused()
-    if refusal is None:
-        raise Unresolved([entry])
-    if route.unknown_device == "ignore" and refusal is Reason.UNKNOWN_DEVICE:
-        raise MessageError(Reason.DEVICE_IGNORED, "the device is unknown")
-    what = {
-        Reason.UNKNOWN_TENANT: f"no tenant {entry.tenant!r}: `gateway tenant add`",
-        Reason.UNKNOWN_DEVICE: f"no device {entry.serial_number!r} of tenant {entry.tenant!r}: `gateway device add`",
-        Reason.DEVICE_DISABLED: f"device {entry.serial_number!r} is disabled: `gateway device enable`",
-    }
-    raise MessageError(refusal, what[refusal])
-
-
 def _decided(entry: Entry) -> bool:
     return entry.device is not None or entry.refusal is not None
-
-
-def _metadata(reading: Reading, owner: Device) -> dict[str, Any] | None:
-    """What is stored beside the data: what the device said, what the check flagged, the message's own id."""
-    metadata = reading.metadata
-    if owner.check is not None and (flagged := owner.check(reading)):
-        metadata = {**(metadata or {}), "violations": flagged}
-    if reading.message_id is not None:
-        metadata = {**(metadata or {}), "message_id": reading.message_id}
-    return metadata
 
 
 def _bare(chunk: Chunk) -> Chunk:

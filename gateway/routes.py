@@ -38,6 +38,7 @@ class Route:
     """
 
     __slots__ = (
+        "carries_id",
         "decode",
         "ending",
         "entry",
@@ -55,7 +56,7 @@ class Route:
     def __init__(self, stream: Stream, captures: Mapping[str, str]) -> None:
         options = stream.options
         self.stream_name, self.tally, self.decode = options.name, stream.tally, stream.decode
-        self.message_id = options.message_id
+        self.message_id, self.carries_id = options.message_id, options.message_id != "off"
         self.on_conflict, self.retained = options.on_conflict, options.retained
         self.unknown_device, self.provision_type = options.unknown_device, options.provision_type
         self.ending = Reason.STREAM_IGNORED if options.kind == "ignore" else None
@@ -67,8 +68,6 @@ class Route:
         """The id that the message carries itself, where the stream says it stands."""
         if self.message_id == "payload":
             return reading.message_id
-        if self.message_id == "off":
-            return None
         name = self.message_id.partition(":")[2]
         return next((value for key, value in message.user_properties if key == name), None)
 
