@@ -47,7 +47,8 @@ def draw(view: View, commands: Sequence[str], width: int, height: int) -> Render
         _title("last readings, from the database"),
         _curves(view, width, room),
         _title("to look around, paste into another terminal"),
-        *(Text(command, style="cyan", no_wrap=True) for command in commands),
+        # One that does not fit is left out: cropped or wrapped it would not work when pasted.
+        *(Text(command, style="cyan") for command in commands if len(command) <= width),
     )
 
 

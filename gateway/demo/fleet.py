@@ -8,8 +8,8 @@ import contextlib
 import datetime as dt
 import enum
 import json
-import logging
 import random
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
@@ -137,10 +137,10 @@ class Fleet:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
-        logger = logging.getLogger("gateway.demo.mqtt")
-        # It warns of more than ten publications on their way at once, which here is meant to be.
-        logger.setLevel(logging.CRITICAL)
-        client = aiomqtt.Client("127.0.0.1", self._port, identifier="demo-fleet", logger=logger)
+        client = aiomqtt.Client("127.0.0.1", self._port, identifier="demo-fleet")
+        client.pending_calls_threshold = (
+            sys.maxsize
+        )  # it warns of many publications under way; here they are meant
         try:
             async with client:
                 await self._publish(client)

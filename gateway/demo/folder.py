@@ -19,7 +19,7 @@ class Folder:
 
     ==================  ========================================
     ``postgres/``       the cluster, its socket, its password
-    ``*.log``           what PostgreSQL, broker and gateway said
+    ``*.log``           what servers, gateway and demo said
     ``gateway.toml``    configuration of the gateway
     ``secrets/``        passwords of the database roles
     ``psql.json``       environment in which ``psql`` comes here

@@ -165,6 +165,9 @@ async def unless_ended(parts: Iterable[Part], work: Coroutine[Any, Any, T]) -> T
     endings = [asyncio.create_task(part.ended()) for part in parts]
     try:
         await asyncio.wait([working, *endings], return_when=asyncio.FIRST_COMPLETED)
+        if working.done() and working.exception() is not None:
+            # A part that died is the better explanation, but may be noticed a little later.
+            await asyncio.wait(endings, timeout=1, return_when=asyncio.FIRST_COMPLETED)
         for ending in endings:
             if ending.done():
                 ending.result()

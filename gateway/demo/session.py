@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import math
 import sys
 import time
@@ -61,14 +62,24 @@ async def run(options: Options, console: Console) -> bool:
     folder = Folder(options.folder)
     console.print(f"gateway demo in {pasting.near(folder.path)}")
     with folder.claimed(fresh=options.fresh), Stop() as stop:
+        _log_to(folder.log("demo"))
         try:
             async with servers.running(folder, console.print) as up:
                 proof = await Session(options, folder, console, stop, up).prove()
         except asyncio.CancelledError:
             raise GatewayError("stopped before the books could be checked") from None
-    for line in (*proof.lines(), "", *pasting.afterwards(folder)):
+    for line in proof.lines():
         console.print(line, soft_wrap=True)
+    console.print("\nTry next; each line brings the servers up again, and down when it is done:")
+    for command in pasting.afterwards(folder):
+        console.print(f"  {command}", soft_wrap=True)
     return proof.held
+
+
+def _log_to(file: Path) -> None:
+    """What libraries complain of goes to a file: on the terminal it would tear the screen."""
+    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(filename=file, filemode="w", level=logging.WARNING, format=form, force=True)
 
 
 class Session:
@@ -116,8 +127,8 @@ class Session:
             with screen(self._console, pasting.beside(self._folder)) as shown:
                 self._stop.patient = True
                 while not publishing.done() and not await self._over(view):
-                    view.published, view.wrong = self._fleet.total, self._fleet.wrong
                     view.see(await watch.look(), await tables.latest())
+                    view.published, view.wrong = self._fleet.total, self._fleet.wrong
                     shown.show(view)
         self._console.print("the fleet has stopped; waiting until everything it published is settled")
         return await self._settled(watch)

@@ -63,11 +63,15 @@ class Tables:
 
     async def latest(self) -> dict[str, dict[str, Any]]:
         """The metrics of each device's newest reading, by serial number."""
-        rows = await self._connection.fetch(_LATEST, list(self._serials))
+        with pools.translate("timeseries"):
+            rows = await self._connection.fetch(_LATEST, list(self._serials))
         return {self._serials[row["id"]]: json.loads(row["data"]) for row in rows}
 
     async def count(self) -> Counts:
         """Count everything, row by row."""
-        rows = await self._connection.fetchval("SELECT count(*) FROM telemetry")
-        reasons = await self._connection.fetch("SELECT reason, count(*) FROM dead_letters GROUP BY reason")
+        with pools.translate("timeseries"):
+            rows = await self._connection.fetchval("SELECT count(*) FROM telemetry")
+            reasons = await self._connection.fetch(
+                "SELECT reason, count(*) FROM dead_letters GROUP BY reason"
+            )
         return Counts(rows, collections.Counter(dict(reasons)))
