@@ -9,6 +9,7 @@
 ``StandingError``       hold, try again slowly, unready, tell the operator what to run
 ``PoisonError``         isolate the rows the database refuses; the rest goes on
 ``ConflictError``       a unique violation: the same rows again, staged
+``SpoolError``          nothing of it is on disk: hold what you have, unready, try again
 ======================  =======================================================
 
 Driver errors never leave ``storage``, ``writer`` and ``mqtt``; they are translated there.
@@ -79,3 +80,11 @@ class ConflictError(StoreError):
 
 class DecompressionLimitError(StoreError):
     """53400 from TimescaleDB's decompression limit: the same rows, staged, with the limit lifted."""
+
+
+class SpoolError(GatewayError):
+    """The disk did not take what was to be spooled: none of it counts as written. Hold it, unready, try again."""
+
+
+class SpoolFullError(SpoolError):
+    """``spool.max_bytes`` is reached: hold it; there is room again when some of the spool has been drained."""

@@ -188,7 +188,10 @@ def _json_records(lines: Iterable[str], mistakes: _Mistakes) -> Iterator[tuple[i
 
 def _csv_records(lines: Iterable[str], mistakes: _Mistakes) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.reader(lines, strict=True)
-    header = _header(next(reader))
+    try:
+        header = _header(next(reader))
+    except csv.Error as error:
+        raise errors.UsageError(f"the first line is not CSV: {error}") from error
     while True:
         try:
             cells = next(reader)

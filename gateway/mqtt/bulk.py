@@ -33,6 +33,7 @@ from gateway.mqtt.connection import (
     Subscription,
     UnsupportedVersionError,
     broker_name,
+    closed_by,
 )
 from gateway.mqtt.frames import BrokenStreamError, Frames
 from gateway.mqtt.idle import IdleWatch
@@ -193,7 +194,7 @@ class BulkConnection(asyncio.Protocol):
         self._gone.set()
         if isinstance(exc, OSError):
             self._end(tls.explain(exc, self._mqtt))
-        self._end(ConnectionLostError(f"{self._broker} closed the connection"))
+        self._end(closed_by(self._broker))
 
     def data_received(self, data: bytes) -> None:
         """One read of the socket: one chunk."""

@@ -97,6 +97,13 @@ class Connection(Protocol):
         """Flush what was written, DISCONNECT if still connected, close. Idempotent; never raises."""
 
 
+def closed_by(broker: str) -> ConnectionLostError:
+    """The broker closed the connection and gave no reason; mosquitto 2.0 does so for a client id used twice."""
+    return ConnectionLostError(
+        f"{broker} closed the connection; perhaps another client uses our mqtt.client_id"
+    )
+
+
 def broker_name(mqtt: Mqtt) -> str:
     """The broker as an operator knows it."""
     if mqtt.unix_socket is not None:

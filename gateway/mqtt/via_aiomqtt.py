@@ -34,6 +34,7 @@ from gateway.mqtt.connection import (
     RefusedError,
     Subscription,
     broker_name,
+    closed_by,
 )
 from gateway.mqtt.idle import IdleWatch
 from gateway.mqtt.pulse import Pulse
@@ -305,7 +306,7 @@ class AiomqttConnection:
         if self._leaving:
             self._client._on_disconnect(client, userdata, flags, reason, properties)  # noqa: SLF001
         else:
-            self._end(ConnectionLostError(f"{self._broker} closed the connection"))
+            self._end(closed_by(self._broker))
 
     def _on_socket_open(self, _client: Paho, _userdata: Any, socket: Any) -> None:
         """Called in the thread that dials."""

@@ -14,36 +14,15 @@ from typing import Any
 import pytest
 
 from gateway.observability.health import State
-from gateway.settings import Mqtt, Stream
+from gateway.settings import Stream
+from tests.contracts.conftest import Options
 from tests.support.fake_broker import DISCONNECT, PINGREQ, Peer, Proxy, fake_broker, proxy_to
-from tests.support.reception import publish, receiving
+from tests.support.reception import numbered, publish, receiving
 from tests.support.servers import Mosquitto
 from tests.support.waiting import eventually_async
 from tests.support.wire import Wire, left_in_session
 
 pytestmark = pytest.mark.mosquitto
-
-Options = Callable[..., Mqtt]
-
-
-@pytest.fixture(params=["bulk", "aiomqtt"])
-def options(request: pytest.FixtureRequest) -> Options:
-    """Settings of a source of either kind: impatient, with a client id of its own."""
-
-    def make(port: int, **more: Any) -> Mqtt:
-        usual = {
-            "port": port,
-            "client_id": f"source-{secrets.token_hex(6)}",
-            "transport": request.param,
-            "keepalive": 1,
-            "reconnect_min": 0.02,
-            "reconnect_max": 0.1,
-            "refused_retry": 0.1,
-            "connect_timeout": 5,
-        }
-        return Mqtt(**{**usual, **more})
-
-    return make
 
 
 @pytest.fixture
@@ -67,11 +46,6 @@ def wide(start_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
 async def publish_to(broker: Mosquitto, topic: str, *payloads: bytes, **more: Any) -> None:
     """Publish without holding up the event loop."""
     await asyncio.to_thread(publish, broker.port, topic, payloads, **more)
-
-
-def numbered(count: int) -> list[bytes]:
-    """Payloads that tell their order."""
-    return [b"%d" % at for at in range(count)]
 
 
 # order, numbers, acknowledgements -----------------------------------------------------------
@@ -476,9 +450,12 @@ async def test_close_while_the_broker_says_nothing(options: Options, stream: Str
     async def hang(peer: Peer) -> None:
         await peer.until_closed()
 
-    async with fake_broker(hang) as broker, asyncio.timeout(10):
-        async with receiving(options(broker.port, connect_timeout=60), stream):
-            await broker.connections(1)
+    async with (
+        fake_broker(hang) as broker,
+        asyncio.timeout(10),
+        receiving(options(broker.port, connect_timeout=60), stream),
+    ):
+        await broker.connections(1)
 
 
 async def test_close_is_idempotent_and_settle_after_it_harmless(
@@ -510,17 +487,14 @@ async def test_a_session_outlives_the_daemon(
         assert reception.chunks[0].resumed
 
 
-async def test_another_client_with_our_id_is_named(
+async def test_another_client_with_our_id_is_suspected(
     mosquitto_broker: Mosquitto, options: Options, stream: Stream
 ) -> None:
-    """Two gateways with one client id throw each other out; each must say so where MQTT tells it, and back off."""
-    mqtt = options(mosquitto_broker.port, refused_retry=1)
+    """Clients with one client id throw each other out; mosquitto 2.0 closes without a reason, so the text hints."""
+    mqtt = options(mosquitto_broker.port, reconnect_min=0.5, reconnect_max=0.5)
     async with receiving(mqtt, stream) as reception:
         await reception.ready()
         intruder = await asyncio.to_thread(Wire, mosquitto_broker.port, client_id=mqtt.client_id)
-        if mqtt.transport == "bulk":
-            await reception.state(State.FAILED, "another client uses our mqtt.client_id")
-        else:
-            await reception.state(State.WAITING, "closed the connection")
         intruder.socket.close()
+        await reception.state(State.WAITING, "perhaps another client uses our mqtt.client_id")
         await reception.ready()

@@ -59,6 +59,12 @@ class Process:
         """Whether the program runs (frozen counts)."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def memory(self) -> int:
+        """Resident bytes of the running program, without its children."""
+        found: int = psutil.Process(self.pid).memory_info().rss
+        return found
+
     def start(self, *, timeout: float = 60.0) -> Self:
         """Start and wait until ready."""
         self.launch()

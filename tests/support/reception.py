@@ -109,3 +109,8 @@ def publish(port: int, topic: str, payloads: Sequence[bytes], *, qos: int = 1, r
         missing = len(payloads) if qos else 0
         while missing:
             missing -= sum(isinstance(packet, mqtt5.PubAckPacket) for packet in wire.received())
+
+
+def numbered(count: int) -> list[bytes]:
+    """Payloads that tell their order."""
+    return [b"%d" % at for at in range(count)]

@@ -40,6 +40,14 @@ def _attempt(condition: Callable[[], T]) -> tuple[T | None, object]:
     return found, found
 
 
+def steadily(claim: Callable[[], object], *, seconds: float, every: float = 0.2) -> None:
+    """Check a claim, which raises when it does not hold, again and again for this long."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        claim()
+        time.sleep(every)
+
+
 async def eventually_async(
     condition: Callable[[], T | Awaitable[T]], *, timeout: float = 10.0, every: float = 0.01, what: str = ""
 ) -> T:

@@ -76,7 +76,7 @@ def test_the_lock_holds_no_more_than_is_needed(lock: str) -> None:
 
 
 def needed(requirements: list[Requirement]) -> set[str]:
-    """Names of all these requirements and of what they require in turn on the oldest Python, as installed here."""
+    """Names of all these requirements and of what they require in turn, as installed here."""
     seen: dict[str, set[str]] = {}
     waiting = [(requirement, "") for requirement in requirements]
     while waiting:
