@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import select
+import signal
 import socket
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,17 @@ from tests.support.wire import QOS1, Wire
 
 BURST = 500
 DUP = 0x08
+PLANNED = (
+    "count",
+    "devices",
+    "bad_percent",
+    "repeat_percent",
+    "seed",
+    "timestamps",
+    "start_ms",
+    "tenant",
+    "message_ids",
+)
 ACCEPTED = (mqtt5.PubAckReasonCode.SUCCESS, mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS)
 
 
@@ -41,10 +54,20 @@ class Publisher:
 
     def __init__(self, port: int, packets: Sequence[bytes], *, window: int = 2000, rate: float = 0) -> None:
         self._port, self._packets, self._window, self._rate = port, packets, window, rate
+        self._count, self._finishing = len(packets), False
         self._unacknowledged: dict[int, int] = {}
         self._room = window
         self._next = 0
         self.resent = self.unmatched = self.refused = self.reconnects = 0
+
+    @property
+    def count(self) -> int:
+        """How many packets are published, or will be."""
+        return self._count
+
+    def finish(self) -> None:
+        """Publish no more of them; may be called by a signal."""
+        self._finishing = True
 
     def run(self, deadline: float) -> None:
         """Publish all, through restarts of the broker.
@@ -53,7 +76,7 @@ class Publisher:
             TimeoutError: not all were acknowledged at ``deadline`` (``time.monotonic``).
         """
         self._started = time.monotonic()
-        while self._next < len(self._packets) or self._unacknowledged:
+        while self._next < self._count or self._unacknowledged:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(self._unacknowledged)} messages were not acknowledged")
             try:
@@ -75,7 +98,7 @@ class Publisher:
         connection.sendall(b"".join(bytes([packet[0] | DUP]) + packet[1:] for packet in again))
 
     def _publish(self, wire: Wire, deadline: float) -> None:
-        while (self._next < len(self._packets) or self._unacknowledged) and time.monotonic() < deadline:
+        while (self._next < self._count or self._unacknowledged) and time.monotonic() < deadline:
             due = self._due()
             if due:
                 self._send(wire.socket, due)
@@ -84,7 +107,9 @@ class Publisher:
                 self._settle(wire.received())
 
     def _due(self) -> int:
-        room = min(self._room - len(self._unacknowledged), len(self._packets) - self._next, BURST)
+        if self._finishing:
+            self._count = self._next
+        room = min(self._room - len(self._unacknowledged), self._count - self._next, BURST)
         if self._rate:
             room = min(room, int((time.monotonic() - self._started) * self._rate) + 1 - self._next)
         return max(room, 0)
@@ -134,6 +159,13 @@ class Load(Process):
         """It is at work as soon as it runs."""
         return True
 
+    def finish(self) -> int:
+        """End it early: what was published by then is a shorter plan of the same seed; its count."""
+        if self.running:
+            self.signal(signal.SIGTERM)
+        published: int = self.result()["messages"]
+        return published
+
     def result(self) -> dict[str, Any]:
         """What it printed, when every message was acknowledged by the broker."""
         code = self.wait(self._timeout + 10)
@@ -145,11 +177,12 @@ class Load(Process):
 def main() -> None:
     """Publish what the arguments say; the plan's sums and the publisher's own go to standard output."""
     arguments = _parser().parse_args()
-    names = ("count", "devices", "bad_percent", "repeat_percent", "seed", "timestamps", "start_ms", "tenant")
-    plan = Plan(**{name: getattr(arguments, name) for name in names})
+    plan = Plan(**{name: getattr(arguments, name) for name in PLANNED})
     publisher = Publisher(arguments.port, encode(plan), window=arguments.window, rate=arguments.rate)
+    signal.signal(signal.SIGTERM, lambda *_: publisher.finish())
     started = time.monotonic()
     publisher.run(started + arguments.timeout)
+    plan = replace(plan, count=publisher.count)
     expected = plan.expected()
     told = {
         "messages": plan.count,
@@ -175,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--with-timestamps", dest="timestamps", action="store_true", default=True)
     parser.add_argument("--without-timestamps", dest="timestamps", action="store_false")
+    parser.add_argument("--message-ids", action="store_true")
     parser.add_argument("--start-ms", type=int, default=Plan(0).start_ms)
     parser.add_argument("--tenant", default="acme")
     parser.add_argument("--rate", type=float, default=0)

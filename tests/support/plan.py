@@ -37,6 +37,7 @@ class Plan:
         bad_percent: how many of them are bad.
         repeat_percent: how many publish again, later and byte for byte, a good reading with a timestamp.
         timestamps: whether readings carry the device's own time, ``start_ms`` + seq.
+        message_ids: whether readings carry an id of their own, so that a publisher may send them again.
     """
 
     count: int
@@ -47,6 +48,7 @@ class Plan:
     timestamps: bool = True
     start_ms: int = field(default_factory=lambda: int(time.time() * 1000) - 3_600_000)
     tenant: str = "acme"
+    message_ids: bool = False
     serials: list[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -83,6 +85,7 @@ class Plan:
             *("--bad-percent", str(self.bad_percent), "--repeat-percent", str(self.repeat_percent)),
             *("--start-ms", str(self.start_ms), "--tenant", self.tenant),
             "--with-timestamps" if self.timestamps else "--without-timestamps",
+            *(["--message-ids"] if self.message_ids else []),
         ]
 
     def _good(self, number: int) -> Planned:
@@ -101,7 +104,8 @@ class Plan:
     def _reading(self, number: int, ts: int, *, always_timed: bool = False) -> bytes:
         metrics = {"seq": number, "temperature": 20 + number % 100 / 10, "vibration": number % 77 / 8}
         timed = {"ts": ts} if self.timestamps or always_timed else {}
-        return json.dumps({**timed, "metrics": metrics}).encode()
+        named = {"message_id": f"m{number}"} if self.message_ids else {}
+        return json.dumps({**timed, **named, "metrics": metrics}).encode()
 
 
 @dataclass(frozen=True)
