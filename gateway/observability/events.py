@@ -92,6 +92,28 @@ def store_recovered(*, database: str, seconds: float) -> None:
     log.info("store recovered", database=database, away_seconds=round(seconds, 1))
 
 
+def spool_recovered(*, torn_bytes: int, corrupt: int, unknown: tuple[str, ...]) -> None:
+    """At start, the spool was not just as it should be: a torn tail was cut, damage found, strange files left."""
+    metrics.spool_corrupt.inc(corrupt)
+    log.warning("spool recovered", torn_bytes=torn_bytes, corrupt=corrupt, unknown=unknown)
+
+
+def spool_damaged(*, segment: str, offset: int, length: int) -> None:
+    """Bytes of the spool are not what was written: the records in them cannot be read, and are set aside."""
+    metrics.spool_corrupt.inc()
+    log.error("spool damaged", segment=segment, offset=offset, length=length, set_aside=f"{segment}.corrupt")
+
+
+def spool_segment_missing(*, segment: str, records: int) -> None:
+    """Somebody has deleted a segment that was not drained; about so many records are gone."""
+    log.error("spool segment missing", segment=segment, records=records)
+
+
+def spool_segment_stuck(*, segment: str, error: str) -> None:
+    """A drained segment cannot be deleted; it is tried again, and drained again after a restart."""
+    log.warning("spool segment stuck", segment=segment, error=error)
+
+
 def books_do_not_balance(*, stream: str, received: int, missing: int) -> None:
     """The conservation law failed: a defect of the gateway itself."""
     log.error("books do not balance", stream=stream, received=received, missing=missing)
@@ -150,3 +172,18 @@ def stopped(*, unsettled: int, balanced: bool) -> None:
 def task_died(*, error: BaseException) -> None:
     """A task of the daemon ended with an error it should have dealt with: a defect; the daemon stops."""
     log.error("task died", error=repr(error), notes=getattr(error, "__notes__", []), exc_info=error)
+
+
+def spool_failed(*, error: str) -> None:
+    """The disk does not take what should be spooled; it is held, and the broker keeps the rest."""
+    log.error("spool failed", error=error)
+
+
+def spooling_began() -> None:
+    """The database keeps messages waiting: they go to the disk."""
+    log.warning("spooling began")
+
+
+def spooling_ended(*, records: int) -> None:
+    """The database works again; what is on disk is drained beside live traffic."""
+    log.info("spooling ended", records=records)

@@ -56,6 +56,9 @@ ignored = Counter(
 store_errors = Counter(
     "gateway_store_errors", "Errors of the databases, by verdict.", ["verdict", "sqlstate"], registry=registry
 )
+spool_corrupt = Counter(
+    "gateway_spool_corrupt", "Damaged places found in the spool and set aside.", registry=registry
+)
 reconnects = Counter(
     "gateway_mqtt_reconnects", "Connections to the broker made after the first.", registry=registry
 )
