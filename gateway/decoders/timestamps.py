@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 import zoneinfo
 
 from gateway import clock
 from gateway.errors import MessageError
 from gateway.outcomes import Reason
 
-_LATEST = 253_402_300_799_999_999
-"""The end of the year 9999, in µs."""
+_EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""The years 1 to 9999, in µs: what PostgreSQL and its driver both can hold."""
+_NUMBER = re.compile(r"[+-]?(?:\d+|\d*\.\d+)")
 
 
 def parse(value: object, zone: zoneinfo.ZoneInfo | None = None) -> int:
@@ -41,25 +43,31 @@ def from_number(value: float) -> int:
     """
     size = abs(value)
     if size < 1e14:
-        scaled = value * 1_000_000 if size < 1e11 else value * 1000
-        return round(scaled)
-    if not math.isfinite(size) or size >= _LATEST * 1000:
+        micros = round(value * 1_000_000 if size < 1e11 else value * 1000)
+    elif not math.isfinite(size) or size >= _LATEST * 1000:
         raise _bad("the timestamp is beyond the year 9999")
-    return round(value) if size < 1e17 else round(value) // 1000
+    else:
+        micros = round(value) if size < 1e17 else round(value) // 1000
+    if micros < _EARLIEST:
+        raise _bad("the timestamp is before the year 1")
+    return micros
 
 
 def _from_text(text: str, zone: zoneinfo.ZoneInfo | None) -> int:
-    if text[-1:].isdigit() and text.lstrip("+-").replace(".", "", 1).isdecimal():
+    if _NUMBER.fullmatch(text):
         return from_number(float(text) if "." in text else int(text[:40]))
     try:
-        moment = dt.datetime.fromisoformat(text)
+        moment = dt.datetime.fromisoformat(text.upper())  # RFC 3339 allows t and z
     except ValueError:
         raise _bad(f"not a timestamp: {text[:60]!r}") from None
     if moment.tzinfo is None:
         if zone is None:
             raise _bad(f"{text[:60]!r} names no zone: set validation.naive_zone, or send one")
         moment = moment.replace(tzinfo=zone)
-    return clock.from_datetime(moment)
+    micros = clock.from_datetime(moment)
+    if not _EARLIEST <= micros <= _LATEST:
+        raise _bad(f"{text[:60]!r} is not of the years 1 to 9999 in UTC")
+    return micros
 
 
 def _bad(detail: str) -> MessageError:
