@@ -15,7 +15,9 @@ necessary conditions on the bytes decide whether a closer look is due; nearly no
 
 from __future__ import annotations
 
+import collections
 import json
+import math
 import re
 from typing import Any
 
@@ -29,7 +31,7 @@ from gateway.outcomes import Reason
 
 _TIME_KEYS = ("ts", "timestamp", "time")
 _LONGEST_NUMBER = 308
-"""Digits; an integer with more is beyond double precision, and would break every rollup that meets it."""
+"""Digits; an integer with more may be beyond double precision, and would break every rollup that meets it."""
 _DIGITS = re.compile(rb"[0-9]{309}")
 
 
@@ -74,7 +76,8 @@ def _plain(payload: bytes, keys: int) -> bool:
 def _look_closer(tree: object, payload: bytes, limits: Limits) -> None:
     if payload.count(b"{") + payload.count(b"[") > limits.max_depth:
         _check_depth(tree, limits.max_depth)
-    if payload.count(b":") != _colons(tree):
+    # An escaped colon is none in the bytes: it could stand in for that of a lost key.
+    if payload.count(b":") != _colons(tree) or b"\\u003" in payload:
         _check_keys(payload)
     if b"\\" in payload:
         _check_text(tree)
@@ -162,8 +165,7 @@ def _check_keys(payload: bytes) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     tree = dict(pairs)
     if len(tree) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise MessageError(Reason.DUPLICATE_KEY, f"the key {twice[:60]!r} stands twice in one object")
     return tree
 
@@ -224,7 +226,7 @@ def _refuse_constant(name: str) -> object:
 
 
 def _refuse_long(digits: str) -> object:
-    if len(digits) > _LONGEST_NUMBER:
+    if len(digits) > _LONGEST_NUMBER and math.isinf(float(digits)):
         raise MessageError(Reason.BAD_NUMBER, f"a number of {len(digits)} digits is beyond double precision")
     return 0
 
