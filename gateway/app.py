@@ -5,27 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import zoneinfo
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any
 
 import uvloop
 
-from gateway import decoders, mqtt, settings
-from gateway.devices.registry import Registry
+from gateway import mqtt, settings
 from gateway.observability import events, logs, metrics
 from gateway.observability.health import Health
 from gateway.observability.notify import Notify
 from gateway.observability.server import Server
 from gateway.observability.status import Report
-from gateway.patience import Patience
-from gateway.pipeline import Pipeline
-from gateway.routes import Preparation, Routes, Stream
-from gateway.storage import engines, pools
+from gateway.path import Path
+from gateway.storage import engines
 from gateway.supervisor import Signals, Supervisor
 from gateway.writer import processed
-from gateway.writer.copy import Writer
-from gateway.writer.ledger import Ledger
 
 STOPPED_CLEAN = 0
 STOPPED_BY_DEFECT = 1
@@ -54,62 +48,6 @@ async def _run(options: settings.Settings) -> int:
         return await Daemon(options, notify).run()
 
 
-class Path:
-    """The path and what it stands on, but for its source. Making it does no I/O."""
-
-    def __init__(self, options: settings.Settings, health: Health) -> None:
-        self._options, self._health = options, health
-        self._metadata = pools.Pool("metadata", options.databases.metadata, size=2)
-        self.timeseries = pools.Pool("timeseries", options.databases.timeseries, size=1)
-        self.stores = self._patience("timeseries")
-        self._ledger = Ledger(options.mqtt.client_id)
-        self.registry = Registry(
-            self._metadata, options.registry, health.component("metadata"), Preparation()
-        )
-        self.routes = Routes(_streams(options), self.registry, max_topics=options.registry.max_entries)
-        self.pipeline = Pipeline(
-            options,
-            routes=self.routes,
-            registry=self.registry,
-            ledger=self._ledger,
-            recall=self._recall,
-            stores=self.stores,
-            devices=self._patience("metadata"),
-        )
-        self._writers = [
-            Writer(options.databases.timeseries, self._ledger, horizon=options.writer.message_id_horizon)
-            for _ in range(options.writer.connections)
-        ]
-
-    def tasks(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
-        """What must run for messages to move, by name."""
-        yield "registry", self.registry.listen()
-        yield "resolve", self.pipeline.resolve()
-        yield "recognise", self.pipeline.recognise()
-        for number, writer in enumerate(self._writers):
-            yield f"writer-{number}", self.pipeline.write(writer)
-
-    async def close(self) -> None:
-        """Close all connections; the tasks must have ended."""
-        for writer in self._writers:
-            await writer.close()
-        for pool in (self._metadata, self.timeseries):
-            await pool.close()
-
-    async def _recall(self, since: int) -> None:
-        async with self.timeseries.connection() as connection:
-            await self._ledger.load(connection, since)
-
-    def _patience(self, component: str) -> Patience:
-        options = self._options.writer
-        return Patience(
-            self._health.component(component),
-            shortest=options.retry_min,
-            longest=options.retry_max,
-            standing=options.standing_retry,
-        )
-
-
 class Daemon:
     """All parts of a running gateway. Making one does no I/O."""
 
@@ -136,6 +74,7 @@ class Daemon:
         signals = Signals()
         await self._server.open()
         try:
+            self._path.open()
             self._start()
             self._notify.ready("running")
             events.started(client_id=self._options.mqtt.client_id, streams=len(self._options.streams))
@@ -211,16 +150,6 @@ class Daemon:
             reading_paused=lambda: float(self.pipeline.paused),
             registry_entries=lambda: len(self._path.registry),
         )
-
-
-def _streams(options: settings.Settings) -> list[Stream]:
-    zone = options.validation.naive_zone
-    limits = decoders.Limits(
-        max_depth=options.validation.max_depth,
-        max_readings=options.validation.max_readings,
-        zone=None if zone is None else zoneinfo.ZoneInfo(zone),
-    )
-    return [Stream(stream, decoders.build(stream.decoder, limits)) for stream in options.streams]
 
 
 async def _first(*works: Coroutine[Any, Any, Any], timeout: float) -> None:

@@ -33,6 +33,7 @@ from gateway.intake import Intake
 from gateway.messages import Chunk, DeadLetter, Message
 from gateway.observability import events, metrics
 from gateway.outcomes import IGNORED_REASONS, Outcome, Reason
+from gateway.overflow import Overflow
 from gateway.patience import Patience
 from gateway.routes import Route, Routes
 from gateway.waiting import Unresolved, Waiting, WaitingRoom
@@ -73,10 +74,11 @@ class Pipeline:
         recall: Callable[[int], Awaitable[None]],
         stores: Patience,
         devices: Patience,
+        overflow: Overflow | None = None,
     ) -> None:
         self._options, self._routes, self._registry = options, routes, registry
         self._ledger, self._recall = ledger, recall
-        self._stores, self._devices = stores, devices
+        self._stores, self._devices, self._overflow = stores, devices, overflow
         self._intake = Intake(options.validation, routes)
         self._queue = Queue(max_messages=options.batch.max_rows, max_bytes=options.batch.max_bytes)
         self._writing: list[Work] = []
@@ -118,7 +120,7 @@ class Pipeline:
                 number, message, route, chunk, MessageError(Reason.GATEWAY_DEFECT, repr(error)[:500])
             )
             return
-        if unkeyed is not None and self._seen_before(number, message, route, chunk):
+        if unkeyed is not None and self._seen_before(number, message, route, chunk, unkeyed):
             return
         batch = self._queue.open
         if unkeyed is not None:
@@ -137,8 +139,10 @@ class Pipeline:
         if error.reason in IGNORED_REASONS:
             self._ignored[route.stream_name, error.reason] += 1
             self._end(number, route, Outcome.IGNORED)
-        elif not self._seen_before(number, message, route, chunk):
-            letter = batches.letter(number, message, route, self._letter_time(chunk), error)
+            return
+        received_us = self._letter_time(chunk)
+        if not self._seen_before(number, message, route, chunk, received_us):
+            letter = batches.letter(number, message, route, received_us, error)
             self._queue.open.add_letter(number, route, letter)
 
     def _letter_time(self, chunk: Chunk) -> int:
@@ -146,17 +150,22 @@ class Pipeline:
         self._last_letter_us = max(chunk.received_us, self._last_letter_us + 1)
         return self._last_letter_us
 
-    def _seen_before(self, number: int, message: Message, route: Route, chunk: Chunk) -> bool:
-        """Whether the path is done with it: a redelivery that the ledger knows, or one that waits to be recognised."""
+    def _seen_before(
+        self, number: int, message: Message, route: Route, chunk: Chunk, received_us: int
+    ) -> bool:
+        """Whether the path is done with it: a redelivery of what is durable, or one that waits to be recognised."""
         if not (message.duplicate and chunk.resumed):
             return False
-        if not self._ledger.loaded(chunk.since):
-            self._unrecognised.add(Waiting(number, message, route, _bare(chunk)))
-            return True
-        if self._ledger.knows(message):
+        if self._overflow is not None and self._overflow.knows(message, number):
             self._end(number, route, Outcome.DUPLICATE)
-            return True
-        return False
+        elif not self._ledger.loaded(chunk.since):
+            waiting = Waiting(number, message, route, _bare(chunk), received_us=received_us)
+            self._unrecognised.add(waiting)
+        elif self._ledger.knows(message):
+            self._end(number, route, Outcome.DUPLICATE)
+        else:
+            return False
+        return True
 
     def _end(self, number: int, route: Route, outcome: Outcome) -> None:
         route.tally.settled[outcome] += 1
@@ -188,8 +197,10 @@ class Pipeline:
         while True:
             await self._unresolved.somebody()
             entries = self._unresolved.entries()
-            await self._devices.until_done(lambda: self._registry.resolve(entries))  # noqa: B023 - awaited at once
-            self._take_again(self._unresolved.call_in(lambda one: all(map(_decided, one.entries))))
+            if await self._in_time(self._devices, lambda: self._registry.resolve(entries)):  # noqa: B023
+                self._take_again(self._unresolved.call_in(lambda one: all(map(_decided, one.entries))))
+            else:
+                await self._spool(self._unresolved)
 
     async def recognise(self) -> None:
         """Task: tell redeliveries of what was stored from redeliveries of what was not.
@@ -202,8 +213,29 @@ class Pipeline:
             while self._oldest_held() < since:
                 self._progress.clear()
                 await self._progress.wait()
-            await self._stores.until_done(lambda: self._recall(since))  # noqa: B023 - awaited at once
-            self._take_again(self._unrecognised.call_in(lambda one: one.chunk.since <= since))  # noqa: B023
+            if await self._in_time(self._stores, lambda: self._recall(since)):  # noqa: B023
+                self._take_again(self._unrecognised.call_in(lambda one: one.chunk.since <= since))  # noqa: B023
+            else:
+                await self._spool(self._unrecognised)
+
+    async def _in_time(self, patience: Patience, attempt: Callable[[], Awaitable[None]]) -> bool:
+        """Do it, however long it takes; with a spool, no longer than messages wait. False: it is not done."""
+        if self._overflow is not None:
+            return await self._overflow.in_time(patience, attempt)
+        await patience.until_done(attempt)
+        return True
+
+    async def _spool(self, room: WaitingRoom) -> None:
+        """Those who wait there now, to the disk; they stay where the disk will not have them."""
+        assert self._overflow is not None
+        waited = room.all()
+        if await self._overflow.keep(self._overflow.records_of(waited)):
+            for one in waited:
+                self._end(one.number, one.route, Outcome.SPOOLED)
+            gone = set(map(id, waited))
+            room.call_in(lambda one: id(one) in gone)
+            self._flush_ended()
+            self._mind_memory()
 
     def _take_again(self, waited: list[Waiting]) -> None:
         for one in waited:
@@ -215,17 +247,24 @@ class Pipeline:
 
     async def write(self, writer: Writer) -> None:
         """Task: one COPY connection. While it writes, the next batch collects."""
-        await self._stores.until_done(writer.probe)
+        await self._in_time(self._stores, writer.probe)
         while True:
             batch = await self._next_batch()
             if batch is None:
-                await self._stores.until_done(writer.probe)
+                await self._in_time(self._stores, writer.probe)
                 continue
             work = Work(batch)
             self._writing.append(work)
-            await self._stores.until_done(lambda: writer.write(work))  # noqa: B023 - awaited at once
+            await self._deliver(writer, work)
             self._writing.remove(work)
             self._settle(work)
+
+    async def _deliver(self, writer: Writer, work: Work) -> None:
+        """Into the database; with a spool, to the disk when the database keeps us waiting."""
+        if self._overflow is None:
+            await self._stores.until_done(lambda: writer.write(work))
+        else:
+            await self._overflow.deliver(work, lambda: writer.write(work), writer.close)
 
     async def _next_batch(self) -> Batch | None:
         """The next batch as soon as one may go; None when there was none for a while."""
@@ -247,8 +286,9 @@ class Pipeline:
         for (tally, outcome), count in Counter(zip(tallies, work.outcomes, strict=True)).items():
             tally.settled[outcome] += count
         for origin in batch.letter_origins:
-            origin.tally.settled[Outcome.DEAD_LETTERED] += 1
-        _report_letters([*batch.letters, *work.refused.values()])
+            origin.tally.settled[work.letters_outcome] += 1
+        if work.letters_outcome is Outcome.DEAD_LETTERED:
+            _report_letters([*batch.letters, *work.refused.values()])
         self.source.settle(batch.numbers + batch.letter_numbers)
         self._mind_memory()
         self._progress.set()

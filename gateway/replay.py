@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 
 from gateway import dead_letters, settings
-from gateway.app import Path
 from gateway.dead_letters import Selection
 from gateway.messages import Chunk
 from gateway.observability.health import Health
 from gateway.outcomes import Outcome
+from gateway.path import Path
 from gateway.supervisor import Supervisor
 
 _PAGE = 1000

@@ -23,13 +23,20 @@ class Unresolved(Exception):  # noqa: N818 - a message meets it on its way, nobo
 
 
 class Waiting(msgspec.Struct):
-    """A message set aside. ``chunk`` is its own without the messages; ``entries`` are the devices it waits for."""
+    """A message set aside.
+
+    Attributes:
+        chunk: its own, without the messages.
+        entries: the devices it waits for.
+        received_us: the receive time it was already given, µs; None: its chunk's.
+    """
 
     number: int
     message: Message
     route: Route
     chunk: Chunk
     entries: Sequence[Entry] = ()
+    received_us: int | None = None
 
 
 class WaitingRoom:
@@ -62,6 +69,10 @@ class WaitingRoom:
         if not self._waiting:
             self._somebody.clear()
         return called
+
+    def all(self) -> list[Waiting]:
+        """Those who wait now, in the order of coming."""
+        return list(self._waiting)
 
     def entries(self) -> list[Entry]:
         """The devices that are waited for, each once."""

@@ -22,7 +22,7 @@ from gateway.storage import pools
 from gateway.writer import conflicts, ledger, processed, rows
 from gateway.writer.work import Stretch, Work
 
-_PROBE = """
+PROBE = """
 SELECT time, device_id, tenant_id, data, metadata FROM telemetry WHERE false;
 SELECT id FROM dead_letters WHERE false;
 SELECT received FROM redelivery_ledger WHERE false;
@@ -51,7 +51,7 @@ class Writer:
         """
         connection = await self._open()
         with pools.translate(self._name):
-            await connection.execute(_PROBE)
+            await connection.execute(PROBE)
 
     async def write(self, work: Work) -> None:
         """Write what is left of the work.

@@ -50,10 +50,14 @@ class Ledger:
 
     Attributes:
         client_id: MQTT client id; packet ids mean something only under it.
+
+    Args:
+        of_the_past: what it writes was received before all that this process stores live (a spool that is drained), so
+            a packet id used again meanwhile speaks of the later message.
     """
 
-    def __init__(self, client_id: str) -> None:
-        self.client_id = client_id
+    def __init__(self, client_id: str, *, of_the_past: bool = False) -> None:
+        self.client_id, self._of_the_past = client_id, of_the_past
         self._stored: dict[int, bytes] = {}
         self._loaded_for: int | None = None
         self._before_start: int | None = None
@@ -91,7 +95,7 @@ class Ledger:
             return
         if self._before_start is None:
             self._before_start = await connection.fetchval(_LAST, self.client_id)
-        received = self._before_start + last_number + 1
+        received = self._before_start + (0 if self._of_the_past else last_number + 1)
         await connection.execute(_INSERT, batch_id, self.client_id, received, *_columns(numbered))
         self._rows += 1
         if self._rows % _PRUNE_EVERY == 0:

@@ -32,6 +32,7 @@ class Work:
     Attributes:
         outcomes: per message of the batch, once its stretch is done.
         refused: dead letters for messages that the database refuses, by index.
+        letters_outcome: how the dead letters of the batch end.
         left: stretches not written yet, the last is next.
     """
 
@@ -39,6 +40,7 @@ class Work:
         self.batch = batch
         self.outcomes: list[Outcome] = [Outcome.STORED] * len(batch.numbers)
         self.refused: dict[int, DeadLetter] = {}
+        self.letters_outcome = Outcome.DEAD_LETTERED
         self.left = [Stretch(0, len(batch.numbers))]
 
     @property

@@ -1,0 +1,162 @@
+"""Messages that the databases keep waiting go to the disk spool, are acknowledged, and come back by the drain.
+
+Only messages that nobody has stored are spooled; one that may have been (a try that ended without an answer) is
+spooled with the identity and the receive time of that try, so that it meets itself in the tables when it is drained.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from gateway import batches, errors
+from gateway.buffer.records import Record
+from gateway.buffer.spool import Spool
+from gateway.messages import Message
+from gateway.observability import events, health
+from gateway.outcomes import Outcome
+from gateway.patience import Patience
+from gateway.waiting import Waiting
+from gateway.writer.ledger import digest
+from gateway.writer.work import Work
+
+_FULL_RETRY_SECONDS = 1.0
+
+
+class Overflow:
+    """Decides when a database keeps us waiting too long, and spools what waits.
+
+    Args:
+        after: seconds that messages wait before they are spooled.
+        probe: sees whether the time-series database works; raises StoreError.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        component: health.Component,
+        stores: Patience,
+        *,
+        after: float,
+        probe: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._spool, self._component, self._stores = spool, component, stores
+        self._after, self._probe = after, probe
+        self._away = asyncio.Event()
+        self._last_us = 0
+
+    async def in_time(self, patience: Patience, attempt: Callable[[], Awaitable[None]]) -> bool:
+        """Whether this could be done within the time that messages wait."""
+        try:
+            async with asyncio.timeout(self._after):
+                await patience.until_done(attempt)
+        except TimeoutError:
+            return False
+        return True
+
+    async def deliver(
+        self, work: Work, write: Callable[[], Awaitable[None]], abandon: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Until the work is in the database, or in the spool; while the database is known to be away, at once there."""
+        while True:
+            if not self._away.is_set():
+                if await self.in_time(self._stores, write):
+                    return
+                await abandon()
+                self._away.set()
+            if await self.keep(_of_work(work)):
+                _mark_spooled(work)
+                return
+            self._away.clear()
+
+    async def keep(self, records: Sequence[Record]) -> bool:
+        """Spool these; False after a while when the disk will not have them. Nothing is spooled in part."""
+        try:
+            await self._spool.append(records)
+        except errors.SpoolError as error:
+            if str(error) != self._component.detail:
+                events.spool_failed(error=str(error))
+            self._component.failed(str(error))
+            await asyncio.sleep(_FULL_RETRY_SECONDS)
+            return False
+        self._component.ready(f"{self._spool.records} messages wait on disk")
+        return True
+
+    def knows(self, message: Message, number: int) -> bool:
+        """Whether this very message is in the spool already, under the same packet id."""
+        return message.packet_id is not None and self._spool.knows(message.packet_id, digest(message), number)
+
+    async def watch(self) -> None:
+        """Task: find out when the time-series database is back."""
+        while True:
+            await self._away.wait()
+            events.spooling_began()
+            await self._stores.until_done(self._probe)
+            self._away.clear()
+            events.spooling_ended(records=self._spool.records)
+
+    def records_of(self, waited: Sequence[Waiting]) -> list[Record]:
+        """Messages set aside, as records; whether they are redeliveries is still to be told."""
+        return [
+            _record(
+                one.message,
+                one.route.stream_name,
+                one.number,
+                self._own_time(one) if one.received_us is None else one.received_us,
+                resumed=one.chunk.resumed,
+            )
+            for one in waited
+        ]
+
+    def _own_time(self, one: Waiting) -> int:
+        """A receive time that no other record has: readings without a time of their own will be keyed by it."""
+        own = max(one.chunk.received_us, self._last_us + 1)
+        # Readings of one message are keyed one microsecond apart; no payload has more of them than braces.
+        self._last_us = own + one.message.payload.count(b"{")
+        return own
+
+
+def _of_work(work: Work) -> list[Record]:
+    """What is left of the work, as records."""
+    batch = work.batch
+    indices = [index for stretch in work.left for index in range(stretch.start, stretch.stop)]
+    readings = [
+        _record(
+            batch.messages[index],
+            batch.origins[index].stream_name,
+            batch.numbers[index],
+            batch.unkeyed.get(index, batch.received_us[index]),
+        )
+        for index in indices
+    ]
+    numbers = [*batch.letter_numbers, *(batch.numbers[index] for index in work.refused)]
+    letters = [*batch.letters, *work.refused.values()]
+    return readings + [
+        _record(letter.message, letter.stream, number, letter.received_us)
+        for number, letter in zip(numbers, letters, strict=True)
+    ]
+
+
+def _record(message: Message, stream: str, number: int, received_us: int, *, resumed: bool = False) -> Record:
+    return Record(
+        stream=stream,
+        topic=message.topic,
+        payload=message.payload,
+        received_us=received_us,
+        packet_id=message.packet_id,
+        retain=message.retain,
+        duplicate=message.duplicate and resumed,
+        resumed=resumed,
+        number=number,
+        identity=batches.identity(number, message),
+        user_properties=tuple(message.user_properties),
+    )
+
+
+def _mark_spooled(work: Work) -> None:
+    for stretch in work.left:
+        work.outcomes[stretch.start : stretch.stop] = [Outcome.SPOOLED] * (stretch.stop - stretch.start)
+    for index in work.refused:
+        work.outcomes[index] = Outcome.SPOOLED
+    work.letters_outcome = Outcome.SPOOLED
+    work.left.clear()

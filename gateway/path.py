@@ -1,0 +1,157 @@
+"""Wires the path: stages, connections, and with a spool the second path that drains it. Decides nothing."""
+
+from __future__ import annotations
+
+import functools
+import zoneinfo
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from gateway import decoders, settings
+from gateway.buffer.spool import Spool
+from gateway.devices.registry import Registry
+from gateway.drain import Drain
+from gateway.observability.health import Health
+from gateway.overflow import Overflow
+from gateway.patience import Patience
+from gateway.pipeline import Pipeline
+from gateway.routes import Preparation, Routes, Stream
+from gateway.storage import pools
+from gateway.writer.copy import PROBE, Writer
+from gateway.writer.ledger import Ledger, digest
+
+Task = Callable[[], Coroutine[Any, Any, None]]
+
+_DRAIN_BYTES = 8 << 20
+_DRAIN_TOPICS = 50_000
+
+
+class Path:
+    """The path and what it stands on, but for its source. Making it does no I/O."""
+
+    def __init__(self, options: settings.Settings, health: Health) -> None:
+        self._options, self._health = options, health
+        self._metadata = pools.Pool("metadata", options.databases.metadata, size=2)
+        self.timeseries = pools.Pool("timeseries", options.databases.timeseries, size=1)
+        self.stores = self._patience("timeseries")
+        self.registry = Registry(
+            self._metadata, options.registry, health.component("metadata"), Preparation()
+        )
+        self._writers: list[Writer] = []
+        self._tasks: list[tuple[str, Task]] = []
+        self.routes = Routes(_streams(options), self.registry, max_topics=options.registry.max_entries)
+        self.spool = self._spool()
+        self._overflow = self._make_overflow()
+        ledger = Ledger(options.mqtt.client_id)
+        self.pipeline = self._pipeline(options, self.routes, ledger, self._overflow)
+        self.drained = Routes(_streams(options), self.registry, max_topics=_DRAIN_TOPICS)
+        self.drain = self._make_drain()
+
+    def tasks(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+        """What must run for messages to move, by name."""
+        yield "registry", self.registry.listen()
+        for name, task in self._tasks:
+            yield name, task()
+
+    def open(self) -> None:
+        """Take possession of the spool, where there is one.
+
+        Raises:
+            StartError: its folder cannot be used.
+        """
+        if self.spool is not None:
+            self.spool.open()
+            self._health.component("spool").ready()
+
+    async def close(self) -> None:
+        """Close all connections and the spool; the tasks must have ended."""
+        for writer in self._writers:
+            await writer.close()
+        for pool in (self._metadata, self.timeseries):
+            await pool.close()
+        if self.spool is not None:
+            self.spool.close()
+
+    def _spool(self) -> Spool | None:
+        options = self._options.spool
+        return None if options.folder is None else Spool(options.folder, options, digest)
+
+    def _make_overflow(self) -> Overflow | None:
+        if self.spool is None:
+            return None
+        made = Overflow(
+            self.spool,
+            self._health.component("spool"),
+            self.stores,
+            after=self._options.spool.after,
+            probe=self._probe,
+        )
+        self._tasks.append(("overflow", made.watch))
+        return made
+
+    def _make_drain(self) -> Drain | None:
+        """A path for what was spooled: little memory, one connection, a ledger that is older than all live rows."""
+        if self.spool is None:
+            return None
+        small = self._options.model_copy(
+            update={
+                "buffer": settings.Buffer(max_bytes=_DRAIN_BYTES),
+                "writer": self._options.writer.model_copy(update={"connections": 1}),
+            }
+        )
+        ledger = Ledger(self._options.mqtt.client_id, of_the_past=True)
+        drain = Drain(
+            self.spool, self._pipeline(small, self.drained, ledger, None), self._health.component("spool")
+        )
+        self._tasks.append(("drain", drain.run))
+        return drain
+
+    def _pipeline(
+        self, options: settings.Settings, routes: Routes, ledger: Ledger, overflow: Overflow | None
+    ) -> Pipeline:
+        """A pipeline, its tasks and its COPY connections."""
+
+        async def recall(since: int) -> None:
+            async with self.timeseries.connection() as connection:
+                await ledger.load(connection, since)
+
+        made = Pipeline(
+            options,
+            routes=routes,
+            registry=self.registry,
+            ledger=ledger,
+            recall=recall,
+            stores=self.stores,
+            devices=self._patience("metadata"),
+            overflow=overflow,
+        )
+        self._tasks += [("resolve", made.resolve), ("recognise", made.recognise)]
+        for number in range(options.writer.connections):
+            horizon = options.writer.message_id_horizon
+            writer = Writer(options.databases.timeseries, ledger, horizon=horizon)
+            self._writers.append(writer)
+            self._tasks.append((f"writer-{number}", functools.partial(made.write, writer)))
+        return made
+
+    async def _probe(self) -> None:
+        async with self.timeseries.connection() as connection:
+            await connection.execute(PROBE)
+
+    def _patience(self, component: str) -> Patience:
+        options = self._options.writer
+        return Patience(
+            self._health.component(component),
+            shortest=options.retry_min,
+            longest=options.retry_max,
+            standing=options.standing_retry,
+        )
+
+
+def _streams(options: settings.Settings) -> list[Stream]:
+    zone = options.validation.naive_zone
+    limits = decoders.Limits(
+        max_depth=options.validation.max_depth,
+        max_readings=options.validation.max_readings,
+        zone=None if zone is None else zoneinfo.ZoneInfo(zone),
+    )
+    return [Stream(stream, decoders.build(stream.decoder, limits)) for stream in options.streams]
