@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from subprocess import CompletedProcess
 from uuid import uuid4
 
 import pytest
 
-from tests.support.daemon import gateway, to_toml
+from tests.support.commands import Done, command
+from tests.support.daemon import to_toml
 from tests.support.databases import Databases
 from tests.support.servers import Server
 from tests.support.sql import execute
 from tests.support.waiting import free_port
 
-Gateway = Callable[..., CompletedProcess[str]]
+Gateway = Callable[..., Done]
 
 
 def configuration(folder: Path, metadata: str, timeseries: str) -> Path:
@@ -34,15 +36,11 @@ def configuration(folder: Path, metadata: str, timeseries: str) -> Path:
     return file
 
 
-def command(config: Path) -> Gateway:
-    """Runs ``gateway`` commands that may fail."""
-    return lambda *arguments: gateway(*arguments, config=config, check=False)
-
-
 @pytest.fixture
 def blank(blank_databases: Databases, tmp_path: Path) -> Gateway:
     """Commands on databases without tables, on both engines."""
-    return command(configuration(tmp_path, blank_databases.metadata_dsn, blank_databases.timeseries_dsn))
+    config = configuration(tmp_path, blank_databases.metadata_dsn, blank_databases.timeseries_dsn)
+    return functools.partial(command, config)
 
 
 def test_up_and_down_again(blank: Gateway, blank_databases: Databases) -> None:
@@ -84,12 +82,13 @@ def test_mistakes_are_usage_errors(blank: Gateway, arguments: tuple[str, ...]) -
 
 def test_an_unreachable_server_is_said(tmp_path: Path) -> None:
     """Status shows it and ends with 1; an upgrade ends with 1 and one clear text."""
-    absent = command(configuration(tmp_path, *[f"postgresql://a@127.0.0.1:{free_port()}/b"] * 2))
+    nowhere = f"postgresql://a@127.0.0.1:{free_port()}/b"
+    absent = functools.partial(command, configuration(tmp_path, nowhere, nowhere))
     assert absent("db", "status").returncode == 1
     assert "not reachable" in absent("db", "status").stdout
     upgrade = absent("db", "upgrade")
     assert (upgrade.returncode, upgrade.stderr.count("\n")) == (1, 1)
-    assert upgrade.stderr.startswith("gateway: metadata: ")
+    assert upgrade.stderr.startswith("gateway: metadata")
 
 
 @pytest.fixture
@@ -105,13 +104,9 @@ def prefix(server: Server) -> Iterator[str]:
 
 def test_from_nothing_to_a_provisioned_device(server: Server, prefix: str, tmp_path: Path) -> None:
     """Init, upgrade as the owner, then what the daemon's own login may and may not do."""
-    owned = {
-        role: server.dsn(f"{prefix}_{{}}").replace("//postgres@", f"//{prefix}_{role}@")
-        for role in ("writer",)
-    }
-    run = command(
-        configuration(tmp_path, *(owned["writer"].format(name) for name in ("metadata", "timeseries")))
-    )
+    writer = re.sub(r"//[^@]*@", f"//{prefix}_writer@", server.dsn(f"{prefix}_{{}}"))
+    config = configuration(tmp_path, writer.format("metadata"), writer.format("timeseries"))
+    run = functools.partial(command, config)
     secrets = tmp_path / "secrets"
     superuser = ("--superuser-dsn", server.dsn(), "--prefix", prefix, "--password-dir", str(secrets))
     first = run("db", "init", *superuser)

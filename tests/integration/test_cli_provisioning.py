@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 
-from tests.integration.test_cli_databases import command, configuration
+from tests.integration.test_cli_databases import configuration
+from tests.support.commands import Done, command
 from tests.support.daemon import GATEWAY, REPOSITORY
 from tests.support.databases import Databases
 
-Gateway = Callable[..., CompletedProcess[str]]
+Gateway = Callable[..., Done]
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def config(postgres_databases: Databases, tmp_path: Path) -> Path:
 @pytest.fixture
 def run(config: Path) -> Gateway:
     """Commands on a registry with a tenant and a device type."""
-    gateway = command(config)
+    gateway = functools.partial(command, config)
     assert gateway("tenant", "add", "acme", "--name", "Acme Ltd").returncode == 0
     fields = ("--field", "vibration:float:mm/s:0:100:required", "--field", "temperature:float:celsius")
     added = gateway("device-type", "add", "vibration_sensor", "--tenant", "acme", *fields)
@@ -114,5 +115,5 @@ def test_mistakes_end_with_2_and_one_clear_text(run: Gateway, arguments: tuple[s
 )
 def test_help_shows_an_example(config: Path, command_line: str) -> None:
     """So that nobody needs the manual for the usual case."""
-    shown = command(config)(*command_line.split(), "--help")
+    shown = command(config, *command_line.split(), "--help")
     assert f"Example: gateway {command_line}" in shown.stdout
