@@ -65,6 +65,7 @@ class Daemon:
             tallies=self._path.routes.tallies,
             in_flight=self.pipeline.in_flight,
             gauges=self._gauges(),
+            drained=self._path.drained.tallies if self._path.spool else {},
         )
         self._server = Server(options.observability, self.report)
         self._tasks = Supervisor()
@@ -144,6 +145,15 @@ class Daemon:
             await asyncio.sleep(_BOOKS_SECONDS)
 
     def _gauges(self) -> metrics.Gauges:
+        return {**self._path_gauges(), **self._spool_gauges()}
+
+    def _spool_gauges(self) -> metrics.Gauges:
+        spool = self._path.spool
+        if spool is None:
+            return {}
+        return metrics.spool_gauges(records=lambda: spool.records, size_bytes=lambda: spool.size_bytes)
+
+    def _path_gauges(self) -> metrics.Gauges:
         return metrics.path_gauges(
             backlog_messages=lambda: self.pipeline.in_flight().total(),
             backlog_bytes=lambda: self.pipeline.held_bytes,

@@ -99,6 +99,8 @@ class Pipeline:
         for message in chunk.messages:
             route = known.get(message.topic) or find(message.topic)
             route.tally.received += 1
+            if message.packet_id is None:
+                route.tally.qos0 += 1
             accept(number, message, route, chunk)
             number += 1
         metrics.registry_hits.inc(len(chunk.messages))

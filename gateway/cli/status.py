@@ -77,6 +77,10 @@ def _components(said: Mapping[str, Any]) -> Iterator[str]:
 
 def _figures(said: Mapping[str, Any]) -> Iterator[str]:
     yield f"version {said['version']}, up {_span(said['uptime_seconds'])}"
+    drained = {stream: ends for stream, ends in said["drained"].items() if any(ends.values())}
+    for stream, ends in drained.items():
+        told = ", ".join(f"{count:,} {outcome}" for outcome, count in ends.items() if count)
+        yield f"  drained from the spool, {stream}: {told}"
     for name, value in said["figures"].items():
         yield f"  {name.replace('_', ' '):<20}  {_figure(value)}"
 

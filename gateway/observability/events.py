@@ -6,6 +6,9 @@ warning an operator some day, info nobody. No payload above debug level, secrets
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+
 import structlog
 
 from gateway.observability import metrics
@@ -60,9 +63,35 @@ def batch_stored(*, messages: int, rows: int, seconds: float) -> None:
 
 
 def dead_lettered(*, stream: str, reason: str, count: int, example: str) -> None:
-    """Messages of one batch became dead letters; ``example`` is the detail of one of them."""
+    """Messages of one batch became dead letters; ``example`` is the detail of one of them.
+
+    Logged at most once in ten seconds for a stream and reason, with how many there were meanwhile.
+    """
     metrics.dead_letters.labels(stream, reason).inc(count)
-    log.info("dead lettered", stream=stream, reason=reason, count=count, example=example)
+    total = _quiet.due((stream, reason), count)
+    if total:
+        log.info("dead lettered", stream=stream, reason=reason, count=total, example=example)
+
+
+class _Quiet:
+    """Counts what must not be logged each time it happens."""
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._next: dict[tuple[str, str], float] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def due(self, key: tuple[str, str], count: int) -> int:
+        """How many there were since it was last logged; 0: not yet."""
+        self._counts[key] += count
+        now = time.monotonic()
+        if now < self._next.get(key, 0):
+            return 0
+        self._next[key] = now + self._every
+        return self._counts.pop(key)
+
+
+_quiet = _Quiet(every=10)
 
 
 def ignored(*, stream: str, reason: str, count: int) -> None:

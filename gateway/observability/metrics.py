@@ -72,6 +72,14 @@ Gauges = Mapping[str, tuple[str, Callable[[], float]]]
 """Name to description and how to read it."""
 
 
+def spool_gauges(*, records: Callable[[], float], size_bytes: Callable[[], float]) -> Gauges:
+    """The gauges of the disk spool, each read when somebody asks."""
+    return {
+        "gateway_spool_messages": ("Messages on disk, not drained yet.", records),
+        "gateway_spool_bytes": ("Bytes on disk, drained messages among them.", size_bytes),
+    }
+
+
 def path_gauges(
     *,
     backlog_messages: Callable[[], float],
@@ -124,6 +132,23 @@ class PathCollector(Collector):
             for outcome, count in tally.settled.items():
                 settled.add_metric([stream, outcome.value], count)
         return received, qos0, settled, flying, missing
+
+
+class DrainCollector(Collector):
+    """How messages ended that had been spooled."""
+
+    def __init__(self, drained: Mapping[str, Tally]) -> None:
+        self._drained = drained
+
+    def collect(self) -> Iterable[Metric]:
+        """One counter, by stream and outcome."""
+        ended = CounterMetricFamily(
+            "gateway_spool_drained", "Spooled messages drained, by outcome.", labels=["stream", "outcome"]
+        )
+        for stream, tally in self._drained.items():
+            for outcome, count in tally.settled.items():
+                ended.add_metric([stream, outcome.value], count)
+        yield ended
 
 
 class StateCollector(Collector):

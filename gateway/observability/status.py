@@ -21,6 +21,8 @@ class Report:
         health: the components.
         tallies: the books of each stream.
         in_flight: messages received and not settled, by stream, counted by whoever holds them.
+        drained: how messages of the spool ended once it was drained, by stream; their books closed when they were
+            spooled.
         gauges: see :func:`gateway.observability.metrics.path_gauges`.
         started: seconds since the Unix epoch.
     """
@@ -29,6 +31,7 @@ class Report:
     tallies: Mapping[str, Tally]
     in_flight: Callable[[], Mapping[str, int]]
     gauges: metrics.Gauges
+    drained: Mapping[str, Tally] = dataclasses.field(default_factory=dict)
     started: float = dataclasses.field(default_factory=time.time)
 
     def as_dict(self) -> dict[str, Any]:
@@ -40,6 +43,7 @@ class Report:
             "balanced": all(book["balance"] == 0 for book in streams.values()),
             "total": _total(streams),
             "streams": streams,
+            "drained": {stream: tally.settled for stream, tally in self.drained.items()},
             **self.health.as_dict(),
             "figures": self._figures(),
         }
@@ -53,6 +57,7 @@ class Report:
         """What ``/metrics`` tells."""
         return metrics.exposition(
             metrics.PathCollector(self.tallies, self.gauges, self.in_flight),
+            metrics.DrainCollector(self.drained),
             metrics.StateCollector(__version__, self._ready),
         )
 

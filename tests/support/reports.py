@@ -17,10 +17,13 @@ def a_report(*, received: int = 10, in_flight: int = 2) -> Report:
         health=Health(),
         tallies={"telemetry": tally},
         in_flight=lambda: {"telemetry": in_flight},
-        gauges=metrics.path_gauges(
-            backlog_messages=lambda: 2,
-            backlog_bytes=lambda: 230,
-            reading_paused=lambda: 0,
-            registry_entries=lambda: 7,
-        ),
+        gauges={
+            **metrics.path_gauges(
+                backlog_messages=lambda: 2,
+                backlog_bytes=lambda: 230,
+                reading_paused=lambda: 0,
+                registry_entries=lambda: 7,
+            ),
+            **metrics.spool_gauges(records=lambda: 0, size_bytes=lambda: 0),
+        },
     )
