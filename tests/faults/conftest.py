@@ -1,0 +1,163 @@
+"""The fault matrix: which cells run, the servers that they break, and the table at the end.
+
+``GATEWAY_FAULTS=all`` runs every fault with every combination of engine, transport and readings with or without
+timestamps, for as long as the matrix asks; otherwise each fault runs briefly and with one combination, chosen by
+the fault's name so that all combinations occur. ``GATEWAY_FAULTS_SEED`` repeats a session.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.conftest import ENGINES, REQUIRED, _made
+from tests.support import fault_table
+from tests.support.databases import Workshop
+from tests.support.fault_cell import Cell, Combination
+from tests.support.servers import TIMESCALEDB_ROOT, Mosquitto, Postgres, Server, Timescale
+from tests.support.sql import execute
+
+ALL = os.environ.get("GATEWAY_FAULTS") == "all"
+MakeCell = Callable[..., Cell]
+SEED = int(os.environ.get("GATEWAY_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
+ROWS: list[fault_table.Row] = []
+
+
+# which cells ------------------------------------------------------------------------------
+
+
+def combinations() -> Iterator[Any]:
+    """All combinations that this machine can have, listed like binary numbers."""
+    engines = ENGINES if ALL or TIMESCALEDB_ROOT in os.environ or "timescaledb" in REQUIRED else ENGINES[:1]
+    for engine in engines:
+        name, marks = (engine, ()) if isinstance(engine, str) else (str(engine.values[0]), engine.marks)
+        for transport in ("bulk", "aiomqtt"):
+            for timestamps in (True, False):
+                combination = Combination(name, transport, timestamps)
+                yield pytest.param(combination, marks=marks, id=str(combination))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A fault is tried with all combinations."""
+    if "combination" in metafunc.fixturenames:
+        metafunc.parametrize("combination", list(combinations()))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The short form: of each fault one combination, or as many as its mark ``combinations`` says (2)."""
+    faults: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.path.parent.name == "faults":
+            item.add_marker(pytest.mark.faults)
+        if isinstance(item, pytest.Function) and (combination := _combination(item)):
+            faults.setdefault(item.nodeid.replace(str(combination), ""), []).append(item)
+    if not ALL:
+        left_out = {id(item) for fault, tried in faults.items() for item in _left_out(fault, tried)}
+        items[:] = [item for item in items if id(item) not in left_out]
+
+
+def _combination(item: pytest.Function) -> Combination | None:
+    return item.callspec.params.get("combination") if hasattr(item, "callspec") else None
+
+
+def _left_out(fault: str, tried: list[pytest.Item]) -> list[pytest.Item]:
+    mark = tried[0].get_closest_marker("combinations")
+    at = zlib.crc32(fault.encode()) % len(tried)
+    kept = [tried[at], tried[-1 - at]]  # they differ in everything
+    return [item for item in tried if item not in kept[: mark.args[0] if mark else 1]]
+
+
+# what they break --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def breakable() -> Iterator[Callable[[str], Postgres]]:
+    """A server of each engine, with fsync, which all cells break in turn; it is whole again when one begins."""
+    started: dict[str, Postgres] = {}
+
+    def server(engine: str) -> Postgres:
+        if engine not in started:
+            kind = {"postgres": Postgres, "timescaledb": Timescale}[engine]
+            started[engine] = _made(engine, lambda: kind(durable=True)).start()
+        _mend(started[engine])
+        return started[engine]
+
+    yield server
+    for found in started.values():
+        found.close()
+
+
+def _mend(server: Postgres) -> None:
+    """Undo what a cell that failed left behind."""
+    if not server.running:
+        server.start()
+    server.resume()
+    execute(server.dsn(), "SET default_transaction_read_only = off")
+    execute(server.dsn(), "ALTER SYSTEM RESET ALL")
+    execute(server.dsn(), "SELECT pg_reload_conf()")
+
+
+@pytest.fixture
+def make_cell(
+    combination: Combination,
+    breakable: Callable[[str], Postgres],
+    workshops: Callable[[Server], Workshop],
+    start_mosquitto: Callable[..., Mosquitto],
+    request: pytest.FixtureRequest,
+) -> Iterator[Callable[..., Cell]]:
+    """``make_cell(fault, settings, max_inflight=…)``: all but the daemon and the load runs."""
+    server = breakable(combination.engine)
+    workshop = workshops(server)
+    databases = workshop.migrated()
+    made: list[Cell] = []
+
+    def make(fault: str, settings: Mapping[str, Any] | None = None, **broker: Any) -> Cell:
+        cell = Cell(
+            fault,
+            combination,
+            seed=SEED,
+            chance=random.Random(f"{SEED} {request.node.nodeid}"),
+            broker=start_mosquitto(**{"max_inflight": 1000, **broker}),
+            databases=databases,
+            settings=settings or {},
+            record=_record,
+        )
+        made.append(cell)
+        return cell
+
+    yield make
+    for cell in made:
+        cell.close()
+    _mend(server)
+    workshop.drop(databases)
+
+
+# the table --------------------------------------------------------------------------------
+
+
+def _record(row: fault_table.Row) -> None:
+    ROWS.append(row)
+    fault_table.save(ROWS)
+
+
+def pytest_report_header() -> str:
+    """The seed, first of all."""
+    form = "all" if ALL else "short form"
+    return f"faults: {form}, GATEWAY_FAULTS_SEED={SEED}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table."""
+    if not ROWS:
+        return
+    terminalreporter.section(f"fault matrix, GATEWAY_FAULTS_SEED={SEED}")
+    for line in fault_table.aligned(ROWS):
+        terminalreporter.write_line(line)
+    terminalreporter.write_line(fault_table.summary(ROWS))
+    terminalreporter.write_line(f"as JSON lines in {fault_table.REPORT}; on {fault_table.machine()}")
