@@ -19,6 +19,7 @@ from gateway.observability.status import Report
 from gateway.path import Path
 from gateway.storage import engines
 from gateway.supervisor import Signals, Supervisor
+from gateway.watchdog import NoProgress
 from gateway.writer import processed
 
 STOPPED_CLEAN = 0
@@ -68,6 +69,13 @@ class Daemon:
             drained=self._path.drained.tallies if self._path.spool else {},
         )
         self._server = Server(options.observability, self.report)
+        self._progress = NoProgress(
+            self.pipeline,
+            self._source,
+            self._path.routes.tallies,
+            self.health,
+            limit=options.watchdog.no_progress,
+        )
         self._tasks = Supervisor()
 
     async def run(self) -> int:
@@ -91,6 +99,7 @@ class Daemon:
             start(name, task)
         start("upkeep", self._keep_up())
         start("books", self._watch_books())
+        start("progress", self._progress.watch())
         start("watchdog", self._notify.watch())
         start("source", self._source.run())
 

@@ -18,6 +18,7 @@ A message is atomic: all its readings are stored in one transaction, or it ends 
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
@@ -25,7 +26,7 @@ from typing import Protocol
 import msgspec
 
 from gateway import batches, settings
-from gateway.batches import Batch
+from gateway.batches import Batch, Origin
 from gateway.buffer.memory import Queue
 from gateway.devices.registry import Entry, Registry
 from gateway.errors import MessageError
@@ -330,6 +331,25 @@ class Pipeline:
             self._unrecognised.oldest(),
             *(batch.oldest() for batch in self._batches()),
         )
+
+    def oldest(self, count: int) -> list[dict[str, object]]:
+        """The oldest messages received and not settled: delivery number, stream, topic, and what they wait for."""
+        rooms = (("a device look-up", self._unresolved), ("the ledger", self._unrecognised))
+        held: list[tuple[int, Origin, Message, str]] = [
+            (one.number, one.route, one.message, cause) for cause, room in rooms for one in room.all()
+        ]
+        writing = {id(work.batch) for work in self._writing}
+        for batch in self._batches():
+            cause = "the database" if id(batch) in writing else "a connection"
+            held += [(*one, cause) for one in zip(batch.numbers, batch.origins, batch.messages, strict=True)]
+            letters = (letter.message for letter in batch.letters)
+            held += [
+                (*one, cause) for one in zip(batch.letter_numbers, batch.letter_origins, letters, strict=True)
+            ]
+        return [
+            {"number": number, "stream": origin.stream_name, "topic": message.topic, "waits_for": cause}
+            for number, origin, message, cause in heapq.nsmallest(count, held, key=lambda one: one[0])
+        ]
 
     def _mind_memory(self) -> None:
         """Back-pressure: stop reading the socket when memory is full, never drop."""

@@ -303,6 +303,14 @@ class Observability(Section):
     )
 
 
+class Watchdog(Section):
+    """What the daemon watches of itself."""
+
+    no_progress: Seconds = Field(
+        60, gt=0, description="messages held, servers up and nothing settled for so long: unready, reconnect"
+    )
+
+
 class Shutdown(Section):
     """How the daemon stops."""
 
@@ -333,6 +341,7 @@ class Settings(BaseSettings):
     registry: Registry = Registry()
     observability: Observability = Observability()
     shutdown: Shutdown = Shutdown()
+    watchdog: Watchdog = Watchdog()
 
     @model_validator(mode="after")
     def _unique_streams(self) -> Self:

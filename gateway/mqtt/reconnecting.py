@@ -67,6 +67,7 @@ class ReconnectingSource:
         self._granted: set[Subscription] = set()
         self._resumed = False
         self._since: int | None = None
+        self._dropped: asyncio.Future[GatewayError] | None = None
         self._up_since = math.inf
         self._waited = 0.0
         self._connected_before = False
@@ -111,6 +112,11 @@ class ReconnectingSource:
         self._may_read.set()
         if self._connection is not None:
             self._connection.resume()
+
+    def reconnect(self, reason: str) -> None:
+        """Drop the connection and make a new one; the broker then delivers again what is not acknowledged."""
+        if self._dropped is not None and not self._dropped.done():
+            self._dropped.set_result(ConnectionLostError(reason))
 
     def stop(self) -> None:
         """Yield nothing from now on. What is already read and not yielded is never acknowledged."""
@@ -192,14 +198,16 @@ class ReconnectingSource:
     async def _stay(self, connection: Connection, refusals: list[Refusal]) -> GatewayError:
         """Until the connection is lost; refused subscriptions are asked for again, slowly."""
         lost = asyncio.ensure_future(connection.lost())
+        dropped = self._dropped = asyncio.get_running_loop().create_future()
         try:
-            while not lost.done():
-                await asyncio.wait({lost}, timeout=self._mqtt.refused_retry if refusals else None)
-                if refusals and not lost.done():
+            while not (lost.done() or dropped.done()):
+                patience = self._mqtt.refused_retry if refusals else None
+                await asyncio.wait({lost, dropped}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                if refusals and not (lost.done() or dropped.done()):
                     asked = [refusal.subscription for refusal in refusals]
                     refusals = await self._subscribe(connection, asked)
                     self._judge(refusals)
-            return lost.result()
+            return lost.result() if lost.done() else dropped.result()
         finally:
             lost.cancel()
 

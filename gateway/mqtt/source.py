@@ -52,6 +52,9 @@ class Source(Protocol):
     def resume(self) -> None:
         """Read again. Idempotent; without effect after :meth:`stop`."""
 
+    def reconnect(self, reason: str) -> None:
+        """Drop the connection and make a new one; the broker then delivers again what is not acknowledged."""
+
     def stop(self) -> None:
         """Yield nothing from now on, but stay connected so that acks can leave. Idempotent."""
 

@@ -216,3 +216,8 @@ def spooling_began() -> None:
 def spooling_ended(*, records: int) -> None:
     """The database works again; what is on disk is drained beside live traffic."""
     log.info("spooling ended", records=records)
+
+
+def no_progress(*, seconds: float, oldest: list[dict[str, object]]) -> None:
+    """Both servers work, messages are held, and nothing is settled: a defect; the connection is made anew."""
+    log.error("no progress", seconds=round(seconds), oldest=oldest)

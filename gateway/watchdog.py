@@ -1,0 +1,70 @@
+"""Notices that nothing moves although everything should."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from gateway.observability import events
+from gateway.observability.health import Health, State
+from gateway.outcomes import Tally
+
+_EVERY_SECONDS = 1.0
+_OLDEST = 10
+_SERVERS = ("metadata", "mqtt", "timeseries")
+
+
+class Path(Protocol):
+    """What is watched."""
+
+    def oldest(self, count: int) -> list[dict[str, object]]:
+        """The oldest messages received and not settled; none: nothing is held."""
+
+
+class Source(Protocol):
+    """What is made anew."""
+
+    def reconnect(self, reason: str) -> None:
+        """Drop the connection and make a new one."""
+
+
+class NoProgress:
+    """Messages held, servers up, nothing settled for ``limit`` seconds: unready, told, and the connection made anew.
+
+    The broker then delivers the unacknowledged messages again, which mends whatever was lost on our side of the wire.
+    """
+
+    def __init__(
+        self, path: Path, source: Source, tallies: Mapping[str, Tally], health: Health, *, limit: float
+    ) -> None:
+        self._path, self._source, self._tallies = path, source, tallies
+        self._health, self._state, self._limit = health, health.component("progress"), limit
+        self._settled, self._since = -1, 0.0
+
+    async def watch(self) -> None:
+        """Task: look once a second."""
+        while True:
+            self.look(time.monotonic())
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    def look(self, now: float) -> None:
+        """Compare with the last look."""
+        settled = sum(sum(tally.settled.values()) for tally in self._tallies.values())
+        if settled != self._settled or not self._servers_up() or not self._path.oldest(1):
+            self._settled, self._since = settled, now
+            self._state.ready()
+        elif now - self._since >= self._limit:
+            self._give_up(now)
+
+    def _servers_up(self) -> bool:
+        return all(self._health.component(name).state is State.READY for name in _SERVERS)
+
+    def _give_up(self, now: float) -> None:
+        seconds, self._since = now - self._since, now
+        oldest = self._path.oldest(_OLDEST)
+        events.no_progress(seconds=seconds, oldest=oldest)
+        reason = f"nothing settled for {seconds:.0f} s although all servers work (watchdog.no_progress)"
+        self._state.failed(reason)
+        self._source.reconnect(reason)
