@@ -1,0 +1,136 @@
+"""What sections of the settings are made of, and the sections that say how to reach a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from gateway import quantities
+from gateway.errors import ConfigurationError
+
+Seconds = Annotated[float, BeforeValidator(quantities.parse_duration), Field(ge=0, allow_inf_nan=False)]
+"""A duration in seconds; text with a unit is accepted: ``"20s"``, ``"10min"``, ``"5ms"``."""
+
+Bytes = Annotated[int, BeforeValidator(quantities.parse_size), Field(ge=0)]
+"""A size in bytes; text with a unit is accepted: ``"64MiB"``."""
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tls(Section):
+    """TLS to the broker."""
+
+    ca_file: Path | None = Field(
+        None, examples=["/etc/gateway/ca.pem"], description="CA certificates (PEM); unset: the system's"
+    )
+    cert_file: Path | None = Field(
+        None, examples=["/etc/gateway/gateway.pem"], description="client certificate (PEM)"
+    )
+    key_file: Path | None = Field(
+        None, examples=["/etc/gateway/gateway.key"], description="key of the client certificate (PEM)"
+    )
+    server_name: str | None = Field(
+        None, examples=["broker.example.org"], description="name in the broker's certificate; unset: host"
+    )
+    alpn: tuple[str, ...] = Field((), examples=[["mqtt"]], description="ALPN protocol names")
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together: give both or none")
+        return self
+
+
+class Mqtt(Section):
+    """The broker, and how to talk to it."""
+
+    host: str = Field("127.0.0.1", description="broker host name or address")
+    port: int = Field(1883, ge=1, le=65535, description="broker port; 8883 is customary with TLS")
+    unix_socket: Path | None = Field(
+        None, examples=["/run/mosquitto/mqtt.sock"], description="unix socket, instead of host and port"
+    )
+    client_id: str = Field(
+        min_length=1, description="fixed client id: the session's name at the broker; one a daemon"
+    )
+    transport: Literal["auto", "bulk", "aiomqtt"] = Field(
+        "auto", description="'bulk' speaks MQTT 5, 'aiomqtt' MQTT 3.1.1; 'auto' tries 5 and falls back"
+    )
+    websocket_path: str | None = Field(
+        None, examples=["/mqtt"], description="connect by WebSocket at this path (transport 'aiomqtt' only)"
+    )
+    username: str | None = Field(None, examples=["gateway"], description="user name at the broker")
+    password: SecretStr | None = Field(
+        None, examples=["…"], description="password; rather set password_file or the environment"
+    )
+    password_file: Path | None = Field(
+        None, examples=["/run/secrets/mqtt_password"], description="file holding the password (first line)"
+    )
+    keepalive: Seconds = Field(30, ge=1, le=65535, description="interval of keepalive pings")
+    session_expiry: Seconds = Field(86_400, description="how long the broker keeps the session")
+    receive_maximum: int = Field(65_535, ge=1, le=65535, description="most messages unacknowledged (MQTT 5)")
+    max_packet_bytes: Bytes = Field(16 * 2**20, description="largest packet accepted (MQTT 5)")
+    connect_timeout: Seconds = Field(10, description="time for TCP, TLS and CONNACK together")
+    reconnect_min: Seconds = Field(
+        0.2, description="first wait before the next attempt; doubles, with jitter"
+    )
+    reconnect_max: Seconds = Field(30, description="longest wait before the next attempt")
+    refused_retry: Seconds = Field(30, description="wait after a refusal (credentials, certificates)")
+    share_group: str | None = Field(
+        None,
+        examples=["gateways"],
+        pattern=r"^[^/+#]+$",
+        description="subscribe as $share/<group>/…, to divide messages among gateways",
+    )
+    tls: Tls | None = Field(None, description="an empty section [mqtt.tls] switches TLS on")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.websocket_path is not None and self.transport == "bulk":
+            raise ValueError("websocket_path needs transport = 'aiomqtt': 'bulk' does not speak WebSocket")
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("give password or password_file, not both")
+        return self
+
+    def secret(self) -> str | None:
+        """The password, from wherever it is configured.
+
+        Raises:
+            ConfigurationError: the file cannot be read.
+        """
+        return _secret(self.password, self.password_file)
+
+
+class Database(Section):
+    """One logical database: its own DSN and pool."""
+
+    dsn: SecretStr = Field(
+        description="postgresql://user@host:port/name; leave the password to password_file"
+    )
+    password_file: Path | None = Field(
+        None, examples=["/run/secrets/writer_password"], description="file holding the password (first line)"
+    )
+    connect_timeout: Seconds = Field(10, description="time for one connection attempt")
+    command_timeout: Seconds = Field(60, description="time for one statement; 0: no limit")
+
+    def secret(self) -> str | None:
+        """The password, when it comes from a file.
+
+        Raises:
+            ConfigurationError: the file cannot be read.
+        """
+        return _secret(None, self.password_file)
+
+
+def _secret(value: SecretStr | None, file: Path | None) -> str | None:
+    if file is None:
+        return value.get_secret_value() if value else None
+    try:
+        return file.read_text("utf-8").split("\n", 1)[0].rstrip("\r")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error
