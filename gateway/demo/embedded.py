@@ -157,8 +157,9 @@ def other_user(home: Path, *programs: Path) -> RunAs | None:
     """Whom root runs servers as: the owner of what is there, else ``nobody``; None for an ordinary user."""
     if os.geteuid() != 0:
         return None
-    owner = home.stat().st_uid if home.exists() else 0
-    user = pwd.getpwuid(owner) if owner else pwd.getpwnam("nobody")
+    there = home.stat() if home.exists() else None
+    nobody = pwd.getpwnam("nobody")
+    uid, gid = (there.st_uid, there.st_gid) if there and there.st_uid else (nobody.pw_uid, nobody.pw_gid)
     passed = {parent for path in (home, *programs) for parent in path.parents if parent.exists()}
     closed = any(not parent.stat().st_mode & 0o001 for parent in passed)
-    return RunAs(user.pw_uid, user.pw_gid, override=closed)
+    return RunAs(uid, gid, override=closed)

@@ -45,7 +45,6 @@ async def running(folder: Folder, tell: Tell) -> AsyncIterator[Servers]:
         StartError: one of them does not start.
         StoreError: the databases cannot be prepared.
     """
-    _forget_environment()
     postgres, broker = Postgres(folder), Broker(folder)
     try:
         with took("PostgreSQL", tell):
@@ -68,8 +67,8 @@ async def _prepare(folder: Folder, postgres: Postgres, broker: Broker, tell: Tel
     return Servers(postgres, broker, prepare.owned(folder, postgres, "timeseries"), devices, health_port)
 
 
-def _forget_environment() -> None:
-    """Variables that may name production servers; none of them must reach a part of the demo."""
+def forget_environment() -> None:
+    """Drop variables that may name production servers: none of them must reach a part of the demo."""
     for name in list(os.environ):
         if name.startswith(("GATEWAY", "PG")):
             del os.environ[name]

@@ -35,6 +35,7 @@ async def serve(place: Path, command: Sequence[str], console: Console) -> int:
         StartError: a server does not start.
         UsageError: there is no such command, or servers run already and there is no command.
     """
+    servers.forget_environment()
     folder = Folder(place)
     if folder.busy():
         return await _execute(folder, command)

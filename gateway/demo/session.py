@@ -59,6 +59,7 @@ async def run(options: Options, console: Console) -> bool:
         StartError: a part does not start.
         GatewayError: a part ended by itself, or the demo was stopped before its proof.
     """
+    servers.forget_environment()
     folder = Folder(options.folder)
     console.print(f"gateway demo in {pasting.near(folder.path)}")
     with folder.claimed(fresh=options.fresh), Stop() as stop:

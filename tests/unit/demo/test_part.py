@@ -1,0 +1,129 @@
+"""A child process that is started, watched and surely ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.demo.part import Part, PartEndedError, unless_ended
+from gateway.errors import StartError
+from tests.support.waiting import eventually
+
+OBSTINATE = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
+
+
+def part(tmp_path: Path) -> Part:
+    """A part that is not started."""
+    return Part("the part", tmp_path / "part.log")
+
+
+async def said(process: Part) -> bool:
+    """Whether it said that it is up."""
+    return "up" in process.log.read_text()
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_stops_what_it_started(tmp_path: Path) -> None:
+    """The exit code tells how it ended; stopping twice is once."""
+    started = part(tmp_path)
+    await started.start(["sleep", "60"])
+    assert started.running
+    assert await started.stop() == -signal.SIGTERM
+    assert await started.stop() == -signal.SIGTERM
+    assert not started.running
+
+
+async def test_kills_what_does_not_stop(tmp_path: Path) -> None:
+    """A process that ignores the signal is gone after the deadline all the same."""
+    started = part(tmp_path)
+    await started.start([sys.executable, "-c", OBSTINATE])
+    await started.until(lambda: said(started), timeout=20)
+    assert await started.stop(timeout=0.2) == -signal.SIGKILL
+
+
+async def test_a_part_that_fails_at_start_says_why(tmp_path: Path) -> None:
+    """Its last words are in the error."""
+    failing = part(tmp_path)
+    await failing.start([sys.executable, "-c", "raise SystemExit('no such luck')"])
+    with pytest.raises(StartError, match=r"exit code 1(?s:.)*no such luck"):
+        await failing.until(lambda: said(failing), timeout=20)
+
+
+async def test_a_part_that_is_never_ready_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    """The error names the part and the time."""
+    slow = part(tmp_path)
+    await slow.start(["sleep", "60"])
+    try:
+        with pytest.raises(StartError, match="the part is not ready"):
+            await slow.until(lambda: said(slow), timeout=0.3)
+    finally:
+        await slow.stop()
+
+
+async def test_a_program_that_is_missing_is_told(tmp_path: Path) -> None:
+    """Whether the shell of ``setpriv`` notices or we do."""
+    missing = part(tmp_path)
+
+    async def begin() -> None:
+        await missing.start([tmp_path / "nothing"])
+        await missing.until(lambda: said(missing), timeout=20)
+
+    with pytest.raises(StartError, match="the part"):
+        await begin()
+
+
+async def test_work_ends_with_the_part_that_dies(tmp_path: Path) -> None:
+    """Nobody waits for the work of a part that is gone; the error names the part, not the consequence."""
+    dying, sound = part(tmp_path), Part("another", tmp_path / "another.log")
+    await sound.start(["sleep", "60"])
+    await dying.start([sys.executable, "-c", "print('farewell')"])
+    try:
+        with pytest.raises(PartEndedError, match=r"the part ended by itself(?s:.)*farewell"):
+            await unless_ended([sound, dying], asyncio.sleep(60))
+    finally:
+        await sound.stop()
+
+
+async def test_work_that_is_done_has_its_result(tmp_path: Path) -> None:
+    """Parts that go on are no matter."""
+    sound = part(tmp_path)
+    await sound.start(["sleep", "60"])
+    try:
+        assert await unless_ended([sound], asyncio.sleep(0, "done")) == "done"
+        assert sound.running
+    finally:
+        await sound.stop()
+
+
+@pytest.mark.skipif(not Path("/usr/bin/setpriv").exists(), reason="needs setpriv (util-linux)")
+def test_a_part_does_not_outlive_a_killed_demo(tmp_path: Path) -> None:
+    """A SIGKILL of whoever started it ends the part too."""
+    program = f"""
+import asyncio, pathlib
+from gateway.demo.part import Part
+async def main():
+    part = Part("orphan", pathlib.Path({str(tmp_path / "log")!r}))
+    await part.start(["sleep", "600"])
+    print(part.pid, flush=True)
+    await asyncio.sleep(600)
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        pid = int(starter.stdout.readline())
+        starter.kill()
+    eventually(lambda: not alive(pid), what="the part ended with its starter")
