@@ -145,20 +145,20 @@ def keys(records: Iterable[Any]) -> set[bytes]:
 def letter_record(letter: DeadLetter) -> Sequence[object]:
     """The columns of a dead letter, in the order of ``LETTER_COLUMNS``."""
     message = letter.message
-    properties = message.user_properties
+    properties = [[_sayable(name), _sayable(value)] for name, value in message.user_properties]
     return (
         letter.id,
         clock.to_datetime(letter.received_us),
         letter.stream,
-        message.topic,
+        _sayable(message.topic),
         message.payload,
         letter.reason.value,
         _sayable(letter.detail),
-        letter.tenant,
-        letter.device,
+        _sayable(letter.tenant),
+        _sayable(letter.device),
         0 if message.packet_id is None else 1,
         message.retain,
-        rows.to_json(list(map(list, properties))).decode() if properties else None,
+        rows.to_json(properties).decode() if properties else None,
     )
 
 
@@ -169,11 +169,13 @@ def again_record(letter: DeadLetter) -> Sequence[object]:
         letter.stream,
         letter.reason.value,
         _sayable(letter.detail),
-        letter.tenant,
-        letter.device,
+        _sayable(letter.tenant),
+        _sayable(letter.device),
     )
 
 
-def _sayable(text: str) -> str:
-    """Text that PostgreSQL can hold: no NUL, no lone surrogate."""
+def _sayable(text: str | None) -> str | None:
+    """Text that PostgreSQL can hold: no NUL, no lone surrogate. A letter that it refused would hold up all others."""
+    if text is None:
+        return None
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -67,6 +67,8 @@ class Writer:
                 work.isolate(error)
             except errors.StoreError:
                 work.next.uncertain = True
+                # It may be this session only that is wrong: read-only by a setting mended meanwhile, timed out.
+                await self.close()
                 raise
             else:
                 work.left.pop()
@@ -121,6 +123,9 @@ class Writer:
                     if lift_limit:
                         await connection.execute(conflicts.LIFT_DECOMPRESSION_LIMIT)
                     return await self._stage_stretch(connection, work)
+        except errors.ConflictError as error:
+            # Not of the key, which staging minds: the operator's own unique index refuses a row.
+            raise errors.PoisonError(str(error), error.sqlstate) from error
         except errors.DecompressionLimitError:
             if lift_limit:
                 raise
