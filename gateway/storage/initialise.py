@@ -84,7 +84,7 @@ def _password(folder: Path, role: str, *, exists: bool) -> str | None:
 
 async def _act_for_owner(connection: asyncpg.Connection, wanted: Roles) -> None:
     """A superuser may anyway; anyone else must be a member to hand databases over."""
-    if not await connection.fetchval("SELECT pg_has_role(current_user, $1, 'MEMBER')", wanted.owner):
+    if not await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
         await connection.execute(f"GRANT {wanted.owner} TO CURRENT_USER")
 
 
@@ -113,16 +113,15 @@ async def _furnish(name: Name, database: settings.Database, wanted: Roles, *, ex
         for statement in _privileges(_quoted(dsn.database_name(database)), wanted):
             await connection.execute(statement)
         done += await _adopt(connection, wanted)
-    # The setting that tells the roles counts from the next session.
-    async with session(name, database) as connection:
         await roles.grant_tables(connection, name)
     return done
 
 
 async def _lacks_timescaledb(connection: asyncpg.Connection) -> bool:
+    """Offered, not there, and no tables yet that were made without it."""
     lacks: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_available_extensions "
-        "WHERE name = 'timescaledb' AND installed_version IS NULL)"
+        "SELECT to_regclass('alembic_version') IS NULL AND EXISTS "
+        "(SELECT FROM pg_available_extensions WHERE name = 'timescaledb' AND installed_version IS NULL)"
     )
     return lacks
 
@@ -138,7 +137,6 @@ def _privileges(database: str, wanted: Roles) -> list[str]:
         f"GRANT USAGE ON SCHEMA public TO {writer}, {reader}",
         # Nothing for the reader: a future table may show more than one tenant.
         f"{future} GRANT SELECT, INSERT ON TABLES TO {writer}",
-        f"ALTER DATABASE {database} SET {roles.PREFIX_SETTING} = '{wanted.prefix}'",
     ]
 
 

@@ -1,8 +1,8 @@
 """The roles of least privilege, and what each may do with which table.
 
 ``<prefix>_owner`` owns databases and tables and runs the migrations; ``<prefix>_writer`` is the daemon's;
-``<prefix>_reader`` sees one tenant, by ``app.current_tenant_id``. ``gateway db init`` makes them and leaves
-the prefix in a setting of each database, where a migration finds it.
+``<prefix>_reader`` sees one tenant, by ``app.current_tenant_id``. ``gateway db init`` makes them; a migration
+knows them by the name of the database's owner.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from gateway import errors
 from gateway.storage.revisions import Name
 
 PREFIX = re.compile(r"[a-z][a-z0-9_]{0,49}")
-PREFIX_SETTING = "gateway.role_prefix"
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,15 @@ READER: Mapping[Name, Mapping[str, str]] = {
 
 
 async def find(connection: asyncpg.Connection) -> Roles | None:
-    """The roles of this database; None where ``gateway db init`` never was."""
-    prefix = await connection.fetchval("SELECT nullif(current_setting($1, true), '')", PREFIX_SETTING)
-    return Roles(prefix) if prefix else None
+    """The roles of this database; None where its owner is no ``<prefix>_owner`` with a writer and a reader."""
+    owner = await connection.fetchval(
+        "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
+    )
+    found = Roles(owner.removesuffix("_owner"))
+    if owner != found.owner or not PREFIX.fullmatch(found.prefix):
+        return None
+    both = "SELECT count(*) = 2 FROM pg_roles WHERE rolname IN ($1, $2)"
+    return found if await connection.fetchval(both, found.writer, found.reader) else None
 
 
 async def become_owner(connection: asyncpg.Connection) -> None:

@@ -362,6 +362,22 @@ async def test_privileges_that_were_lost_come_back(installation: Installation) -
     assert before == schema(installation.superuser_dsn("timeseries"))
 
 
+async def test_no_superuser_is_needed(fresh: Installation) -> None:
+    """The administrator of a managed server, who may create roles and databases, is enough."""
+    admin = f"{fresh.roles.prefix}_admin"
+    options = "LOGIN CREATEROLE CREATEDB BYPASSRLS PASSWORD 'none'"
+    execute(fresh.admin_dsn, f"CREATE ROLE {admin} {options}")
+    login = re.sub(r"//[^@]*@", f"//{admin}:none@", fresh.admin_dsn)
+    server = Database.model_validate({"dsn": login})
+    try:
+        for _ in range(2):
+            await initialise(server, fresh.databases, fresh.roles, fresh.folder)
+        await fresh.upgrade(fresh.roles.owner)
+    finally:
+        fresh.remove()
+        execute(fresh.admin_dsn, f"DROP ROLE {admin}")
+
+
 async def test_a_login_that_may_not_is_refused(installation: Installation) -> None:
     """The text names the login and what it lacks."""
     server = dsn.with_user(installation.settings("metadata"), installation.roles.owner, None)
