@@ -79,7 +79,7 @@ class BulkConnection(asyncio.Protocol):
                 self._write(hello)
                 await self._either(self._accepted)
         except OSError as error:
-            raise tls.explain(error, self._mqtt) from error
+            raise tls.explain(error, self._mqtt, dialling=True) from error
         if self._ended.done():
             raise self._ended.result()
 

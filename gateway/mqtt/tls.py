@@ -14,6 +14,7 @@ from gateway.settings import Mqtt, Tls
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNKNOWN_CA = (2, 18, 19, 20, 21)
 _WRONG_NAME = (62, 64)
+_HUNG_UP = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError)
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 
 
@@ -47,20 +48,26 @@ def server_name(mqtt: Mqtt) -> str:
     return (mqtt.tls.server_name if mqtt.tls else None) or mqtt.host
 
 
-def explain(error: OSError, mqtt: Mqtt) -> GatewayError:
-    """What a failed attempt to connect, or a broken connection, means to an operator."""
+def explain(error: OSError, mqtt: Mqtt, *, dialling: bool = False) -> GatewayError:
+    """What a failed attempt to connect (``dialling``), or a broken connection, means to an operator."""
     broker = broker_name(mqtt)
     if isinstance(error, ssl.SSLCertVerificationError):
         return RefusedError(f"{broker}: {_certificate(error, mqtt)}")
+    if dialling and mqtt.tls and isinstance(error, _HUNG_UP):
+        return ConnectionLostError(f"{broker} hangs up on TLS: is this the port of its TLS listener?")
     if isinstance(error, ssl.SSLError):
         return _explain_tls(error, broker)
+    return ConnectionLostError(_explain_socket(error, mqtt, broker))
+
+
+def _explain_socket(error: OSError, mqtt: Mqtt, broker: str) -> str:
     if isinstance(error, socket.gaierror):
-        return ConnectionLostError(f"cannot resolve the host name {mqtt.host!r}: {error.strerror}")
+        return f"cannot resolve the host name {mqtt.host!r}: {error.strerror}"
     if isinstance(error, ConnectionRefusedError):
-        return ConnectionLostError(f"nothing listens at {broker}: connection refused")
+        return f"nothing listens at {broker}: connection refused"
     if isinstance(error, TimeoutError):
-        return ConnectionLostError(f"{broker} does not answer within {mqtt.connect_timeout:g} s")
-    return ConnectionLostError(f"{broker}: {error.strerror or error}")
+        return f"{broker} does not answer within {mqtt.connect_timeout:g} s"
+    return f"{broker}: {error.strerror or error}"
 
 
 def _certificate(error: ssl.SSLCertVerificationError, mqtt: Mqtt) -> str:

@@ -71,6 +71,7 @@ class AiomqttConnection:
         self._thread = threading.get_ident()
         self._idle = IdleWatch(receiver.idle)
         self._context = tls.make_context(mqtt.tls, _NamedContext) if mqtt.tls else None
+        self._raw_socket: Any = None
         self._client = self._make_client()
         self._paho: Paho = self._client._client  # noqa: SLF001  aiomqtt issue 345
         self._take_over()
@@ -95,7 +96,7 @@ class AiomqttConnection:
         try:
             self._opening.result()
         except aiomqtt.MqttError as error:
-            raise self._explain(error) from error
+            raise self._explain(error.__context__) from error
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[Refusal]:
         """SUBSCRIBE, and wait for SUBACK; while reading is paused it waits for the resume."""
@@ -130,9 +131,10 @@ class AiomqttConnection:
                     await self._acks_are_read()
                     await self._client.__aexit__(None, None, None)
             self._end(ConnectionLostError("closed by us"))
-        self._paho._sock_close()  # noqa: SLF001  a refused or silent broker: paho itself would leave it open
-        if self._context is not None:
-            self._context.close_socket()
+        self._paho._sock_close()  # noqa: SLF001  paho would leave it open after a refusal or a timeout
+        for socket in (self._raw_socket, self._context.socket if self._context else None):
+            if socket is not None:
+                socket.close()  # likewise after a failed handshake; a second close does nothing
 
     async def _acks_are_read(self) -> None:
         """Wait until the broker has answered a last ping: it has read our acks then.
@@ -274,6 +276,8 @@ class AiomqttConnection:
         """Replace aiomqtt's callbacks where they would lose what we need."""
         paho = self._paho
         paho.connect_timeout = self._mqtt.connect_timeout
+        self._dial = paho._create_socket_connection  # noqa: SLF001
+        paho._create_socket_connection = self._dial_and_keep  # type: ignore[method-assign]  # noqa: SLF001
         paho.manual_ack_set(True)
         paho.on_connect, paho.on_disconnect = self._on_connect, self._on_disconnect
         paho.on_message = self._on_message
@@ -285,28 +289,38 @@ class AiomqttConnection:
         client: Paho,
         userdata: Any,
         flags: ConnectFlags,
-        reason: ReasonCode,
+        code: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        if not reason.is_failure:
-            self._pulse = Pulse(self._mqtt.keepalive, self._ping, self._on_silence)
-            if self._paused:
-                self.pause()
-            self._receiver.connected(flags.session_present)
-        self._client._on_connect(client, userdata, flags, reason, properties)  # noqa: SLF001
+        if code.is_failure:
+            self._end(reasons.refused_connection(self._broker, _reason(code)))
+            return
+        self._pulse = Pulse(self._mqtt.keepalive, self._ping, self._on_silence)
+        if self._paused:
+            self.pause()
+        self._receiver.connected(flags.session_present)
+        self._client._on_connect(client, userdata, flags, code, properties)  # noqa: SLF001
 
     def _on_disconnect(
         self,
         client: Paho,
         userdata: Any,
         flags: DisconnectFlags,
-        reason: ReasonCode,
+        code: ReasonCode,
         properties: Properties | None,
     ) -> None:
+        failure = self._context.failure if self._context is not None else None
         if self._leaving:
-            self._client._on_disconnect(client, userdata, flags, reason, properties)  # noqa: SLF001
+            self._client._on_disconnect(client, userdata, flags, code, properties)  # noqa: SLF001
+        elif failure is not None:
+            self._end(tls.explain(failure, self._mqtt))
         else:
             self._end(closed_by(self._broker))
+
+    def _dial_and_keep(self) -> Any:
+        """Called in the thread that dials."""
+        self._raw_socket = self._dial()
+        return self._raw_socket
 
     def _on_socket_open(self, _client: Paho, _userdata: Any, socket: Any) -> None:
         """Called in the thread that dials."""
@@ -340,33 +354,47 @@ class AiomqttConnection:
 
     # errors ----------------------------------------------------------------------------------
 
-    def _explain(self, error: aiomqtt.MqttError) -> GatewayError:
-        cause = error.__context__
-        if isinstance(error, aiomqtt.MqttCodeError) and isinstance(error.rc, ReasonCode):
-            return reasons.refused_connection(self._broker, _reason(error.rc))
+    def _explain(self, cause: BaseException | None) -> GatewayError:
         if isinstance(cause, WebsocketConnectionError):
             where = f"{self._broker}{self._mqtt.websocket_path}"
             return ConnectionLostError(f"no WebSocket at {where}: {cause}; check mqtt.websocket_path")
         if isinstance(cause, OSError):
-            return tls.explain(cause, self._mqtt)
-        return ConnectionLostError(f"{self._broker}: {error}")
+            return tls.explain(cause, self._mqtt, dialling=True)
+        return tls.explain(TimeoutError(), self._mqtt)
+
+
+class _RecordingSocket(ssl.SSLSocket):
+    """Keeps the TLS error that paho makes a mere loss of the connection of."""
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        """As ever."""
+        try:
+            return super().recv(buflen, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            assert isinstance(self.context, _NamedContext)
+            self.context.failure = error
+            raise
 
 
 class _NamedContext(ssl.SSLContext):
-    """Asks for the configured name, where paho would always ask for the host; closes what paho leaves open."""
+    """Asks for the configured name, where paho would always ask for the host.
 
+    Attributes:
+        failure: the TLS error that ended the connection.
+        socket: the last one made; paho does not close it when the handshake fails.
+    """
+
+    sslsocket_class = _RecordingSocket
     server_name: str
-    _socket: ssl.SSLSocket | None = None
+    failure: ssl.SSLError | None = None
+    socket: ssl.SSLSocket | None = None
 
     def wrap_socket(self, sock: Any, **options: Any) -> ssl.SSLSocket:  # type: ignore[override]
         """As paho asks, but for the name."""
-        self._socket = super().wrap_socket(sock, **{**options, "server_hostname": self.server_name})
-        return self._socket
-
-    def close_socket(self) -> None:
-        """After a failed handshake nobody else does."""
-        if self._socket is not None:
-            self._socket.close()
+        self.socket = super().wrap_socket(sock, **{**options, "server_hostname": self.server_name})
+        return self.socket
 
 
 def _transport(mqtt: Mqtt) -> Literal["tcp", "websockets", "unix"]:
