@@ -1,0 +1,157 @@
+"""Batches and settings as the path makes them, for tests of what comes after."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mqtt5
+from pydantic import SecretStr
+
+from gateway import batches, settings
+from gateway.batches import Batch
+from gateway.errors import MessageError
+from gateway.messages import Device, DeviceType, Field
+from gateway.outcomes import Reason, Tally
+from gateway.writer import rows
+from tests.support.databases import Databases
+
+NOW_US = time.time_ns() // 1_000_000_000 * 1_000_000
+ANYTHING_GOES = DeviceType(uuid.uuid4(), "anything", {})
+
+
+class Origin:
+    """A stream, as a batch sees it."""
+
+    def __init__(
+        self, on_conflict: str = "merge", *, tenant: str | None = "acme", device: str | None = "S-1"
+    ) -> None:
+        self.stream_name, self.on_conflict, self.tally = "telemetry", on_conflict, Tally()
+        self.tenant, self.serial_number = tenant, device
+
+
+def a_device(serial_number: str = "S-1") -> Device:
+    """A device that no other test has."""
+    device = Device(uuid.uuid4(), uuid.uuid4(), serial_number, "acme", ANYTHING_GOES)
+    device.columns = rows.device_columns(device)
+    return device
+
+
+def a_type(*fields: Field, violations: str = "flag", unknown_fields: str = "keep") -> DeviceType:
+    """A device type with these fields."""
+    named = {field.name: field for field in fields}
+    return DeviceType(uuid.uuid4(), "sensor", named, violations, unknown_fields)
+
+
+_packet_ids = itertools.cycle(range(1, 65_536))
+
+
+def published(
+    topic: str,
+    payload: bytes | Mapping[str, Any] | Sequence[Any],
+    *,
+    qos: int = 1,
+    packet_id: int | None = None,
+    **rest: Any,
+) -> mqtt5.PublishPacket:
+    """A message as the MQTT library yields it; at QoS 1 with a packet id, the next one unless it is given."""
+    raw = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    number = (next(_packet_ids) if packet_id is None else packet_id) if qos else None
+    return mqtt5.PublishPacket(topic, raw, qos=mqtt5.QoS(qos), packet_id=number, **rest)
+
+
+class Filling:
+    """Fills a batch; each method returns the index that its message got there. No two messages have one number."""
+
+    _numbers = itertools.count()
+
+    def __init__(self) -> None:
+        self.batch = Batch()
+
+    def keyed(
+        self,
+        device: Device,
+        time_us: int,
+        data: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        *,
+        on_conflict: str = "merge",
+        qos: int = 1,
+    ) -> int:
+        """A message with one reading that has a time of its own."""
+        encoded = rows.encode(time_us, device.columns, data, metadata)
+        return self.message(device, encoded, data, on_conflict=on_conflict, qos=qos)
+
+    def unkeyed(
+        self,
+        device: Device,
+        received_us: int,
+        data: dict[str, Any],
+        *,
+        on_conflict: str = "merge",
+        qos: int = 1,
+    ) -> int:
+        """A message with one reading that got its receive time as key."""
+        index = self.message(
+            device,
+            rows.encode(received_us, device.columns, data, None),
+            data,
+            on_conflict=on_conflict,
+            qos=qos,
+        )
+        self.batch.unkeyed[index] = received_us
+        return index
+
+    def message(
+        self, device: Device, encoded: bytes, payload: Any, *, on_conflict: str = "merge", qos: int = 1
+    ) -> int:
+        """A message with these rows."""
+        batch = self.batch
+        batch.numbers.append(next(self._numbers))
+        batch.messages.append(published(f"t/acme/{device.serial_number}", payload, qos=qos))
+        batch.origins.append(Origin(on_conflict, device=device.serial_number))
+        batch.received_us.append(NOW_US)
+        batch.rows.append(encoded)
+        batch.size += len(encoded)
+        return len(batch.numbers) - 1
+
+    def letter(
+        self,
+        message: mqtt5.PublishPacket,
+        reason: Reason = Reason.MALFORMED,
+        detail: str = "not JSON",
+        *,
+        origin: Origin | None = None,
+    ) -> uuid.UUID:
+        """A message on its way to the dead letters; the id of its letter."""
+        number, origin = next(self._numbers), origin or Origin()
+        made = batches.letter(number, message, origin, NOW_US, MessageError(reason, detail))
+        self.batch.add_letter(number, origin, made)
+        return made.id
+
+
+def database(dsn: str, **options: Any) -> settings.Database:
+    """The settings of the database at this DSN."""
+    return settings.Database(dsn=SecretStr(dsn), **options)
+
+
+def settings_for(databases: Databases, *streams: Mapping[str, Any], **sections: Any) -> settings.Settings:
+    """Settings of a gateway on these databases; quick to try again. Default stream: ``t/{tenant}/{device}``."""
+    return settings.Settings(
+        mqtt=settings.Mqtt(client_id=sections.pop("client_id", "test")),
+        databases=settings.Databases(
+            metadata=database(databases.metadata_dsn), timeseries=database(databases.timeseries_dsn)
+        ),
+        streams=tuple(
+            settings.Stream(**{"name": "telemetry", "topic": "t/{tenant}/{device}", **stream})
+            for stream in streams or [{}]
+        ),
+        writer=settings.Writer(
+            **{"retry_min": 0.02, "retry_max": 0.1, "standing_retry": 0.1, **sections.pop("writer", {})}
+        ),
+        **sections,
+    )
