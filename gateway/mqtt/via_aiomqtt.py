@@ -172,7 +172,8 @@ class AiomqttConnection:
         self._ended.set_result(error)
         if self._pulse is not None:
             self._pulse.stop()
-        self._paho._sock_close()  # noqa: SLF001
+        # Not at once: from within one of paho's callbacks it would wait for paho's own lock, for ever
+        self._loop.call_soon(self._paho._sock_close)  # noqa: SLF001
 
     # what the source asks ----------------------------------------------------------------
 
