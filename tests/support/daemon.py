@@ -28,6 +28,11 @@ class Daemon(Process):
         port: the broker's.
         settings: sections over the usual ones: ``{"mqtt": {"transport": "aiomqtt"}, "batch": {…}}``;
             ``streams`` is replaced as a whole.
+
+    Attributes:
+        host: where its health is asked for.
+        prefix: put before its command, to run it elsewhere.
+        variables: put into its environment.
     """
 
     def __init__(
@@ -39,7 +44,9 @@ class Daemon(Process):
         name: str = "gateway",
     ) -> None:
         super().__init__(name)
-        self.port = free_port()
+        self.host, self.port = "127.0.0.1", free_port()
+        self.prefix: Sequence[str] = ()
+        self.variables: Mapping[str, str] = {}
         self.client_id = f"gateway-{self.port}"
         self.configuration = self.folder / "gateway.toml"
         self.settings = _merged(self._usual(port, databases), settings or {})
@@ -52,11 +59,11 @@ class Daemon(Process):
 
     def command(self) -> Sequence[str]:
         """The daemon in the foreground."""
-        return [*GATEWAY, "run", "--config", str(self.configuration)]
+        return [*self.prefix, *GATEWAY, "run", "--config", str(self.configuration)]
 
     def environment(self) -> Mapping[str, str]:
         """Ours: the tests' own was scrubbed."""
-        return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": REPOSITORY}
+        return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": REPOSITORY, **self.variables}
 
     def is_ready(self) -> bool:
         """``/ready`` says 200."""
@@ -97,7 +104,7 @@ class Daemon(Process):
 
     def _get(self, path: str) -> tuple[int, dict[str, Any]]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{self.host}:{self.port}{path}", timeout=5) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as refusal:
             with refusal:
