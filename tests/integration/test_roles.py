@@ -270,22 +270,21 @@ async def test_reader_sees_one_tenant(installation: Installation, as_role: AsRol
     assert seen == {"devices": [0, 1], "tenants": [0, 1], "tenant_telemetry": [0, 1]}
 
 
-@pytest.mark.parametrize(
-    ("name", "statement"),
-    [
-        ("timeseries", "SELECT FROM telemetry"),
-        ("timeseries", "SELECT FROM dead_letters"),
-        ("timeseries", "INSERT INTO tenant_telemetry (time) VALUES (now())"),
-        ("metadata", "INSERT INTO tenants (slug) VALUES ('more')"),
-        ("metadata", "UPDATE devices SET name = ''"),
-        ("metadata", "CREATE TEMPORARY TABLE more (id integer)"),
-    ],
-)
-async def test_reader_only_reads(as_role: AsRole, name: Name, statement: str) -> None:
+FORBIDDEN_TO_READER: list[tuple[Name, str]] = [
+    ("timeseries", "SELECT FROM telemetry"),
+    ("timeseries", "SELECT FROM dead_letters"),
+    ("timeseries", "INSERT INTO tenant_telemetry (time) VALUES (now())"),
+    ("metadata", "INSERT INTO tenants (slug) VALUES ('more')"),
+    ("metadata", "UPDATE devices SET name = ''"),
+    ("metadata", "CREATE TEMPORARY TABLE more (id integer)"),
+]
+
+
+async def test_reader_only_reads(as_role: AsRole) -> None:
     """And no table that shows more than one tenant."""
-    reader = await as_role(name, "reader")
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await reader.execute(statement)
+    connections = {name: await as_role(name, "reader") for name in revisions.NAMES}
+    for name, statement in FORBIDDEN_TO_READER:
+        assert await _refused(connections[name], statement), f"may {statement}"
 
 
 async def test_future_tables_are_the_writers_to_fill(as_role: AsRole) -> None:
