@@ -98,7 +98,7 @@ class Staging:
     def step_aside(self, taken: set[bytes]) -> None:
         """Move the rows of these keys one microsecond on, and on, until they have keys of their own."""
         moved: dict[bytes, bytes] = {}
-        for key in taken:
+        for key in sorted(taken):  # by time: their order stays
             row = self.rows.pop(key)
             row = self._aside(row.at(row.time_us + 1))
             self.rows[row.key] = row
@@ -130,6 +130,8 @@ def _unite(earlier: rows.Row, later: rows.Row, on_conflict: str) -> rows.Row:
         return later
     data = _merged(earlier.data, later.data)
     metadata = _merged(earlier.metadata or b"{}", later.metadata or b"{}")
+    if (data, metadata) == (earlier.data, earlier.metadata or b"{}"):
+        return earlier
     return rows.Row(earlier.key, earlier.head, data, None if metadata == b"{}" else metadata)
 
 

@@ -169,7 +169,8 @@ def _stagings(batch: Batch, stretch: Stretch, seen: Collection[int]) -> Iterable
         if policy not in found:
             found[policy] = conflicts.Staging(policy)
         found[policy].add(index, batch.rows[index])
-    return found.values()
+    # Those that step aside come last: they can only give way to what is there already.
+    return sorted(found.values(), key=lambda staging: staging.on_conflict == "distinct")
 
 
 async def _insert_staged(connection: Any, staging: conflicts.Staging) -> set[bytes]:
