@@ -1,0 +1,294 @@
+"""Readings that meet others of their key, on both engines: merge, keep, replace, and stepping aside."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.outcomes import Outcome
+from gateway.writer.copy import Writer
+from gateway.writer.work import Work
+from tests.integration.conftest import Writers
+from tests.support.batching import NOW_US, Filling, a_device
+from tests.support.databases import Databases
+from tests.support.written import Table, rows_of, written
+
+STORED, DUPLICATE = Outcome.STORED, Outcome.DUPLICATE
+POLICIES = ["merge", "keep", "replace"]
+
+Reading = tuple[dict[str, Any], dict[str, Any] | None]
+"""Data and metadata of readings of one key."""
+
+# Two readings of one key: what is kept by policy, and whether the second brought anything new.
+PAIRS: dict[str, tuple[Reading, Reading, dict[str, tuple[Reading, Outcome]]]] = {
+    "the same": (
+        ({"a": 1, "b": 2}, {"m": 1}),
+        ({"a": 1, "b": 2}, {"m": 1}),
+        {
+            "merge": (({"a": 1, "b": 2}, {"m": 1}), DUPLICATE),
+            "keep": (({"a": 1, "b": 2}, {"m": 1}), DUPLICATE),
+            "replace": (({"a": 1, "b": 2}, {"m": 1}), DUPLICATE),
+        },
+    ),
+    "other metrics": (
+        ({"a": 1, "b": 1}, None),
+        ({"b": 2, "c": 3}, None),
+        {
+            "merge": (({"a": 1, "b": 2, "c": 3}, None), STORED),
+            "keep": (({"a": 1, "b": 1}, None), DUPLICATE),
+            "replace": (({"b": 2, "c": 3}, None), STORED),
+        },
+    ),
+    "fewer metrics": (
+        ({"a": 1, "b": 1}, {"m": 1}),
+        ({"b": 1}, None),
+        {
+            "merge": (({"a": 1, "b": 1}, {"m": 1}), DUPLICATE),
+            "keep": (({"a": 1, "b": 1}, {"m": 1}), DUPLICATE),
+            "replace": (({"b": 1}, None), STORED),
+        },
+    ),
+    "other metadata": (
+        ({"a": 1}, {"m": 1, "n": 1}),
+        ({"a": 1}, {"n": 2}),
+        {
+            "merge": (({"a": 1}, {"m": 1, "n": 2}), STORED),
+            "keep": (({"a": 1}, {"m": 1, "n": 1}), DUPLICATE),
+            "replace": (({"a": 1}, {"n": 2}), STORED),
+        },
+    ),
+    "metadata at last": (
+        ({"a": 1}, None),
+        ({"a": 1}, {"n": 2}),
+        {
+            "merge": (({"a": 1}, {"n": 2}), STORED),
+            "keep": (({"a": 1}, None), DUPLICATE),
+            "replace": (({"a": 1}, {"n": 2}), STORED),
+        },
+    ),
+    "null and nested": (
+        ({"a": 1, "n": {"x": 1, "y": 1}}, None),
+        ({"a": None, "n": {"x": 2}}, None),
+        {
+            "merge": (({"a": None, "n": {"x": 2}}, None), STORED),
+            "keep": (({"a": 1, "n": {"x": 1, "y": 1}}, None), DUPLICATE),
+            "replace": (({"a": None, "n": {"x": 2}}, None), STORED),
+        },
+    ),
+}
+
+
+async def kept(table: Table, device: Any) -> list[tuple[int, Reading]]:
+    """The device's rows: microseconds after ``NOW_US``, data and metadata."""
+    return [
+        (at, (json.loads(data), None if metadata is None else json.loads(metadata)))
+        for at, data, metadata in await rows_of(table, device)
+    ]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("apart", [True, False], ids=["in two batches", "in one batch"])
+async def test_two_readings_of_one_key(
+    writer: Writer, table: Table, policy: str, pair: str, apart: bool
+) -> None:
+    """The stream's policy decides what is kept, within a batch as between batches; nothing new is a duplicate."""
+    first, second, by_policy = PAIRS[pair]
+    device, filling = a_device(), Filling()
+    for one in (first, second):
+        if apart and one is second:
+            assert (await written(writer, filling.batch)).outcomes == [STORED]
+            filling = Filling()
+        filling.keyed(device, NOW_US, *one, on_conflict=policy)
+    work = await written(writer, filling.batch)
+    reading, outcome = by_policy[policy]
+    assert await kept(table, device) == [(0, reading)]
+    assert work.outcomes[-1] == outcome
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_the_same_in_another_spelling_is_a_duplicate(writer: Writer, table: Table, policy: str) -> None:
+    """The database compares values, not bytes: another order of the keys, 2.0 for 2."""
+    device, first, second = a_device(), Filling(), Filling()
+    first.keyed(device, NOW_US, {"a": 1, "b": 2}, on_conflict=policy)
+    second.keyed(device, NOW_US, {"b": 2.0, "a": 1.0}, on_conflict=policy)
+    await written(writer, first.batch)
+    assert (await written(writer, second.batch)).outcomes == [DUPLICATE]
+
+
+async def test_streams_of_several_policies_in_one_batch(writer: Writer, table: Table) -> None:
+    """Each message is treated as its own stream says."""
+    devices = {policy: a_device() for policy in POLICIES}
+    before, after = Filling(), Filling()
+    for policy, device in devices.items():
+        before.keyed(device, NOW_US, {"a": 1}, on_conflict=policy)
+        after.keyed(device, NOW_US, {"b": 2}, on_conflict=policy)
+    await written(writer, before.batch)
+    assert (await written(writer, after.batch)).outcomes == [STORED, DUPLICATE, STORED]
+    found = {policy: (await kept(table, device))[0][1][0] for policy, device in devices.items()}
+    assert found == {"merge": {"a": 1, "b": 2}, "keep": {"a": 1}, "replace": {"b": 2}}
+
+
+async def test_a_message_of_several_readings(writer: Writer, table: Table) -> None:
+    """It is a duplicate when none of its readings brings anything new, stored when one of them does."""
+    device, before, after = a_device(), Filling(), Filling()
+    for n in range(3):
+        before.keyed(device, NOW_US + n, {"n": n})
+    await written(writer, before.batch)
+    again = b"".join(before.batch.rows)
+    after.message(device, again, "nothing new")
+    after.keyed(device, NOW_US + 3, {"n": 3})
+    after.message(device, again + after.batch.rows[1].replace(b'"n":3', b'"m":4'), "one new")
+    work = await written(writer, after.batch)
+    assert work.outcomes == [DUPLICATE, STORED, STORED]
+    assert (await kept(table, device))[-1] == (3, ({"n": 3, "m": 4}, None))
+
+
+VALUES = st.dictionaries(st.sampled_from("ab"), st.none() | st.integers(0, 2), min_size=1)
+STEPS = st.lists(
+    st.lists(st.tuples(st.integers(0, 2), VALUES, st.none() | VALUES), min_size=1, max_size=6),
+    min_size=1,
+    max_size=3,
+)
+
+
+def one_by_one(
+    policy: str, steps: list[list[tuple[int, dict[str, Any], dict[str, Any] | None]]]
+) -> list[Any]:
+    """What is kept when readings come one by one."""
+    kept: dict[int, Reading] = {}
+    for at, data, metadata in (reading for batch in steps for reading in batch):
+        old = kept.get(at)
+        if old is None or policy == "replace":
+            kept[at] = data, metadata
+        elif policy == "merge":
+            united = {**(old[1] or {}), **(metadata or {})} or None
+            kept[at] = {**old[0], **data}, united
+    return sorted(kept.items())
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@given(steps=STEPS)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_batching_changes_nothing(
+    writer: Writer, table: Table, policy: str, steps: list[list[tuple[int, Any, Any]]]
+) -> None:
+    """However readings fall into batches, the table holds what it would if they came one by one."""
+    device = a_device()
+    for batch in steps:
+        filling = Filling()
+        for at, data, metadata in batch:
+            filling.keyed(device, NOW_US + at, data, metadata, on_conflict=policy)
+        await written(writer, filling.batch)
+    assert await kept(table, device) == one_by_one(policy, steps)
+
+
+# ---------------------------------------------------------------- readings that got a receive time
+
+
+async def test_equal_receive_times_step_aside(writer: Writer, table: Table) -> None:
+    """Two streams, one device, one microsecond: different readings, even when they say the same; both exist."""
+    device, filling = a_device(), Filling()
+    for data in ({"n": 1}, {"n": 1}, {"n": 2}):
+        filling.unkeyed(device, NOW_US, data)
+    work = await written(writer, filling.batch)
+    assert work.outcomes == [STORED] * 3
+    assert [(at, data) for at, (data, _) in await kept(table, device)] == [
+        (0, {"n": 1}),
+        (1, {"n": 1}),
+        (2, {"n": 2}),
+    ]
+
+
+async def test_a_receive_time_that_is_taken_steps_aside(writer: Writer, table: Table) -> None:
+    """By readings of an earlier batch, with or without a time of their own: all exist, unchanged."""
+    device, before, after = a_device(), Filling(), Filling()
+    before.keyed(device, NOW_US, {"own": 0})
+    before.unkeyed(device, NOW_US + 1, {"n": 1})
+    before.keyed(device, NOW_US + 2, {"own": 2})
+    await written(writer, before.batch)
+    for n in range(3):
+        after.unkeyed(device, NOW_US + n, {"later": n})
+    work = await written(writer, after.batch)
+    assert work.outcomes == [STORED] * 3
+    found = await kept(table, device)
+    assert [reading for _, (reading, _) in found[:3]] == [{"own": 0}, {"n": 1}, {"own": 2}]
+    assert [reading for _, (reading, _) in found[3:]] == [{"later": 0}, {"later": 1}, {"later": 2}]
+
+
+@pytest.mark.parametrize("own_first", [True, False])
+async def test_a_receive_time_never_hides_behind_an_own_time(
+    writer: Writer, table: Table, own_first: bool
+) -> None:
+    """One batch, one microsecond, one reading with a time of its own and one without: in any order, both exist."""
+    device, filling = a_device(), Filling()
+    for own in (own_first, not own_first):
+        if own:
+            filling.keyed(device, NOW_US, {"n": "own"})
+        else:
+            filling.unkeyed(device, NOW_US, {"n": "received"})
+    work = await written(writer, filling.batch)
+    assert work.outcomes == [STORED, STORED]
+    assert await kept(table, device) == [(0, ({"n": "own"}, None)), (1, ({"n": "received"}, None))]
+
+
+async def test_stepping_aside_is_not_repeated(shared: Databases, make_writer: Writers, table: Table) -> None:
+    """The same work again, as after a lost answer, finds itself where it stepped to: nothing is there twice.
+
+    At QoS 0 there is no row of the ledger to tell it.
+    """
+    device, before, filling = a_device(), Filling(), Filling()
+    for n in range(0, 40, 2):
+        before.keyed(device, NOW_US + n, {"own": n})
+    for n in range(30):
+        filling.unkeyed(device, NOW_US + n, {"n": n}, qos=0)
+        filling.unkeyed(device, NOW_US + n, {"n": n}, qos=0)
+    writer = make_writer(shared.timeseries_dsn)
+    await written(writer, before.batch)
+    await written(writer, filling.batch)
+    found = await kept(table, device)
+    assert len(found) == 20 + 60
+    again = Work(filling.batch)
+    await make_writer(shared.timeseries_dsn).write(again)
+    assert await kept(table, device) == found
+    assert again.outcomes == [DUPLICATE] * 60
+
+
+# ---------------------------------------------------------------- messages with ids of their own
+
+
+async def test_a_message_id_is_stored_once(writer: Writer, table: Table) -> None:
+    """A message with the id of another is a duplicate, in one batch and later, whatever else it says."""
+    device, first, second = a_device(), Filling(), Filling()
+    for filling in (first, second):
+        for n in range(3):
+            index = filling.unkeyed(device, NOW_US + n + (filling is second) * 100, {"n": n})
+            filling.batch.ids[index] = [(device.tenant_id, "m-1" if n < 2 else f"m-{n}")]
+    assert (await written(writer, first.batch)).outcomes == [STORED, DUPLICATE, STORED]
+    assert (await written(writer, second.batch)).outcomes == [DUPLICATE] * 3
+    assert [at for at, _ in await kept(table, device)] == [0, 2]
+
+
+async def test_a_message_id_counts_within_its_tenant(writer: Writer, table: Table) -> None:
+    """Tenants do not hide each other's messages."""
+    one, other, filling = a_device(), a_device(), Filling()
+    for device in (one, other):
+        filling.batch.ids[filling.keyed(device, NOW_US, {"n": 1})] = [(device.tenant_id, "m-1")]
+    assert (await written(writer, filling.batch)).outcomes == [STORED, STORED]
+
+
+async def test_a_message_id_is_forgotten_with_its_horizon(writer: Writer, table: Table) -> None:
+    """An id older than ``message_id_horizon`` may be used anew."""
+    device, first, second = a_device(), Filling(), Filling()
+    for n, filling in enumerate((first, second)):
+        filling.batch.ids[filling.keyed(device, NOW_US + n, {"n": n})] = [(device.tenant_id, "m-1")]
+    await written(writer, first.batch)
+    await table.execute(
+        "UPDATE processed_messages SET processed_at = now() - interval '3601 s' WHERE tenant_id = $1",
+        device.tenant_id,
+    )
+    assert (await written(writer, second.batch)).outcomes == [STORED]
