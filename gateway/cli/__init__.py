@@ -11,7 +11,8 @@ import sys
 
 import typer
 
-from gateway import __version__, errors
+from gateway import __version__, errors, settings
+from gateway.observability import logs
 
 app = typer.Typer(
     name="gateway",
@@ -30,7 +31,7 @@ _GROUPS = {
     "device": "Devices.",
     "dead_letter": "Messages that could not become readings.",
 }
-_COMMANDS = ("run", "status", "demo")
+_COMMANDS = ("run", "status", "demo", "bench")
 
 _EXIT_CODES: tuple[tuple[type[errors.GatewayError], int], ...] = (
     (errors.UsageError, 2),
@@ -66,6 +67,8 @@ def _assemble() -> None:
 def main() -> None:
     """Run the command; the gateway's own errors end in one clear text and an exit code."""
     _assemble()
+    # Standard output belongs to answers; `gateway run` configures logs anew, as the settings say.
+    logs.configure(settings.Observability(log_level="warning"))
     try:
         app()
     except errors.GatewayError as error:
