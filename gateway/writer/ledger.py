@@ -40,7 +40,7 @@ _WRITTEN = "SELECT EXISTS (SELECT FROM redelivery_ledger WHERE batch_id = $1)"
 
 def digest(message: Message) -> bytes:
     """Eight bytes of topic and payload."""
-    hashed = hashlib.blake2b(message.topic.encode(), digest_size=_DIGEST_BYTES)
+    hashed = hashlib.blake2b(message.topic.encode() + b"\0", digest_size=_DIGEST_BYTES)
     hashed.update(message.payload)
     return hashed.digest()
 
