@@ -66,3 +66,14 @@ def transport(request: pytest.FixtureRequest) -> str:
     """Both sources in turn."""
     found: str = request.param
     return found
+
+
+def combinations(*chosen: str) -> pytest.MarkDecorator:
+    """Some pairs of engine and transport, such as ``"timescaledb bulk"``: each load takes its time."""
+    pairs = [
+        pytest.param(
+            *pair.split(), marks=pytest.mark.timescaledb if pair.startswith("timescaledb") else (), id=pair
+        )
+        for pair in chosen
+    ]
+    return pytest.mark.parametrize(("server", "transport"), pairs, indirect=True)

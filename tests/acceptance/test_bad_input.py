@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import Scene
+from tests.acceptance.conftest import Scene, combinations
 from tests.support.bad_input import CASES, NOW_MS, Case, timed
 from tests.support.databases import Databases
 from tests.support.plan import TELEMETRY
@@ -31,6 +31,9 @@ def topic_of(device: str) -> str:
 def serial(position: int) -> str:
     """The device of the case at this position."""
     return f"CASE-{position}"
+
+
+everywhere = combinations("postgres bulk", "timescaledb bulk", "timescaledb aiomqtt")
 
 
 @pytest.fixture
@@ -76,6 +79,7 @@ def rows_of(scene: Scene, position: int) -> list[Any]:
     return scene.databases.timeseries(statement, device[0]["id"])
 
 
+@everywhere
 def test_each_ends_as_stated(scene: Scene) -> None:
     """Stored, or a dead letter with reason, topic and the original bytes; its neighbours are stored."""
     scene.daemon.settle(publish_all(scene))
@@ -94,6 +98,7 @@ def _short(end: tuple[Any, ...]) -> str:
     return repr(end)[:300]
 
 
+@everywhere
 def test_what_is_stored_is_stored_faithfully(scene: Scene) -> None:
     """Values and times are those that the device sent."""
     scene.daemon.settle(publish_all(scene))
@@ -108,6 +113,7 @@ def test_what_is_stored_is_stored_faithfully(scene: Scene) -> None:
             assert row["time"] == dt.datetime.fromtimestamp(case.time_ms / 1000, dt.UTC), case.name
 
 
+@everywhere
 def test_the_same_again_and_otherwise(scene: Scene) -> None:
     """The same reading twice is a duplicate; other metrics under the same key are united, the newer value wins."""
     with Wire(scene.broker.port) as wire:
@@ -119,6 +125,7 @@ def test_the_same_again_and_otherwise(scene: Scene) -> None:
     assert row["data"] == '{"a": 1, "b": 2, "c": 3}'
 
 
+@combinations("postgres bulk", "postgres aiomqtt")
 def test_a_topic_of_no_stream(scene: Scene) -> None:
     """What an earlier configuration subscribed to still comes: it is kept as a dead letter, and settled."""
     streams = scene.daemon.settings["streams"]
@@ -137,6 +144,7 @@ def test_a_topic_of_no_stream(scene: Scene) -> None:
     assert scene.stored() == 1
 
 
+@combinations("postgres bulk", "postgres aiomqtt")
 def test_the_brokers_own_topics(scene: Scene) -> None:
     """A stream of everything does not take ``$SYS``; a stream of kind ``ignore`` does, and counts it."""
     everything = {"name": "everything", "topic": "#", "tenant": "acme"}

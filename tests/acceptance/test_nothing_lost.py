@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.acceptance.conftest import Scene
+from tests.acceptance.conftest import Scene, combinations
 from tests.support.databases import Databases
 from tests.support.plan import Plan
 from tests.support.processes import Process
@@ -44,6 +44,7 @@ def balanced_while_running(scene: Scene, load: Process) -> None:
     assert looks > 3
 
 
+@combinations("postgres bulk", "timescaledb bulk", "postgres aiomqtt")
 def test_every_message_ends_exactly_once(databases: Databases, make_scene: MakeScene, transport: str) -> None:
     """Rows + dead letters + duplicates = messages, to the message; the books say so at every instant."""
     scene = make_scene(databases, {"mqtt": {"transport": transport}})
@@ -65,23 +66,34 @@ def test_every_message_ends_exactly_once(databases: Databases, make_scene: MakeS
     end_well(scene)
 
 
-@pytest.mark.parametrize("timestamps", [True, False], ids=["timed", "untimed"])
-def test_a_daemon_killed_five_times_loses_nothing(
-    databases: Databases, make_scene: MakeScene, transport: str, timestamps: bool
-) -> None:
-    """Killed (-9) under load five times, started again each time: all there, none twice."""
-    scene = make_scene(databases, {"mqtt": {"transport": transport}}, max_inflight=1000)
+def killed_five_times(scene: Scene, plan: Plan) -> None:
+    """Kill -9 under load, at five points of it, and start again each time; then all must be there."""
     scene.daemon.start()
-    plan = Plan(COUNT, devices=1000, timestamps=timestamps)
     load = scene.load(plan, rate=12_000)
     for kill in range(1, 6):
         stored_share(scene, kill / 7)
         scene.daemon.kill()
         scene.daemon.start()
     load.result()
-    settled(scene.daemon, databases, plan)
+    settled(scene.daemon, scene.databases, plan)
     end_well(scene)
-    prove(databases, plan)
+    prove(scene.databases, plan)
+
+
+@combinations("postgres bulk", "timescaledb bulk", "timescaledb aiomqtt")
+def test_a_daemon_killed_five_times_loses_nothing(
+    databases: Databases, make_scene: MakeScene, transport: str
+) -> None:
+    """Killed (-9) under load five times, started again each time: all there, none twice."""
+    scene = make_scene(databases, {"mqtt": {"transport": transport}}, max_inflight=1000)
+    killed_five_times(scene, Plan(COUNT, devices=1000))
+
+
+@combinations("timescaledb bulk", "postgres aiomqtt")
+def test_nor_what_has_no_timestamp(databases: Databases, make_scene: MakeScene, transport: str) -> None:
+    """The same with readings that carry no time, which do not meet themselves: the ledger knows them again."""
+    scene = make_scene(databases, {"mqtt": {"transport": transport}}, max_inflight=1000)
+    killed_five_times(scene, Plan(COUNT, devices=1000, timestamps=False))
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
@@ -118,6 +130,7 @@ def stays_away(scene: Scene) -> None:
     steadily(held, seconds=AWAY_SECONDS)
 
 
+@combinations("timescaledb bulk", "postgres aiomqtt")
 def test_a_restarted_broker_costs_nothing(
     databases: Databases, make_scene: MakeScene, transport: str
 ) -> None:
