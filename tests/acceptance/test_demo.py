@@ -51,6 +51,7 @@ class Demo(Process):
         self.program = program
         self.options: Sequence[str] = options
         self.place = self.folder / place
+        self._began = 0
 
     def command(self) -> Sequence[str]:
         """The options may be changed between two starts."""
@@ -66,9 +67,14 @@ class Demo(Process):
         """Readings flow."""
         return " messages/s  published " in self.said()
 
+    def launch(self) -> None:
+        """Start, and wait for nothing."""
+        self._began = self.log_size()
+        super().launch()
+
     def said(self) -> str:
-        """All its words, of all its runs."""
-        return self.tail(characters=1_000_000)
+        """All its words since it was last started."""
+        return self.tail(characters=1_000_000, since=self._began)
 
     def run(self, *options: str) -> int:
         """From start to end: the exit code."""
@@ -109,9 +115,9 @@ class Demo(Process):
         return int(self.paste(f"{program} --serve -- {query}"))
 
     def hints(self, heading: str) -> list[str]:
-        """The lines below a heading, of the last time it was said."""
+        """The lines below a heading."""
         said = self.said()
-        return [line.strip() for line in said[said.rindex(heading) :].splitlines()[1:] if line.strip()]
+        return [line.strip() for line in said[said.index(heading) :].splitlines()[1:] if line.strip()]
 
 
 class NobodysDemo(Demo):
@@ -173,11 +179,19 @@ def command_lines() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def finished() -> Iterator[Demo]:
-    """A demo of eight seconds that has ended, with exit code 0 and nothing left; it may be run again."""
+def ran() -> Iterator[Demo]:
+    """A demo that ran for eight seconds and ended with exit code 0 and nothing left."""
     with Demo() as made:
         assert made.run("--seconds", "8") == 0, made.said()
         yield made
+
+
+@pytest.fixture
+def finished(ran: Demo) -> Iterator[Demo]:
+    """A demo that has ended; a test may run it again."""
+    yield ran
+    if ran.running:
+        ran.kill()
 
 
 def test_ends_with_balanced_books(finished: Demo) -> None:
