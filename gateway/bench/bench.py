@@ -1,0 +1,143 @@
+"""What every scenario works with: loads, sessions, the gateway, and the sight of rows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway import clock, settings
+from gateway.bench import usage, wire, written
+from gateway.bench.daemon import Daemon
+from gateway.bench.installation import Installation
+from gateway.bench.options import Options
+from gateway.bench.orders import Order, Published
+from gateway.bench.scratch import Names, Scratch
+from gateway.bench.shape import Shape
+from gateway.bench.sight import TelemetrySight
+from gateway.demo.part import Part, free_port, unless_ended
+from gateway.errors import GatewayError
+
+T = TypeVar("T")
+Tell = Callable[[str], None]
+"""Takes a line about what is going on."""
+
+GATEWAY, BROKER, POSTGRES = "gateway", "broker", "PostgreSQL"
+_HISTORY_MS = 12 * 3_600_000
+_LEAST_RATE = 500
+"""Messages a second; whoever is slower is taken as stuck."""
+
+
+class Bench:
+    """One installation being measured."""
+
+    def __init__(
+        self, options: Options, installation: Installation, scratch: Scratch, sight: TelemetrySight,
+        *, folder: Path, postgres_pid: int | None, tell: Tell,
+    ) -> None:  # fmt: skip
+        self.options, self.installation, self.scratch, self.sight = options, installation, scratch, sight
+        self.folder, self.tell = folder, tell
+        self._postgres_pid = postgres_pid
+        self._clients: set[str] = set()
+        self._time_ms = clock.now_us() // 1000 - _HISTORY_MS
+        """The devices' time, which goes on from load to load: no reading meets another's key."""
+
+    @property
+    def mqtt(self) -> settings.Mqtt:
+        """The broker."""
+        return self.installation.configured.mqtt
+
+    @property
+    def names(self) -> Names:
+        """The scratch names."""
+        return self.scratch.names
+
+    def patience(self, messages: int) -> float:
+        """Seconds after which that many messages will not come any more."""
+        return 60 + messages / _LEAST_RATE
+
+    # sessions and loads ----------------------------------------------------------------------
+
+    async def hold(self, client: str) -> str:
+        """Have the broker keep for this client what is published from now on, and nothing else; its client id."""
+        client_id = self.names.client_id(client)
+        self._clients.add(client_id)
+        await asyncio.to_thread(wire.end_session, self.mqtt, client_id)
+        await asyncio.to_thread(wire.hold_session, self.mqtt, client_id, self.names.filter)
+        return client_id
+
+    async def release(self) -> None:
+        """Have the broker forget all clients of the bench."""
+        for client_id in self._clients:
+            await asyncio.to_thread(wire.end_session, self.mqtt, client_id)
+
+    async def publish(
+        self, kind: Shape, count: int, *, rate: float = 0, seconds: float = 0, probe_every: int = 0
+    ) -> Published:
+        """Publish a load from a process of its own.
+
+        Raises:
+            GatewayError: the broker refused some of it, or had no subscriber.
+        """
+        await self.scratch.have_devices(kind.devices)
+        order = Order(
+            mqtt=written.plain(self.mqtt), prefix=self.names.prefix, shape=kind, count=count,
+            start_ms=self._time_ms, seed=self.options.seed, rate=rate, seconds=seconds, probe_every=probe_every,
+        )  # fmt: skip
+        place = written.write_private(self.folder / "order.json", msgspec.json.encode(order).decode())
+        load = Part("the load", self.folder / "load.log")
+        await load.start([sys.executable, "-m", "gateway.bench.load", place])
+        await self.watching(load.finish(self.patience(count) + seconds))
+        published = msgspec.json.decode(load.log.read_bytes(), type=Published)
+        self._time_ms = published.stamp_ms + 1
+        if published.refused or published.unmatched:
+            raise GatewayError(
+                f"the broker refused {published.refused} messages, and had no subscriber for {published.unmatched}"
+            )
+        return published
+
+    async def backlog(self, kind: Shape, count: int, client: str = GATEWAY) -> str:
+        """Empty tables, and a session with that many messages; its client id."""
+        await self.scratch.empty()
+        client_id = await self.hold(client)
+        await self.publish(kind, count)
+        return client_id
+
+    # the gateway -----------------------------------------------------------------------------
+
+    def daemon(self, **mqtt: Any) -> Daemon:
+        """The gateway, not started yet; ``mqtt`` are options of that section."""
+        configured = self.installation.configured
+        ours = {"client_id": self.names.client_id(GATEWAY), "share_group": None, **mqtt}
+        observability = {"listen": "127.0.0.1", "port": free_port(), "log_format": "json"}
+        options = configured.model_copy(
+            update={
+                "mqtt": configured.mqtt.model_copy(update=ours),
+                "streams": (self.names.stream,),
+                "spool": configured.spool.model_copy(update={"folder": self.folder / "spool"}),
+                "validation": configured.validation.model_copy(update={"max_age": None}),
+                "observability": configured.observability.model_copy(update=observability),
+            }
+        )
+        return Daemon(options, self.folder)
+
+    @contextlib.asynccontextmanager
+    async def running(self, **mqtt: Any) -> AsyncIterator[Daemon]:
+        """The gateway for the block, ready, with a session that the broker keeps."""
+        await self.hold(GATEWAY)
+        async with self.daemon(**mqtt) as daemon:
+            await daemon.ready()
+            yield daemon
+
+    async def watching(self, work: Coroutine[Any, Any, T], *parts: Part) -> T:
+        """The result of ``work``, unless a server or one of the parts ends meanwhile."""
+        return await unless_ended((*self.installation.parts, *parts), work)
+
+    def meter(self, **processes: int | None) -> usage.Meter:
+        """Of the servers, as far as they are on this machine, and of these processes."""
+        return usage.Meter({**processes, BROKER: self.installation.broker_pid, POSTGRES: self._postgres_pid})

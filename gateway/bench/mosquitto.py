@@ -1,0 +1,56 @@
+"""A mosquitto of the bench's own: no limits, nothing on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from gateway.demo import embedded
+from gateway.demo.part import Part, answers, find_program, free_port
+from gateway.errors import StartError
+
+_CONFIGURATION = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+persistence false
+# As many on their way at once as the client takes; mosquitto's own default is 20.
+max_inflight_messages 0
+# As many waiting as come; mosquitto's own default drops beyond 1000.
+max_queued_messages 0
+set_tcp_nodelay true
+sys_interval 0
+log_dest stderr
+log_type error
+log_type warning
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Broker:
+    """A broker that runs, on a loopback port."""
+
+    port: int
+    part: Part
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Broker]:
+    """A mosquitto for the block.
+
+    Raises:
+        StartError: it is not installed, or does not start.
+    """
+    program = find_program("mosquitto")
+    if program is None:
+        raise StartError("mosquitto is not on the PATH: install the package 'mosquitto'")
+    broker = Broker(free_port(), Part("mosquitto", folder / "mosquitto.log"))
+    configuration = folder / "mosquitto.conf"
+    configuration.write_text(_CONFIGURATION.format(port=broker.port), "utf-8")
+    try:
+        await broker.part.start([program, "-c", configuration], embedded.other_user(configuration, program))
+        await broker.part.until(lambda: answers(broker.port), timeout=20)
+        yield broker
+    finally:
+        await broker.part.stop()

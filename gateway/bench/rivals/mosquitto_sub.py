@@ -1,0 +1,48 @@
+"""``mosquitto_sub`` into nothing: what the broker can hand over, to a client that only acknowledges."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from gateway.bench import usage
+from gateway.bench.bench import Bench
+from gateway.bench.drains import PROCESS, Drained
+from gateway.bench.shape import Shape
+from gateway.demo.part import Part, find_program
+
+_NOTHING = Path("/dev/null")
+
+
+class MosquittoSub:
+    """Measured from the start of the process to its end: it needs some milliseconds to start.
+
+    Args:
+        window: most messages unacknowledged; None: as many as the broker sends.
+    """
+
+    def __init__(self, window: int | None = None) -> None:
+        self._window = window
+        self.name = "mosquitto_sub" + (f", window of {window}" if window else "")
+
+    def missing(self) -> str | None:
+        """It comes with a package of its own."""
+        found = find_program("mosquitto_sub")
+        return None if found else "mosquitto_sub is not on the PATH: install the package 'mosquitto-clients'"
+
+    async def drain(self, bench: Bench, kind: Shape, count: int) -> Drained:
+        """It ends by itself after ``count`` messages."""
+        client_id = await bench.backlog(kind, count, "mosquitto-sub")
+        meter, part = bench.meter(), Part("mosquitto_sub", _NOTHING)
+        before, own_before, started = meter.read(), usage.children_seconds(), time.monotonic()
+        await part.start(["mosquitto_sub", *self._arguments(bench, client_id, count)])
+        await bench.watching(part.finish(bench.patience(count)))
+        seconds = time.monotonic() - started
+        own = (usage.children_seconds() - own_before) / count * 1e6
+        cpu = {PROCESS: own, **usage.micros_per_message(before, meter.read(), count)}
+        return Drained(messages=count, rate=count / seconds, to_first=0, wall=seconds, cpu=cpu, peak_bytes=0)
+
+    def _arguments(self, bench: Bench, client_id: str, count: int) -> list[str]:
+        where = ["-h", bench.mqtt.host, "-p", str(bench.mqtt.port), "-i", client_id, "-t", bench.names.filter]
+        window = ["-V", "5", "-D", "connect", "receive-maximum", str(self._window)] if self._window else []
+        return [*where, "-q", "1", "-c", "-C", str(count), *window]

@@ -1,0 +1,152 @@
+"""A bench from beginning to end: scratch entries, the scenarios one by one, and everything removed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+from gateway import settings
+from gateway.bench import machine, servers, shape, usage
+from gateway.bench.bench import Bench, Tell
+from gateway.bench.installation import Installation
+from gateway.bench.options import Options
+from gateway.bench.report import Report
+from gateway.bench.results import Findings
+from gateway.bench.scenarios import RUN
+from gateway.bench.scratch import Names, Scratch
+from gateway.bench.sight import TelemetrySight
+from gateway.demo.stop import Stop
+from gateway.errors import GatewayError, UsageError
+from gateway.storage import migrate
+
+
+async def run_here(options: Options, superuser: settings.Database | None, tell: Tell) -> Report:
+    """Measure this machine, with servers of the bench's own; see :func:`gateway.bench.servers.running`.
+
+    Raises:
+        GatewayError: something could not be started, or rows did not match messages.
+    """
+    return await _unless_stopped(_here(options, superuser, tell))
+
+
+async def run_there(options: Options, installation: Installation, tell: Tell) -> Report:
+    """Measure an operator's installation.
+
+    Raises:
+        GatewayError: it could not be measured, or rows did not match messages.
+    """
+    return await _unless_stopped(_there(options, installation, tell))
+
+
+async def remove(installation: Installation, name: str) -> None:
+    """Remove what a bench that was killed left in an installation; its sessions expire by themselves.
+
+    Raises:
+        UsageError: no bench makes such a name.
+    """
+    names = Names(name)
+    async with _connections(installation) as (metadata, timeseries):
+        await Scratch(names, metadata, timeseries, alone=False).remove()
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, Report]) -> Report:
+    """The result; on Ctrl-C or SIGTERM everything is removed first."""
+    try:
+        with Stop():
+            return await work
+    except asyncio.CancelledError:
+        raise GatewayError("stopped; everything that the bench made is removed") from None
+
+
+async def _here(options: Options, superuser: settings.Database | None, tell: Tell) -> Report:
+    _forget_environment()
+    with _folder(options) as folder:
+        async with servers.running(folder, superuser) as installation:
+            return await _run(options, installation, folder, tell)
+
+
+async def _there(options: Options, installation: Installation, tell: Tell) -> Report:
+    _forget_environment()
+    with _folder(options) as folder:
+        return await _run(options, installation, folder, tell)
+
+
+async def _run(options: Options, installation: Installation, folder: Path, tell: Tell) -> Report:
+    names = Names()
+    names.check_streams(installation.configured.streams)
+    began = time.monotonic()
+    async with _connections(installation) as (metadata, timeseries):
+        scratch = Scratch(names, metadata, timeseries, alone=installation.own)
+        try:
+            await scratch.enter()
+            sight, postgres = await _sight(scratch, timeseries), await _postgres_pid(timeseries)
+            bench = Bench(
+                options, installation, scratch, sight, folder=folder, postgres_pid=postgres, tell=tell
+            )
+            findings = await _scenarios(bench)
+        finally:
+            tell("removing everything again")
+            await scratch.remove()
+        return Report(
+            machine=machine.describe(),
+            versions=await machine.versions(timeseries),
+            installation=installation.describe(),
+            seed=options.seed,
+            seconds=time.monotonic() - began,
+            tables=[table for found in findings for table in found.tables],
+            ratios=[ratio for found in findings for ratio in found.ratios],
+        )
+
+
+async def _scenarios(bench: Bench) -> list[Findings]:
+    try:
+        return [await RUN[scenario](bench) for scenario in bench.options.scenarios]
+    finally:
+        await bench.release()
+
+
+async def _sight(scratch: Scratch, timeseries: Any) -> TelemetrySight:
+    last = (await scratch.ids([shape.LAST]))[shape.LAST]
+    return TelemetrySight(timeseries, tenant=scratch.tenant, last=uuid.UUID(last), stream=scratch.names.name)
+
+
+async def _postgres_pid(timeseries: Any) -> int | None:
+    """Whose child serves this connection, when it is on this machine."""
+    return usage.parent_of(await timeseries.fetchval("SELECT pg_backend_pid()"), "postgres")
+
+
+@contextlib.asynccontextmanager
+async def _connections(installation: Installation) -> AsyncIterator[tuple[Any, Any]]:
+    """To both databases, as the owner of their tables."""
+    async with (
+        migrate.session("metadata", installation.metadata) as metadata,
+        migrate.session("timeseries", installation.timeseries) as timeseries,
+    ):
+        yield metadata, timeseries
+
+
+@contextlib.contextmanager
+def _folder(options: Options) -> Iterator[Path]:
+    """A folder for the block, which only we can read."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=options.folder)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write into {options.folder}: {error.strerror}; choose another --folder"
+        ) from error
+    with made as name:
+        yield Path(name)
+
+
+def _forget_environment() -> None:
+    """The settings are read; none of the variables may reach the gateway under test, over its own configuration."""
+    for name in list(os.environ):
+        if name.startswith("GATEWAY"):
+            del os.environ[name]

@@ -1,0 +1,191 @@
+"""MQTT 5 on one blocking socket: what a load, and the making of sessions, need."""
+
+from __future__ import annotations
+
+import secrets
+import select
+import socket
+import ssl
+import time
+from typing import Self, TypeVar
+
+import mqtt5
+
+from gateway.errors import UsageError
+from gateway.mqtt import packets, reasons, tls
+from gateway.mqtt.connection import ConnectionLostError, broker_name
+from gateway.settings import Mqtt
+
+P = TypeVar("P", bound=mqtt5.Packet)
+
+SESSION_SECONDS = 6 * 3600
+"""How long the broker keeps what a bench that was killed left there."""
+_READ_BYTES = 2**16
+_PUBACK, _SHORT = 0x40, 0x02
+"""How a PUBACK without a reason code begins; two bytes of packet id follow."""
+
+
+class Acks:
+    """Counts the acknowledgements in what was read.
+
+    Attributes:
+        count: all of them.
+        refused: those that refuse the message.
+        unmatched: those that say that nobody subscribes to its topic.
+    """
+
+    def __init__(self) -> None:
+        self.count = self.refused = self.unmatched = 0
+        self._rest = b""
+
+    def feed(self, received: bytes) -> None:
+        """Take these bytes; more may follow."""
+        data = self._rest + received
+        whole = len(data) & ~3
+        short = data[0:whole:4].count(_PUBACK) + data[1:whole:4].count(_SHORT) == whole // 2
+        if short:
+            self.count += whole // 4
+            self._rest = data[whole:]
+        else:
+            self._rest = self._one_by_one(memoryview(data))
+
+    def _one_by_one(self, view: memoryview) -> bytes:
+        try:
+            while True:
+                packet, size = mqtt5.read(view)
+                self._enter(packet)
+                view = view[size:]
+        except IndexError:
+            return bytes(view)
+
+    def _enter(self, packet: mqtt5.Packet) -> None:
+        if isinstance(packet, mqtt5.PubAckPacket):
+            self.count += 1
+            self.unmatched += packet.reason_code == mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
+            self.refused += packet.reason_code >= reasons.FAILURE
+        elif isinstance(packet, mqtt5.DisconnectPacket):
+            raise reasons.disconnected("the broker", packets.reason_of(packet.reason_code, packet))
+
+
+class Wire:
+    """A connection, opened by its making.
+
+    Args:
+        client_id: a session of this name goes on; by default a new one.
+        session_seconds: how long the broker keeps the session after the connection.
+
+    Attributes:
+        receive_max: most messages that the broker lets us leave unacknowledged.
+
+    Raises:
+        GatewayError: no broker, or it refuses us.
+    """
+
+    def __init__(self, mqtt: Mqtt, client_id: str = "", *, session_seconds: int = 0) -> None:
+        named = client_id or f"gateway-bench-{secrets.token_hex(6)}"
+        self._mqtt = mqtt.model_copy(update={"client_id": named, "session_expiry": session_seconds})
+        self._rest = b""
+        self._socket = _dial(mqtt)
+        try:
+            self.send(packets.connect_packet(self._mqtt))
+            self.receive_max = self._accepted()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _accepted(self) -> int:
+        connack = self._expect(mqtt5.ConnAckPacket)
+        if connack.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
+            reason = packets.reason_of(connack.reason_code, connack)
+            raise reasons.refused_connection(broker_name(self._mqtt), reason)
+        return connack.receive_max
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Subscribe at QoS 1."""
+        topics = [mqtt5.TopicFilter(topic_filter, max_qos=mqtt5.QoS.AT_LEAST_ONCE)]
+        self.send(mqtt5.SubscribePacket(1, topics).write())
+        (code,) = self._expect(mqtt5.SubAckPacket).reason_codes
+        if code != mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE:
+            raise UsageError(f"{broker_name(self._mqtt)} does not grant {topic_filter} at QoS 1: {code.name}")
+
+    def send(self, encoded: bytes | memoryview) -> None:
+        """Write all of it."""
+        try:
+            self._socket.sendall(encoded)
+        except OSError as error:
+            raise tls.explain(error, self._mqtt) from error
+
+    def received(self, patience: float) -> bytes:
+        """What has come, or comes within ``patience`` seconds; may be nothing."""
+        pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+        if not pending and not select.select([self._socket], [], [], patience)[0]:
+            return b""
+        try:
+            read = self._socket.recv(_READ_BYTES)
+        except OSError as error:
+            raise tls.explain(error, self._mqtt) from error
+        if not read:
+            raise ConnectionLostError(f"{broker_name(self._mqtt)} closed the connection")
+        return read
+
+    def close(self) -> None:
+        """DISCONNECT and close."""
+        with self._socket:
+            self.send(mqtt5.DisconnectPacket().write())
+
+    def _expect(self, kind: type[P]) -> P:
+        """The next packet of this kind; what comes before it is passed over."""
+        deadline = time.monotonic() + self._mqtt.connect_timeout
+        while time.monotonic() < deadline:
+            try:
+                packet, size = mqtt5.read(memoryview(self._rest))
+            except IndexError:
+                self._rest += self.received(0.1)
+                continue
+            self._rest = self._rest[size:]
+            if isinstance(packet, kind):
+                return packet
+        raise ConnectionLostError(f"{broker_name(self._mqtt)} does not answer")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def hold_session(mqtt: Mqtt, client_id: str, topic_filter: str) -> None:
+    """Have the broker keep for this client what is published to the topics from now on."""
+    with Wire(mqtt, client_id, session_seconds=SESSION_SECONDS) as wire:
+        wire.subscribe(topic_filter)
+
+
+def end_session(mqtt: Mqtt, client_id: str) -> None:
+    """Have the broker forget this client, and what it keeps for it."""
+    Wire(mqtt, client_id).close()
+
+
+def _dial(mqtt: Mqtt) -> socket.socket:
+    try:
+        dialled = _connect(mqtt)
+        if mqtt.tls is None:
+            return dialled
+        context = tls.make_context(mqtt.tls, ssl.SSLContext)
+        return context.wrap_socket(dialled, server_hostname=tls.server_name(mqtt))
+    except OSError as error:
+        raise tls.explain(error, mqtt) from error
+
+
+def _connect(mqtt: Mqtt) -> socket.socket:
+    if mqtt.unix_socket is None:
+        dialled = socket.create_connection((mqtt.host, mqtt.port), timeout=mqtt.connect_timeout)
+        dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return dialled
+    local = socket.socket(socket.AF_UNIX)
+    try:
+        local.settimeout(mqtt.connect_timeout)
+        local.connect(str(mqtt.unix_socket))
+    except BaseException:
+        local.close()
+        raise
+    return local
