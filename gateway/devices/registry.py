@@ -13,7 +13,8 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from gateway import errors, settings
@@ -37,7 +38,16 @@ class Entry:
         refusal: why its messages are not taken; None while it is unresolved or known.
     """
 
-    __slots__ = ("_last", "device", "provision_type", "refusal", "refused_until", "serial_number", "tenant")
+    __slots__ = (
+        "__weakref__",
+        "_last",
+        "device",
+        "provision_type",
+        "refusal",
+        "refused_until",
+        "serial_number",
+        "tenant",
+    )
 
     def __init__(self, tenant: str, serial_number: str, provision_type: str | None) -> None:
         self.tenant, self.serial_number = tenant, serial_number
@@ -81,6 +91,8 @@ class Registry:
     ) -> None:
         self._pool, self._options, self._component, self._prepare = pool, options, component, prepare
         self._entries: dict[tuple[str, str, str | None], Entry] = {}
+        # Those that made room and are held by somebody, who must hear of changes all the same.
+        self._outside: weakref.WeakSet[Entry] = weakref.WeakSet()
         self._types: dict[uuid.UUID, DeviceType] = {}
         self._version = 0
 
@@ -94,12 +106,12 @@ class Registry:
         if found is None:
             if len(self._entries) >= self._options.max_entries:
                 for old in list(itertools.islice(self._entries, self._options.max_entries // 8)):
-                    del self._entries[old]
+                    self._outside.add(self._entries.pop(old))
             found = self._entries[key] = Entry(tenant, serial_number, provision_type)
         return found
 
     async def resolve(self, entries: Iterable[Entry]) -> None:
-        """Learn about all of these, with one query for all.
+        """Learn about all of these, with one query for all; or about none, while the registry keeps changing.
 
         Raises:
             StoreError: the metadata database cannot answer; nothing is known that was not before.
@@ -116,12 +128,16 @@ class Registry:
                     rows = await self._look_up(connection, wanted)
                 if version == self._version:
                     break
+            else:  # what was read may be stale: whoever waits asks again
+                return
         for entry, row in zip(wanted, rows, strict=True):
             self._learn(entry, row)
 
     async def _look_up(self, connection: Any, wanted: Sequence[Entry]) -> list[Any]:
         rows = await connection.fetch(
-            _LOOK_UP, [entry.tenant for entry in wanted], [entry.serial_number for entry in wanted]
+            _LOOK_UP,
+            [_askable(entry.tenant) for entry in wanted],
+            [_askable(entry.serial_number) for entry in wanted],
         )
         missing = {row["device_type_id"] for row in rows} - self._types.keys() - {None}
         if missing:
@@ -200,11 +216,14 @@ class Registry:
             finally:
                 connection.terminate()
 
+    def _all(self) -> Iterator[Entry]:
+        return itertools.chain(self._entries.values(), self._outside)
+
     def purge(self, reason: str) -> None:
         """Look up everything again."""
         self._version += 1
         self._types.clear()
-        for entry in self._entries.values():
+        for entry in self._all():
             entry.forget()
         events.registry_purged(reason=reason)
 
@@ -219,9 +238,14 @@ class Registry:
             return
         self._version += 1
         gone = set(map(uuid.UUID, ids or ()))
-        for entry in self._entries.values():
+        for entry in self._all():
             if entry.device is None or entry.device.id in gone:
                 entry.forget()
+
+
+def _askable(name: str) -> str | None:
+    """The name; None, which equals nothing, for one with NUL: PostgreSQL would refuse the whole query."""
+    return None if "\0" in name else name
 
 
 _LOOK_UP = """
