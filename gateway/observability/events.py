@@ -221,3 +221,13 @@ def spooling_ended(*, records: int) -> None:
 def no_progress(*, seconds: float, oldest: list[dict[str, object]]) -> None:
     """Both servers work, messages are held, and nothing is settled: a defect; the connection is made anew."""
     log.error("no progress", seconds=round(seconds), oldest=oldest)
+
+
+def worker_started(*, worker: str, pid: int) -> None:
+    """A worker process runs."""
+    log.info("worker started", worker=worker, pid=pid)
+
+
+def worker_died(*, worker: str, exit_code: int, retry_in: float) -> None:
+    """A worker ended by itself; it is started again."""
+    log.error("worker died", worker=worker, exit_code=exit_code, retry_in_seconds=round(retry_in, 1))

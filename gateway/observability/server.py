@@ -14,18 +14,43 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any, Protocol
 
 from aiohttp import web
 
 from gateway import errors, settings
 from gateway.observability import metrics
-from gateway.observability.status import Report
+
+
+class Health(Protocol):
+    """What ``/ready`` asks."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether messages flow."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """State and last error of each component."""
+
+
+class Answers(Protocol):
+    """What the server asks; :class:`gateway.observability.status.Report` is one."""
+
+    @property
+    def health(self) -> Health:
+        """The components."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``/status`` tells."""
+
+    def exposition(self) -> bytes:
+        """What ``/metrics`` tells."""
 
 
 class Server:
     """Answers on ``observability.listen``:``observability.port``; port 0 opens nothing."""
 
-    def __init__(self, observability: settings.Observability, report: Report) -> None:
+    def __init__(self, observability: settings.Observability, report: Answers) -> None:
         self._listen, self._port = observability.listen, observability.port
         self._report = report
         self._runner: web.AppRunner | None = None

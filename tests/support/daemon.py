@@ -32,6 +32,7 @@ class Daemon(Process):
     Attributes:
         host: where its health is asked for.
         prefix: put before its command, to run it elsewhere.
+        arguments: put behind its command.
         variables: put into its environment.
     """
 
@@ -46,6 +47,7 @@ class Daemon(Process):
         super().__init__(name)
         self.host, self.port = "127.0.0.1", free_port()
         self.prefix: Sequence[str] = ()
+        self.arguments: Sequence[str] = ()
         self.variables: Mapping[str, str] = {}
         self.client_id = f"gateway-{self.port}"
         self.configuration = self.folder / "gateway.toml"
@@ -59,7 +61,7 @@ class Daemon(Process):
 
     def command(self) -> Sequence[str]:
         """The daemon in the foreground."""
-        return [*self.prefix, *GATEWAY, "run", "--config", str(self.configuration)]
+        return [*self.prefix, *GATEWAY, "run", "--config", str(self.configuration), *self.arguments]
 
     def environment(self) -> Mapping[str, str]:
         """Ours: the tests' own was scrubbed."""
