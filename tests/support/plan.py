@@ -38,6 +38,7 @@ class Plan:
         repeat_percent: how many publish again, later and byte for byte, a good reading with a timestamp.
         timestamps: whether readings carry the device's own time, ``start_ms`` + seq.
         message_ids: whether readings carry an id of their own, so that a publisher may send them again.
+        first: number of the first message; another plan may have published those before it.
     """
 
     count: int
@@ -49,6 +50,7 @@ class Plan:
     start_ms: int = field(default_factory=lambda: int(time.time() * 1000) - 3_600_000)
     tenant: str = "acme"
     message_ids: bool = False
+    first: int = 0
     serials: list[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -58,7 +60,7 @@ class Plan:
         """All messages, in the order in which they are published."""
         chance = random.Random(self.seed)
         latest: Planned | None = None
-        for number in range(self.count):
+        for number in range(self.first, self.first + self.count):
             draw = chance.random() * 100
             if draw < self.bad_percent:
                 yield self._bad(number, BAD[chance.randrange(len(BAD))])
@@ -83,7 +85,7 @@ class Plan:
         return [
             *("--count", str(self.count), "--devices", str(self.devices), "--seed", str(self.seed)),
             *("--bad-percent", str(self.bad_percent), "--repeat-percent", str(self.repeat_percent)),
-            *("--start-ms", str(self.start_ms), "--tenant", self.tenant),
+            *("--start-ms", str(self.start_ms), "--tenant", self.tenant, "--first", str(self.first)),
             "--with-timestamps" if self.timestamps else "--without-timestamps",
             *(["--message-ids"] if self.message_ids else []),
         ]

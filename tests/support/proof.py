@@ -40,13 +40,13 @@ def settled(daemon: Daemon, databases: Databases, plan: Plan, *, timeout: float 
     """Wait until the tables hold as much as the plan asks for and the daemon holds nothing; its books."""
     expected = plan.expected()
 
-    def done() -> dict[str, int] | None:
+    def done() -> dict[str, int]:
         rows, letters = databases.count("telemetry"), databases.count("dead_letters")
-        full = rows >= len(expected.stored) and letters >= expected.dead.total()
         books = daemon.total()
-        return books if full and not books["in_flight"] else None
+        assert rows >= len(expected.stored), f"{rows} rows, {letters} dead letters, {books}"
+        assert letters >= expected.dead.total(), f"{rows} rows, {letters} dead letters, {books}"
+        assert not books["in_flight"], books
+        return books
 
     what = f"{len(expected.stored)} rows and {expected.dead.total()} dead letters"
-    found = eventually(done, timeout=timeout, every=0.2, what=what)
-    assert found is not None
-    return found
+    return eventually(done, timeout=timeout, every=0.2, what=what)
