@@ -91,6 +91,8 @@ class Appender:
         """Wait for a write that is under way, then close. Idempotent."""
         with self._busy:
             self.seal()
+            with contextlib.suppress(OSError):
+                self._mend()
 
 
 def _see_that_it_is_there(file: File) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 
 import msgspec
@@ -49,13 +48,13 @@ def recover(disk: Disk, recent: Recent) -> tuple[dict[int, Segment], Recovery]:
             segments[number] = segment
     if segments:
         torn = _remember(disk, segments, recent)
-    _forget_empty(disk, segments)
+    left = [segment for segment in segments.values() if not segment.finished]
     return segments, Recovery(
-        segments=len(segments),
-        records=sum(segment.unsettled for segment in segments.values()),
-        size_bytes=sum(segment.end for segment in segments.values()),
+        segments=len(left),
+        records=sum(segment.unsettled for segment in left),
+        size_bytes=sum(segment.end for segment in left),
         torn_bytes=torn,
-        corrupt=sum(len(segment.reader.damage) for segment in segments.values()),
+        corrupt=sum(len(segment.reader.damage) for segment in left),
         unknown=tuple(unknown),
     )
 
@@ -114,24 +113,18 @@ def _scan(segment: Segment, wanted: int) -> deque[bytes]:
 def _cut_tail(disk: Disk, segment: Segment) -> int:
     """Set aside and cut off what is behind the last whole record; how many bytes that was.
 
-    When the disk is full it stays where it is, and is not read.
+    When the disk will not have it, it stays, and is damage like any other.
     """
     offset, length = next(reversed(segment.reader.damage.items()), (0, 0))
     if not length or offset + length < segment.end:
         return 0
-    with contextlib.suppress(OSError):
+    try:
         segment.set_aside(disk)
         cut(disk, segment.number, offset)
+    except OSError:
+        return 0
+    finally:
+        segment.reader.close()
     del segment.reader.damage[offset]
     segment.end = offset
-    segment.reader.close()
     return length
-
-
-def _forget_empty(disk: Disk, segments: dict[int, Segment]) -> None:
-    """Delete segments without any record: they were being begun when the process ended."""
-    for number, segment in list(segments.items()):
-        if segment.end <= HEADER_BYTES:
-            del segments[number]
-            with contextlib.suppress(OSError):
-                disk.remove(layout.name_of(number))

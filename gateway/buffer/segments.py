@@ -58,7 +58,7 @@ class Segment:
 
     def grow(self, end: int, added: Sequence[Record]) -> None:
         """These records are durable, up to ``end``."""
-        if self.read_through and added:
+        if self.read_through:
             self.oldest_us = added[0].received_us
         self.end = end
         if self.count is not None:

@@ -124,6 +124,7 @@ class Spool:
         torn, corrupt, unknown = recovered.torn_bytes, recovered.corrupt, recovered.unknown
         if torn or corrupt or unknown:
             events.spool_recovered(torn_bytes=torn, corrupt=corrupt, unknown=unknown)
+        self._sweep()
         return recovered
 
     def close(self) -> None:
@@ -172,6 +173,8 @@ class Spool:
             SpoolFullError: they do not fit into ``max_bytes`` now.
             SpoolError: the disk failed. Nothing of these counts as written, in either case.
         """
+        if not added:
+            return
         bodies = list(map(records.encode, added))
         done = asyncio.get_running_loop().create_future()
         self._waiting.append(_Append(added, bodies, records.size(bodies), done))
