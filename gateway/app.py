@@ -64,13 +64,13 @@ class Daemon:
         self.report = Report(
             health=self.health,
             tallies=self._path.routes.tallies,
-            in_flight=self.pipeline.in_flight,
+            in_flight=self.pipeline.held.by_stream,
             gauges=self._gauges(),
             drained=self._path.drained.tallies if self._path.spool else {},
         )
         self._server = Server(options.observability, self.report)
         self._progress = NoProgress(
-            self.pipeline,
+            self.pipeline.held,
             self._source,
             self._path.routes.tallies,
             self.health,
@@ -114,13 +114,13 @@ class Daemon:
 
     async def _stop(self, at_once: asyncio.Event) -> int:
         """Stop reading, write what is held, acknowledge, disconnect, close. 0, or 5 when messages are unsettled."""
-        events.stopping(in_flight=self.pipeline.in_flight().total())
+        events.stopping(in_flight=self.pipeline.held.by_stream().total())
         self.health.stopping = True
         self._notify.stopping()
         self._source.stop()
         await _first(self.pipeline.drain(), at_once.wait(), timeout=self._options.shutdown.deadline)
         await _first(self._source.close(), at_once.wait(), timeout=_CLOSE_SECONDS)
-        unsettled = self.pipeline.in_flight().total()
+        unsettled = self.pipeline.held.by_stream().total()
         await self._tasks.cancel()
         await self._path.close()
         events.stopped(unsettled=unsettled, balanced=self.report.as_dict()["balanced"])
@@ -164,8 +164,8 @@ class Daemon:
 
     def _path_gauges(self) -> metrics.Gauges:
         return metrics.path_gauges(
-            backlog_messages=lambda: self.pipeline.in_flight().total(),
-            backlog_bytes=lambda: self.pipeline.held_bytes,
+            backlog_messages=lambda: self.pipeline.held.by_stream().total(),
+            backlog_bytes=lambda: self.pipeline.held.size_bytes,
             reading_paused=lambda: float(self.pipeline.paused),
             registry_entries=lambda: len(self._path.registry),
         )

@@ -125,7 +125,7 @@ class Path:
             devices=self._patience("metadata"),
             overflow=overflow,
         )
-        self._tasks += [("resolve", made.resolve), ("recognise", made.recognise)]
+        self._tasks += [("resolve", made.aside.resolve), ("recognise", made.aside.recognise)]
         for number in range(options.writer.connections):
             horizon = options.writer.message_id_horizon
             writer = Writer(options.databases.timeseries, ledger, horizon=horizon)

@@ -9,8 +9,8 @@
 
 The first half (:meth:`Pipeline.take`) is plain synchronous code, called by the source with all messages of
 one socket read. The second half (:meth:`Pipeline.write`) is one task per COPY connection. What cannot be
-decided at once waits aside and is taken again: a device that is not in the cache (:meth:`Pipeline.resolve`),
-a redelivery that only the ledger can tell (:meth:`Pipeline.recognise`).
+decided at once waits aside (:mod:`gateway.aside`) and is taken again: a device that is not in the cache, a
+redelivery that only the ledger can tell.
 
 A message is atomic: all its readings are stored in one transaction, or it ends otherwise as a whole.
 """
@@ -18,18 +18,19 @@ A message is atomic: all its readings are stored in one transaction, or it ends 
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from gateway import batches, settings
-from gateway.batches import Batch, Origin
+from gateway.aside import Aside
+from gateway.batches import Batch
 from gateway.buffer.memory import Queue
-from gateway.devices.registry import Entry, Registry
+from gateway.devices.registry import Registry
 from gateway.errors import MessageError
+from gateway.held import Held
 from gateway.intake import Intake
 from gateway.messages import Chunk, DeadLetter, Message
 from gateway.observability import events, metrics
@@ -37,7 +38,7 @@ from gateway.outcomes import IGNORED_REASONS, Outcome, Reason
 from gateway.overflow import Overflow
 from gateway.patience import Patience
 from gateway.routes import Route, Routes
-from gateway.waiting import Unresolved, Waiting, WaitingRoom
+from gateway.waiting import Unresolved, Waiting
 from gateway.writer.copy import Writer
 from gateway.writer.ledger import Ledger
 from gateway.writer.work import Work
@@ -77,16 +78,24 @@ class Pipeline:
         devices: Patience,
         overflow: Overflow | None = None,
     ) -> None:
-        self._options, self._routes, self._registry = options, routes, registry
-        self._ledger, self._recall = ledger, recall
-        self._stores, self._devices, self._overflow = stores, devices, overflow
+        self._options, self._routes, self._ledger = options, routes, ledger
+        self._stores, self._overflow = stores, overflow
         self._intake = Intake(options.validation, routes)
         self._queue = Queue(max_messages=options.batch.max_rows, max_bytes=options.batch.max_bytes)
-        self._writing: list[Work] = []
-        self._unresolved, self._unrecognised = WaitingRoom(), WaitingRoom()
+        self.held = Held(self._queue)
+        self.aside = Aside(
+            self.held,
+            registry,
+            recall,
+            stores=stores,
+            devices=devices,
+            overflow=overflow,
+            take_again=self._take_again,
+            spooled=self._spooled,
+        )
         self._ended: list[int] = []
         self._ignored: Counter[tuple[str, Reason]] = Counter()
-        self._go, self._progress = asyncio.Event(), asyncio.Event()
+        self._go = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
         self._last_letter_us = 0
         self.paused = False
@@ -115,7 +124,7 @@ class Pipeline:
             self._refuse(number, message, route, chunk, error)
             return
         except Unresolved as unknown:
-            self._unresolved.add(Waiting(number, message, route, _bare(chunk), unknown.entries))
+            self.held.unresolved.add(Waiting(number, message, route, _bare(chunk), unknown.entries))
             return
         except Exception as error:
             events.defect(stage="decode", error=repr(error))
@@ -163,7 +172,7 @@ class Pipeline:
             self._end(number, route, Outcome.DUPLICATE)
         elif not self._ledger.loaded(chunk.since):
             waiting = Waiting(number, message, route, _bare(chunk), received_us=received_us)
-            self._unrecognised.add(waiting)
+            self.held.unrecognised.add(waiting)
         elif self._ledger.knows(message):
             self._end(number, route, Outcome.DUPLICATE)
         else:
@@ -193,74 +202,41 @@ class Pipeline:
         if len(self._queue.open):
             self._go.set()
 
-    # ------------------------------------------------------------------ aside
-
-    async def resolve(self) -> None:
-        """Task: look up devices that are not in the cache, one query for all that wait; take their messages again."""
-        while True:
-            await self._unresolved.somebody()
-            entries = self._unresolved.entries()
-            if await self._in_time(self._devices, lambda: self._registry.resolve(entries)):  # noqa: B023
-                self._take_again(self._unresolved.call_in(lambda one: all(map(_decided, one.entries))))
-            else:
-                await self._spool(self._unresolved)
-
-    async def recognise(self) -> None:
-        """Task: tell redeliveries of what was stored from redeliveries of what was not.
-
-        The ledger of before the connection is complete once everything received before it has come to its end.
-        """
-        while True:
-            await self._unrecognised.somebody()
-            since = self._unrecognised.since()
-            while self._oldest_held() < since:
-                self._progress.clear()
-                await self._progress.wait()
-            if await self._in_time(self._stores, lambda: self._recall(since)):  # noqa: B023
-                self._take_again(self._unrecognised.call_in(lambda one: one.chunk.since <= since))  # noqa: B023
-            else:
-                await self._spool(self._unrecognised)
-
-    async def _in_time(self, patience: Patience, attempt: Callable[[], Awaitable[None]]) -> bool:
-        """Do it, however long it takes; with a spool, no longer than messages wait. False: it is not done."""
-        if self._overflow is not None:
-            return await self._overflow.in_time(patience, attempt)
-        await patience.until_done(attempt)
-        return True
-
-    async def _spool(self, room: WaitingRoom) -> None:
-        """Those who wait there now, to the disk; they stay where the disk will not have them."""
-        assert self._overflow is not None
-        waited = room.all()
-        if await self._overflow.keep(self._overflow.records_of(waited)):
-            for one in waited:
-                self._end(one.number, one.route, Outcome.SPOOLED)
-            gone = set(map(id, waited))
-            room.call_in(lambda one: id(one) in gone)
-            self._flush_ended()
-            self._mind_memory()
-
-    def _take_again(self, waited: list[Waiting]) -> None:
+    def _take_again(self, waited: Sequence[Waiting]) -> None:
+        """Messages that waited aside, decided now."""
         for one in waited:
             self._accept(one.number, one.message, one.route, one.chunk)
         self._after_taking()
         self.idle()
 
+    def _spooled(self, waited: Sequence[Waiting]) -> None:
+        """Messages that waited aside, on disk now."""
+        for one in waited:
+            self._end(one.number, one.route, Outcome.SPOOLED)
+        self._after_taking()
+
     # ------------------------------------------------------------------ second half: from a batch to its settlement
 
     async def write(self, writer: Writer) -> None:
         """Task: one COPY connection. While it writes, the next batch collects."""
-        await self._in_time(self._stores, writer.probe)
+        await self._probe(writer)
         while True:
             batch = await self._next_batch()
             if batch is None:
-                await self._in_time(self._stores, writer.probe)
+                await self._probe(writer)
                 continue
             work = Work(batch)
-            self._writing.append(work)
+            self.held.writing.append(work)
             await self._deliver(writer, work)
-            self._writing.remove(work)
+            self.held.writing.remove(work)
             self._settle(work)
+
+    async def _probe(self, writer: Writer) -> None:
+        """See that the database works; with a spool nobody waits for that longer than messages do."""
+        if self._overflow is None:
+            await self._stores.until_done(writer.probe)
+        else:
+            await self._overflow.in_time(self._stores, writer.probe)
 
     async def _deliver(self, writer: Writer, work: Work) -> None:
         """Into the database; with a spool, to the disk when the database keeps us waiting."""
@@ -294,7 +270,7 @@ class Pipeline:
             _report_letters([*batch.letters, *work.refused.values()])
         self.source.settle(batch.numbers + batch.letter_numbers)
         self._mind_memory()
-        self._progress.set()
+        self.held.became_less()
 
     def _flush_ended(self) -> None:
         if not self._ended:
@@ -304,56 +280,11 @@ class Pipeline:
         for (stream, reason), count in self._ignored.items():
             events.ignored(stream=stream, reason=reason, count=count)
         self._ignored.clear()
-        self._progress.set()
-
-    # ------------------------------------------------------------------ what is held
-
-    def _batches(self) -> Iterator[Batch]:
-        yield from self._queue
-        yield from (work.batch for work in self._writing)
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of messages received and not settled."""
-        return sum(batch.size for batch in self._batches()) + self._unresolved.size + self._unrecognised.size
-
-    def in_flight(self) -> Counter[str]:
-        """Messages received and not settled, by stream, counted where they are."""
-        held: Counter[str] = self._unresolved.count_by_stream() + self._unrecognised.count_by_stream()
-        for batch in self._batches():
-            held += batch.count_by_stream()
-        return held
-
-    def _oldest_held(self) -> int:
-        """The least delivery number received and not settled."""
-        return min(
-            self._unresolved.oldest(),
-            self._unrecognised.oldest(),
-            *(batch.oldest() for batch in self._batches()),
-        )
-
-    def oldest(self, count: int) -> list[dict[str, object]]:
-        """The oldest messages received and not settled: delivery number, stream, topic, and what they wait for."""
-        rooms = (("a device look-up", self._unresolved), ("the ledger", self._unrecognised))
-        held: list[tuple[int, Origin, Message, str]] = [
-            (one.number, one.route, one.message, cause) for cause, room in rooms for one in room.all()
-        ]
-        writing = {id(work.batch) for work in self._writing}
-        for batch in self._batches():
-            cause = "the database" if id(batch) in writing else "a connection"
-            held += [(*one, cause) for one in zip(batch.numbers, batch.origins, batch.messages, strict=True)]
-            letters = (letter.message for letter in batch.letters)
-            held += [
-                (*one, cause) for one in zip(batch.letter_numbers, batch.letter_origins, letters, strict=True)
-            ]
-        return [
-            {"number": number, "stream": origin.stream_name, "topic": message.topic, "waits_for": cause}
-            for number, origin, message, cause in heapq.nsmallest(count, held, key=lambda one: one[0])
-        ]
+        self.held.became_less()
 
     def _mind_memory(self) -> None:
         """Back-pressure: stop reading the socket when memory is full, never drop."""
-        bound, held = self._options.buffer.max_bytes, self.held_bytes
+        bound, held = self._options.buffer.max_bytes, self.held.size_bytes
         if not self.paused and held >= bound:
             self.paused = True
             events.reading_paused(held_bytes=held)
@@ -365,14 +296,9 @@ class Pipeline:
 
     async def drain(self) -> None:
         """Return when everything received is settled."""
-        while self.in_flight():
-            self._progress.clear()
+        while self.held.by_stream():
             self._go.set()
-            await self._progress.wait()
-
-
-def _decided(entry: Entry) -> bool:
-    return entry.device is not None or entry.refusal is not None
+            await self.held.until_less()
 
 
 def _bare(chunk: Chunk) -> Chunk:

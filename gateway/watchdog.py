@@ -16,7 +16,7 @@ _OLDEST = 10
 _SERVERS = ("metadata", "mqtt", "timeseries")
 
 
-class Path(Protocol):
+class Held(Protocol):
     """What is watched."""
 
     def oldest(self, count: int) -> list[dict[str, object]]:
@@ -37,9 +37,9 @@ class NoProgress:
     """
 
     def __init__(
-        self, path: Path, source: Source, tallies: Mapping[str, Tally], health: Health, *, limit: float
+        self, held: Held, source: Source, tallies: Mapping[str, Tally], health: Health, *, limit: float
     ) -> None:
-        self._path, self._source, self._tallies = path, source, tallies
+        self._held, self._source, self._tallies = held, source, tallies
         self._health, self._state, self._limit = health, health.component("progress"), limit
         self._settled, self._since = -1, 0.0
 
@@ -52,7 +52,7 @@ class NoProgress:
     def look(self, now: float) -> None:
         """Compare with the last look."""
         settled = sum(sum(tally.settled.values()) for tally in self._tallies.values())
-        if settled != self._settled or not self._servers_up() or not self._path.oldest(1):
+        if settled != self._settled or not self._servers_up() or not self._held.oldest(1):
             self._settled, self._since = settled, now
             self._state.ready()
         elif now - self._since >= self._limit:
@@ -63,7 +63,7 @@ class NoProgress:
 
     def _give_up(self, now: float) -> None:
         seconds, self._since = now - self._since, now
-        oldest = self._path.oldest(_OLDEST)
+        oldest = self._held.oldest(_OLDEST)
         events.no_progress(seconds=seconds, oldest=oldest)
         reason = f"nothing settled for {seconds:.0f} s although all servers work (watchdog.no_progress)"
         self._state.failed(reason)

@@ -2,8 +2,8 @@
 
 Each worker is an ordinary ``gateway run`` with its own client id, session, COPY connections and spool folder, and with
 the same share group, so the broker divides the messages among them. For brokers without shared subscriptions the
-streams are divided instead. A worker that dies is started again under the same client id: what it had not acknowledged comes
-again, to it. The supervisor answers for all of them on ``observability.port``.
+streams are divided instead. A worker that dies is started again under the same client id: what it had not
+acknowledged comes again, to it. The supervisor answers for all of them on ``observability.port``.
 """
 
 from __future__ import annotations

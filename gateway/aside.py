@@ -1,0 +1,85 @@
+"""What becomes of messages that cannot be decided at once: they wait aside, and are taken again or spooled."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from gateway.devices.registry import Entry, Registry
+from gateway.held import Held
+from gateway.overflow import Overflow
+from gateway.patience import Patience
+from gateway.waiting import Waiting, WaitingRoom
+
+Attempt = Callable[[], Awaitable[None]]
+
+
+class Aside:
+    """Two tasks that empty two waiting rooms.
+
+    Args:
+        recall: has the ledger learn what was stored before the connection that began with this delivery number.
+        take_again: called with messages that can be decided now.
+        spooled: called with messages that are on disk now.
+    """
+
+    def __init__(
+        self,
+        held: Held,
+        registry: Registry,
+        recall: Callable[[int], Awaitable[None]],
+        *,
+        stores: Patience,
+        devices: Patience,
+        overflow: Overflow | None,
+        take_again: Callable[[Sequence[Waiting]], None],
+        spooled: Callable[[Sequence[Waiting]], None],
+    ) -> None:
+        self._held, self._registry, self._recall = held, registry, recall
+        self._stores, self._devices, self._overflow = stores, devices, overflow
+        self._take_again, self._spooled = take_again, spooled
+
+    async def resolve(self) -> None:
+        """Task: look up devices that are not in the cache, one query for all that wait."""
+        room = self._held.unresolved
+        while True:
+            await room.somebody()
+            entries = room.entries()
+            if await self._in_time(self._devices, lambda: self._registry.resolve(entries)):  # noqa: B023
+                self._take_again(room.call_in(lambda one: all(map(_decided, one.entries))))
+            else:
+                await self._spool(room)
+
+    async def recognise(self) -> None:
+        """Task: tell redeliveries of what was stored from redeliveries of what was not.
+
+        The ledger of before the connection is complete once everything received before it has come to its end.
+        """
+        room = self._held.unrecognised
+        while True:
+            await room.somebody()
+            since = room.since()
+            await self._held.until_none_before(since)
+            if await self._in_time(self._stores, lambda: self._recall(since)):  # noqa: B023
+                self._take_again(room.call_in(lambda one: one.chunk.since <= since))  # noqa: B023
+            else:
+                await self._spool(room)
+
+    async def _in_time(self, patience: Patience, attempt: Attempt) -> bool:
+        """Do it, however long it takes; with a spool, no longer than messages wait. False: it is not done."""
+        if self._overflow is not None:
+            return await self._overflow.in_time(patience, attempt)
+        await patience.until_done(attempt)
+        return True
+
+    async def _spool(self, room: WaitingRoom) -> None:
+        """Those who wait there now, to the disk; they stay where the disk will not have them."""
+        assert self._overflow is not None
+        waited = room.all()
+        if await self._overflow.keep(self._overflow.records_of(waited)):
+            gone = set(map(id, waited))
+            room.call_in(lambda one: id(one) in gone)
+            self._spooled(waited)
+
+
+def _decided(entry: Entry) -> bool:
+    return entry.device is not None or entry.refusal is not None

@@ -1,0 +1,88 @@
+"""What is received and not settled, counted where it is: the other side of the conservation law."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+
+from gateway.batches import Batch, Origin
+from gateway.buffer.memory import Queue
+from gateway.messages import Message
+from gateway.waiting import WaitingRoom
+from gateway.writer.work import Work
+
+
+class Held:
+    """Every place in which a message can be between its receipt and its settlement.
+
+    Attributes:
+        queue: batches that wait for a connection.
+        writing: batches on their way into the database.
+        unresolved: messages whose devices must be looked up.
+        unrecognised: redeliveries that only the ledger can tell.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.writing: list[Work] = []
+        self.unresolved, self.unrecognised = WaitingRoom(), WaitingRoom()
+        self._less = asyncio.Event()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes held."""
+        return sum(batch.size for batch in self._batches()) + self.unresolved.size + self.unrecognised.size
+
+    def by_stream(self) -> Counter[str]:
+        """Messages held, by stream."""
+        held: Counter[str] = self.unresolved.count_by_stream() + self.unrecognised.count_by_stream()
+        for batch in self._batches():
+            held += batch.count_by_stream()
+        return held
+
+    def oldest(self, count: int) -> list[dict[str, object]]:
+        """The oldest messages: delivery number, stream, topic, and what they wait for."""
+        oldest = heapq.nsmallest(count, self._messages(), key=lambda one: one[0])
+        return [
+            {"number": number, "stream": origin.stream_name, "topic": message.topic, "waits_for": cause}
+            for number, origin, message, cause in oldest
+        ]
+
+    def became_less(self) -> None:
+        """Messages were settled: whoever waits for that may look."""
+        self._less.set()
+
+    async def until_none_before(self, number: int) -> None:
+        """Return when every message with a lesser delivery number is settled."""
+        while self._least() < number:
+            await self.until_less()
+
+    async def until_less(self) -> None:
+        """Return when some message is settled."""
+        self._less.clear()
+        await self._less.wait()
+
+    def _least(self) -> int:
+        rooms = self.unresolved.oldest(), self.unrecognised.oldest()
+        return min(*rooms, *(batch.oldest() for batch in self._batches()))
+
+    def _batches(self) -> Iterator[Batch]:
+        yield from self.queue
+        yield from (work.batch for work in self.writing)
+
+    def _messages(self) -> Iterator[tuple[int, Origin, Message, str]]:
+        for cause, room in (("a device look-up", self.unresolved), ("the ledger", self.unrecognised)):
+            yield from ((one.number, one.route, one.message, cause) for one in room.all())
+        for batch in self.queue:
+            yield from _messages_of(batch, "a connection")
+        for work in self.writing:
+            yield from _messages_of(work.batch, "the database")
+
+
+def _messages_of(batch: Batch, cause: str) -> Iterator[tuple[int, Origin, Message, str]]:
+    for number, origin, message in zip(batch.numbers, batch.origins, batch.messages, strict=True):
+        yield number, origin, message, cause
+    for number, origin, letter in zip(batch.letter_numbers, batch.letter_origins, batch.letters, strict=True):
+        yield number, origin, letter.message, cause
