@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +40,8 @@ def demo(
 
     [bold]Examples:[/bold] gateway demo --seconds 20 · gateway demo --serve -- psql -c 'SELECT count(*) FROM telemetry'
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every terminal knows curves
     console = Console(highlight=False)
     if serve:
         raise typer.Exit(run(serving.serve(folder, command or (), console)))

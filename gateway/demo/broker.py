@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import sys
 from pathlib import Path
 
-from gateway.demo import embedded
+from gateway.demo import embedded, privileges
 from gateway.demo.folder import Folder
-from gateway.demo.part import Part, answers, find_program, free_port
+from gateway.demo.part import Part
+from gateway.demo.ports import answers, free_port
 
 _MOSQUITTO = """\
 listener {port} 127.0.0.1
@@ -53,7 +56,7 @@ class Broker:
             StartError: there is none, or it does not start; the text shows what it said.
         """
         if self._mosquitto is not None:
-            run_as = embedded.other_user(self._folder.path, self._mosquitto)
+            run_as = privileges.other_user(self._folder.path, self._mosquitto)
             await self.part.start([self._mosquitto, "-c", self._write("mosquitto.conf", _MOSQUITTO)], run_as)
         elif importlib.util.find_spec("amqtt"):
             config = self._write("amqtt.yaml", _AMQTT)
@@ -70,3 +73,10 @@ class Broker:
         path = self._folder.path / name
         path.write_text(text.format(port=self.port), "utf-8")
         return path
+
+
+def find_program(name: str) -> Path | None:
+    """A program on the PATH, or where Debian keeps servers."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
+    found = shutil.which(name, path=path)
+    return Path(found) if found else None

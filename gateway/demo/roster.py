@@ -33,6 +33,7 @@ DOOR = NewDeviceType(
     description="Contact of a gate",
     fields=(NewField.parse("open:bool:required"), NewField.parse("battery:float:volt:1.5:3.6:required")),
 )
+TYPES = (CLIMATE, MOTOR, DOOR)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

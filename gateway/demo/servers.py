@@ -14,7 +14,7 @@ from gateway.demo import prepare, roster
 from gateway.demo.broker import Broker
 from gateway.demo.embedded import Postgres
 from gateway.demo.folder import Folder
-from gateway.demo.part import free_port
+from gateway.demo.ports import free_port
 
 Tell = Callable[[str], None]
 """Takes a line for the user."""
@@ -60,7 +60,10 @@ async def running(folder: Folder, tell: Tell) -> AsyncIterator[Servers]:
 async def _prepare(folder: Folder, postgres: Postgres, broker: Broker, tell: Tell) -> Servers:
     with took("databases and roles, migrated", tell):
         await prepare.databases(folder, postgres)
-    with took(f"{len(roster.TENANTS)} tenants, 3 device types, {len(roster.DEVICES)} devices", tell):
+    members = (
+        f"{len(roster.TENANTS)} tenants, {len(roster.TYPES)} device types, {len(roster.DEVICES)} devices"
+    )
+    with took(members, tell):
         devices = await prepare.provision(folder, postgres)
     health_port = free_port()
     prepare.configure(folder, postgres, broker, health_port)

@@ -48,7 +48,7 @@ async def serve(place: Path, command: Sequence[str], console: Console) -> int:
                 console.print(f"  {line}", soft_wrap=True)
             stop.patient = True
             await stop.asked()
-    return 0
+    return 1 if command else 0
 
 
 async def _execute(folder: Folder, command: Sequence[str]) -> int:

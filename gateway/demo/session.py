@@ -71,6 +71,8 @@ async def run(options: Options, console: Console) -> bool:
             raise GatewayError("stopped before the books could be checked") from None
     for line in proof.lines():
         console.print(line, soft_wrap=True)
+    if not proof.held:
+        console.print(f"See {pasting.near(folder.log('gateway'))}.")
     console.print("\nTry next; each line brings the servers up again, and down when it is done:")
     for command in pasting.afterwards(folder):
         console.print(f"  {command}", soft_wrap=True)

@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -110,9 +111,8 @@ class Demo(Process):
 
     def rows(self) -> int:
         """Rows of ``telemetry``, asked as a user may ask."""
-        query = "psql -At -c 'SELECT count(*) FROM telemetry'"
-        program = " ".join([*self.program, "demo", "--folder", str(self.place)])
-        return int(self.paste(f"{program} --serve -- {query}"))
+        demo = [*self.program, "demo", "--folder", str(self.place), "--serve"]
+        return int(self.paste(shlex.join([*demo, "--", "psql", "-Atc", "SELECT count(*) FROM telemetry"])))
 
     def hints(self, heading: str) -> list[str]:
         """The lines below a heading."""
@@ -328,8 +328,8 @@ def test_without_mosquitto_amqtt_will_do() -> None:
 
 
 def test_a_path_too_long_for_a_socket_will_do() -> None:
-    """PostgreSQL is then reached by a loopback port, with a password; ``psql`` is too."""
-    with Demo(place=f"{'long' * 30}/.demo") as demo:
+    """PostgreSQL is then reached by a loopback port, with a password; odd characters in the path do not matter."""
+    with Demo(place=f'{"long" * 30}, "odd" {{100%}}/.demo') as demo:
         assert demo.run("--seconds", "2") == 0, demo.said()
         assert demo.rows() > 0
 

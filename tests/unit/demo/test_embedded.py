@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 import pytest
@@ -42,27 +41,6 @@ def test_a_long_path_is_reached_by_loopback() -> None:
     assert address.dsn("me", "mine") == f"postgresql://me@127.0.0.1:{address.port}/mine"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root's case")
-def test_root_runs_servers_as_whoever_was_there_first(tmp_path: Path) -> None:
-    """A cluster keeps its owner; a new one is nobody's."""
-    owned = tmp_path / "postgres"
-    owned.mkdir()
-    os.chown(owned, 12, 12)
-    earlier, new = embedded.other_user(owned), embedded.other_user(tmp_path / "none")
-    assert earlier is not None
-    assert new is not None
-    assert earlier.uid == 12
-    assert new.uid not in (0, 12)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="root's case")
-def test_root_changes_no_folder_that_is_closed_to_others(tmp_path: Path) -> None:
-    """Below a closed folder the other user keeps the capability to pass; below an open one none."""
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    below, beside = embedded.other_user(closed / "postgres"), embedded.other_user(Path("/tmp/postgres"))
-    assert below is not None
-    assert beside is not None
-    assert below.override
-    assert not beside.override
-    assert closed.stat().st_mode & 0o777 == 0o700
+def test_a_comma_in_the_path_is_no_second_host() -> None:
+    """PostgreSQL and its clients would read two folders."""
+    assert embedded.Postgres(Folder(Path("/tmp/this,that"))).address.host == "127.0.0.1"

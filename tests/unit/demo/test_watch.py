@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.demo.part import free_port
+from gateway.demo.ports import free_port
 from gateway.demo.watch import Watch, parse, quantile
 from gateway.observability import metrics
 
