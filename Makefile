@@ -25,7 +25,7 @@ check: $(STAMP)  ## ruff, mypy --strict, import rules, drift of generated files 
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timings
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit/test_repository.py
 
 fmt: $(STAMP)  ## format, and mend what ruff can mend
