@@ -50,17 +50,18 @@ def header(created_us: int, epoch: bytes) -> bytes:
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What a header says; ``epoch`` is unknown, and the version ours, when it is damaged."""
+    """What a header says; a damaged one is taken to be of our version, and of an unknown process."""
 
     version: int = VERSION
     epoch: bytes = NO_EPOCH
+    damaged: bool = False
 
 
 def read_header(content: bytes) -> Header:
     """The header at the beginning of these bytes."""
     fields = content[: _HEADER.size]
     if content[_HEADER.size : HEADER_BYTES] != _CHECK.pack(google_crc32c.value(fields)):
-        return Header()
+        return Header(damaged=True)
     _, version, _, epoch = _HEADER.unpack(fields)
     return Header(version, epoch)
 

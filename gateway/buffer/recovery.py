@@ -6,7 +6,7 @@ from collections import deque
 
 import msgspec
 
-from gateway.buffer import layout, records
+from gateway.buffer import layout, records, segments
 from gateway.buffer.appender import cut
 from gateway.buffer.disk import Disk
 from gateway.buffer.layout import HEADER_BYTES
@@ -39,17 +39,17 @@ def recover(disk: Disk, recent: Recent) -> tuple[dict[int, Segment], Recovery]:
     """The segments, oldest first; fills ``recent`` from the newest."""
     found = layout.listing(disk)
     unknown, torn = list(found.unknown), 0
-    segments: dict[int, Segment] = {}
+    usable: dict[int, Segment] = {}
     for number in found.segments:
-        segment = _look(disk, number)
+        segment = segments.look(disk, number)
         if segment is None:
             unknown.append(layout.name_of(number))
         else:
-            segments[number] = segment
-    if segments:
-        torn = _remember(disk, segments, recent)
-    left = [segment for segment in segments.values() if not segment.finished]
-    return segments, Recovery(
+            usable[number] = segment
+    if usable:
+        torn = _remember(disk, usable, recent)
+    left = [segment for segment in usable.values() if not segment.finished]
+    return usable, Recovery(
         segments=len(left),
         records=sum(segment.unsettled for segment in left),
         size_bytes=sum(segment.end for segment in left),
@@ -59,27 +59,11 @@ def recover(disk: Disk, recent: Recent) -> tuple[dict[int, Segment], Recovery]:
     )
 
 
-def _look(disk: Disk, number: int) -> Segment | None:
-    """A segment as it lies there; None when it cannot be read, or is of a newer version."""
-    segment = Segment(disk, number, HEADER_BYTES, layout.NO_EPOCH)
-    try:
-        head = layout.read_header(segment.reader.head())
-        if head.version > layout.VERSION:
-            return None
-        segment.epoch, segment.end = head.epoch, segment.reader.size
-        segment.sample()
-    except OSError:
-        return None
-    finally:
-        segment.reader.close()
-    return segment
-
-
-def _remember(disk: Disk, segments: dict[int, Segment], recent: Recent) -> int:
+def _remember(disk: Disk, usable: dict[int, Segment], recent: Recent) -> int:
     """Fill ``recent`` from the newest segments; bytes of a torn tail, which is cut off."""
     torn, wanted = 0, WINDOW
     latest: list[tuple[bytes, deque[bytes]]] = []
-    for segment in reversed(segments.values()):
+    for segment in reversed(usable.values()):
         bodies = _scan(segment, wanted)
         if not latest:
             torn = _cut_tail(disk, segment)
@@ -115,8 +99,8 @@ def _cut_tail(disk: Disk, segment: Segment) -> int:
 
     When the disk will not have it, it stays, and is damage like any other.
     """
-    offset, length = next(reversed(segment.reader.damage.items()), (0, 0))
-    if not length or offset + length < segment.end:
+    offset, length = segment.torn_tail()
+    if not length:
         return 0
     try:
         segment.set_aside(disk)

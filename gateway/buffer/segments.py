@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from gateway.buffer import layout, records
 from gateway.buffer.disk import Disk
@@ -10,6 +10,7 @@ from gateway.buffer.reader import Reader
 from gateway.buffer.records import Record
 
 _SAMPLE_BYTES = 64 * 2**10
+_WALK_BYTES = 2**20
 
 
 class Segment:
@@ -76,7 +77,21 @@ class Segment:
             self.reader.position = position
 
     def next_records(self, max_bytes: int) -> tuple[list[int], list[Record]]:
-        """Offsets and records of the next frames; empty when it is read through. May raise OSError."""
+        """Offsets and records of the next frames, handed out; perhaps none. May raise OSError."""
+        offsets, found = self._next(max_bytes)
+        self._outstanding.update(offsets)
+        self._handed_out += len(offsets)
+        if found:
+            self.oldest_us = found[0].received_us
+        return offsets, found
+
+    def walk(self) -> Iterator[Record]:
+        """All records, without handing them out. May raise OSError."""
+        while not self.read_through:
+            yield from self._next(_WALK_BYTES)[1]
+        self.reader.close()
+
+    def _next(self, max_bytes: int) -> tuple[list[int], list[Record]]:
         offsets, found = [], []
         for offset, body in self.reader.read(self.end, max_bytes):
             record = records.decode(body)
@@ -85,11 +100,12 @@ class Segment:
             else:
                 offsets.append(offset)
                 found.append(record)
-        self._outstanding.update(offsets)
-        self._handed_out += len(offsets)
-        if found:
-            self.oldest_us = found[0].received_us
         return offsets, found
+
+    def torn_tail(self) -> tuple[int, int]:
+        """Offset and length of damage that reaches to the end; length 0: there is none."""
+        offset, length = max(self.reader.damage.items(), default=(self.end, 0))
+        return (offset, length) if offset + length >= self.end else (self.end, 0)
 
     def settle(self, offsets: Iterable[int]) -> None:
         """The records at these offsets have come to their end."""
@@ -111,3 +127,21 @@ class Segment:
         finally:
             kept.close()
         disk.sync()
+
+
+def look(disk: Disk, number: int) -> Segment | None:
+    """A segment as it lies there; None when it cannot be read, or is of a newer version."""
+    segment = Segment(disk, number, layout.HEADER_BYTES, layout.NO_EPOCH)
+    try:
+        head = layout.read_header(segment.reader.head())
+        if head.version > layout.VERSION:
+            return None
+        segment.epoch, segment.end = head.epoch, segment.reader.size
+        if head.damaged and segment.end:
+            segment.reader.damage[0] = min(layout.HEADER_BYTES, segment.end)
+        segment.sample()
+    except OSError:
+        return None
+    finally:
+        segment.reader.close()
+    return segment

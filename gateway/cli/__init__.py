@@ -30,6 +30,7 @@ _GROUPS = {
     "device_type": "Device types and their fields.",
     "device": "Devices.",
     "dead_letter": "Messages that could not become readings.",
+    "spool": "Messages that wait on disk for a database.",
 }
 _COMMANDS = ("run", "status", "demo", "bench")
 

@@ -1,0 +1,96 @@
+"""``gateway spool``: look into the disk spool, also while the daemon uses it."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+
+from gateway import clock, errors, settings
+from gateway.buffer import inspection
+from gateway.buffer.records import Record
+from gateway.cli import common
+
+app = typer.Typer()
+
+
+@app.command()
+def status(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
+    """Show what waits on disk: records, bytes, age, room left.
+
+    Example: gateway spool status --config /etc/gateway/gateway.toml
+    """
+    options = _options(config)
+    found = inspection.status(_folder(options), options.max_bytes)
+    shown = msgspec.structs.asdict(found) | {"room_bytes": found.room_bytes}
+    for name in ("oldest", "newest"):
+        moment = shown.pop(f"{name}_us")
+        shown[f"{name}_at"] = None if moment is None else clock.to_datetime(moment)
+    if as_json:
+        common.print_json(shown)
+    else:
+        common.table(("", ""), [(name.replace("_", " "), _plain(value)) for name, value in shown.items()])
+
+
+@app.command()
+def verify(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
+    """Read everything and check every checksum. Exit code 1 when something is damaged.
+
+    Damage costs the records it is in: the daemon sets their bytes aside in *.corrupt and goes on with the others.
+
+    Example: gateway spool verify
+    """
+    found = inspection.verify(_folder(_options(config)))
+    if as_json:
+        common.print_json(msgspec.to_builtins(found))
+    else:
+        for place in found.damage:
+            typer.echo(f"{place.file}: {place.length} bytes damaged at offset {place.offset}")
+        typer.echo(
+            f"{found.records} records in {found.segments} segments ({found.size_bytes} bytes), "
+            f"{len(found.damage)} damaged places, {found.unfinished_bytes} bytes unfinished at the end"
+        )
+    if found.damage:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(config: common.ConfigOption = None) -> None:
+    """Print all records as JSON lines; a payload that is no text as payload_base64.
+
+    Example: gateway spool export > spooled.jsonl
+    """
+    for record in inspection.read(_folder(_options(config))):
+        typer.echo(msgspec.json.encode(_as_json(record)))
+
+
+def _options(config: Path | None) -> settings.Spool:
+    return common.load_settings(config).spool
+
+
+def _folder(options: settings.Spool) -> Path:
+    if options.folder is None:
+        raise errors.UsageError(
+            "no spool is configured: set spool.folder (`gateway config sample` explains it)"
+        )
+    return options.folder
+
+
+def _plain(value: Any) -> Any:
+    return ", ".join(value) if isinstance(value, tuple) else value
+
+
+def _as_json(record: Record) -> dict[str, Any]:
+    """The record with its payload as text, or as base64 when it is none."""
+    shown: dict[str, Any] = msgspec.structs.asdict(record)
+    shown["received_at"] = clock.to_datetime(shown.pop("received_us"))
+    shown["identity"] = record.identity.hex()
+    payload = shown.pop("payload")
+    try:
+        shown["payload"] = payload.decode("utf-8")
+    except UnicodeDecodeError:
+        shown["payload_base64"] = base64.b64encode(payload).decode()
+    return shown
