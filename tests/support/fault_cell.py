@@ -19,14 +19,16 @@ from tests.support.fault_proof import Refused, Verdict, never, verdict
 from tests.support.fault_table import Row
 from tests.support.fault_watch import Look, Watch
 from tests.support.load import Load
+from tests.support.netns import BadLine
 from tests.support.plan import TELEMETRY, Plan
 from tests.support.provisioned import provision
+from tests.support.proxy import Proxy
 from tests.support.servers import Mosquitto, Postgres
 from tests.support.waiting import eventually
 from tests.support.wire import left_in_session
 
-MOST = 2_000_000
-"""Messages of a load that goes on until the cell ends it."""
+MOST_SECONDS = 240
+"""That a load goes on: it is encoded beforehand, and ended by its cell."""
 SETTLE_SECONDS = 90.0
 
 
@@ -76,9 +78,10 @@ class Cell:
         )
         self.daemon.configure(settings)
         self.watch = Watch(self.daemon)
-        self.plan = Plan(MOST, devices=200, seed=seed, timestamps=combination.timestamps)
+        self.plans: list[Plan] = []
         self.notes: list[str] = []
         self._record = record
+        self._plan = Plan(0, devices=200, seed=seed, timestamps=combination.timestamps)
         self._load: Load | None = None
         self._recoveries: list[float] = []
         self._started = time.monotonic()
@@ -98,35 +101,68 @@ class Cell:
 
     # what goes on ---------------------------------------------------------------------------
 
-    def start(self, *, rate: float = 1000, count: int = MOST, **plan: Any) -> None:
-        """Start the daemon, then the load; without a count it goes on until :meth:`published`."""
-        provision(self.databases, self.plan.serials)
+    def start(self, *, rate: float = 1000, **plan: Any) -> None:
+        """Start the daemon, then a load that goes on until :meth:`published`; ``plan``: fields of :class:`Plan`."""
+        provision(self.databases, self._plan.serials)
         self.daemon.start()
         self.watch.start()
-        self.publish(rate=rate, count=count, **plan)
+        self.publish(rate=rate, **plan)
 
-    def publish(self, *, rate: float = 1000, count: int = MOST, **plan: Any) -> None:
-        """Start the load; the session must exist. ``plan``: fields of :class:`Plan`."""
-        # Encoded beforehand: no more than a cell can need.
-        most = min(count, int(rate * 240)) if rate else count
-        self.plan = dataclasses.replace(self.plan, count=most, **plan)
-        self._load = Load(self.broker.port, self.plan, rate=rate, timeout=600).start()
+    def subscribe(self) -> None:
+        """Leave a session at the broker, in which messages collect: the daemon is started and stopped."""
+        provision(self.databases, self._plan.serials)
+        self.daemon.start()
+        assert self.daemon.stop() == 0
+        self.watch.start()
+
+    def publish(self, *, rate: float = 0, count: int | None = None, **plan: Any) -> None:
+        """Start a load, after the one before; the session must exist. Without a count it goes on."""
+        if self._load is not None:
+            self.published()
+        most = int(rate * MOST_SECONDS) if count is None else count
+        first = self.messages
+        self._plan = dataclasses.replace(self._plan, first=first, count=most, **plan)
+        self._load = Load(self.broker.port, self._plan, rate=rate, timeout=600).start()
+
+    def published(self, *, early: bool = True) -> None:
+        """See the load to its end, now or in its own time; the broker has acknowledged all of it."""
+        load, self._load = self._load, None
+        assert load is not None
+        try:
+            count = load.finish() if early else load.result()["messages"]
+            assert not load.result()["unmatched"], "messages came before the subscription"
+            self.plans.append(dataclasses.replace(self._plan, count=count))
+        finally:
+            load.close()
+
+    @property
+    def messages(self) -> int:
+        """How many were published by loads that have ended."""
+        return sum(plan.count for plan in self.plans)
+
+    def by_way_of(self, *, database: Proxy | None = None, broker: Proxy | None = None) -> None:
+        """Have the daemon connect through these proxies, in clear text; before it is started."""
+        if database is not None:
+            server, there = f"@127.0.0.1:{self.server.port}/", f"@{database.host}:{database.port}/"
+            dsns = {"metadata": self.databases.metadata_dsn, "timeseries": self.databases.timeseries_dsn}
+            ours = {name: f"{dsn.replace(server, there)}?sslmode=disable" for name, dsn in dsns.items()}
+            self.daemon.configure({"databases": {name: {"dsn": dsn} for name, dsn in ours.items()}})
+        if broker is not None:
+            self.daemon.configure({"mqtt": {"host": broker.host, "port": broker.port}})
+
+    def on(self, line: BadLine) -> None:
+        """Have the daemon run on the other host; before it is started."""
+        self.daemon.prefix, self.daemon.host = line.inside(), line.aside
+        self.daemon.configure({"observability": {"listen": line.aside}})
 
     def stored(self, more: int, *, timeout: float = 60) -> None:
-        """Wait until so many more rows are stored than now."""
-        wanted = self.rows() + more
-        eventually(lambda: self.rows() >= wanted, timeout=timeout, every=0.05, what=f"{wanted} rows")
+        """Wait until so many more messages are stored than now, as the daemon counts them."""
+        wanted = self.watch.stored + more
+        eventually(lambda: self.watch.stored >= wanted, timeout=timeout, what=f"{wanted} messages stored")
 
     def rows(self) -> int:
         """Rows of ``telemetry`` now."""
         return self.databases.count("telemetry")
-
-    def published(self) -> dict[str, Any]:
-        """End the load; the broker has acknowledged what was published, and :attr:`plan` is that."""
-        self.plan = dataclasses.replace(self.plan, count=self.load.finish())
-        told = self.load.result()
-        assert not told["unmatched"], f"{told['unmatched']} messages came before the subscription"
-        return told
 
     def lasts(self, seconds: float, holds: Callable[[], None] = lambda: None) -> None:
         """The fault lasts so long; what must hold meanwhile is looked at again and again, and so is the daemon."""
@@ -140,13 +176,25 @@ class Cell:
         while not over():
             time.sleep(0.05)
 
-    def recovers(self, mend: Callable[[], object], *, timeout: float = 60) -> None:
-        """Mend the fault; the daemon becomes ready and settles again, by itself. The time it takes goes into the row."""
+    def recovers(
+        self,
+        mend: Callable[[], object],
+        *,
+        noticed: Callable[[Look], bool] = lambda _look: True,
+        timeout: float = 60,
+    ) -> None:
+        """Mend the fault; the daemon is ready and settles again by itself; the time that takes goes into the row.
+
+        Args:
+            noticed: what must have been seen as well, where the daemon goes on for a while before it notices.
+        """
         last = self.watch.last()
         mend()
         mended = time.monotonic()
         found = eventually(
-            lambda: self.watch.recovery(mended, last), timeout=timeout, what="ready and settling again"
+            lambda: self.watch.recovery(mended, last, noticed),
+            timeout=timeout,
+            what="ready and settling again",
         )
         assert found is not None
         self._recoveries.append(found)
@@ -182,13 +230,12 @@ class Cell:
         Rows + dead letters are the messages published, none is there twice, the books balanced at every look, the
         daemon stops cleanly, and the broker holds nothing for it.
         """
-        if self.load.running or self.plan.count == MOST:
+        if self._load is not None:
             self.published()
-        wanted = self.plan.count
-        eventually(lambda: self._idle(wanted), timeout=timeout, every=0.2, what=f"{wanted} messages settled")
+        eventually(self._idle, timeout=timeout, every=0.2, what=f"{self.messages} messages settled")
         code = self.daemon.stop()
         self.watch.close()
-        told = verdict(self.databases, self.plan, refused)
+        told = verdict(self.databases, self.plans, refused)
         self._record(self._row(told))
         assert told.right, told
         assert not self.watch.unbalanced(), self.watch.unbalanced()[:3]
@@ -209,9 +256,9 @@ class Cell:
             if process is not None:
                 process.close()
 
-    def _idle(self, wanted: int) -> Look | None:
-        """Everything is where it belongs, and the daemon holds nothing and says so twice."""
-        if self.rows() + self.databases.count("dead_letters") < wanted:
+    def _idle(self) -> Look | None:
+        """Everything is somewhere, and the daemon holds nothing and says so twice."""
+        if self.rows() + self.databases.count("dead_letters") < self.messages:
             return None
         looks = self.watch.looks[-2:]
         quiet = len({(look.pid, look.settled) for look in looks}) == 1

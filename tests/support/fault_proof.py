@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -67,15 +68,16 @@ def never(_seq: int) -> bool:
     return False
 
 
-def verdict(databases: Databases, plan: Plan, refused: Refused = never) -> Verdict:
-    """Compare; waits for nothing.
+def verdict(databases: Databases, plans: Sequence[Plan], refused: Refused = never) -> Verdict:
+    """Compare with all that was published; waits for nothing.
 
     Args:
         refused: good readings that must be dead letters, because the database does not take them.
     """
-    found = wait_for(_find(databases.timeseries_dsn, plan.count))
-    told = Verdict(plan.count, found.rows, found.letters.total(), strange=found.strange)
-    for message in plan.messages():
+    found = wait_for(_find(databases.timeseries_dsn, max(plan.first + plan.count for plan in plans)))
+    messages = sum(plan.count for plan in plans)
+    told = Verdict(messages, found.rows, found.letters.total(), strange=found.strange)
+    for message in itertools.chain.from_iterable(plan.messages() for plan in plans):
         if message.kind != GOOD or refused(message.number):
             _judge_letter(told, found, message.payload)
         else:

@@ -72,7 +72,7 @@ def aligned(rows: Sequence[Row]) -> list[str]:
     """The table for a terminal."""
     lines = [list(HEADINGS), *map(cells_of, rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(HEADINGS))]
-    return ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
 def markdown(rows: Sequence[Row]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import psutil
@@ -75,6 +76,11 @@ class Watch:
         return sum(look.total["duplicate"] for look in self.lives.values())
 
     @property
+    def stored(self) -> int:
+        """Messages stored, likewise."""
+        return sum(look.total["stored"] for look in self.lives.values())
+
+    @property
     def peak_memory(self) -> int:
         """The most resident bytes seen."""
         return max((look.memory for look in list(self.looks)), default=0)
@@ -83,11 +89,12 @@ class Watch:
         """Looks that found the conservation law broken."""
         return [look for look in list(self.looks) if not look.balanced]
 
-    def recovery(self, since: float, last: Look | None) -> float | None:
-        """Seconds from ``since`` until it was ready and had settled more than at the look ``last``; None: not yet."""
+    def recovery(self, since: float, last: Look | None, noticed: Callable[[Look], bool]) -> float | None:
+        """Seconds from ``since`` until it had noticed, was ready, and had settled more than at ``last``."""
         for look in list(self.looks):
-            before = last.settled if last is not None and last.pid == look.pid else 0
-            if look.at > since and look.ready and look.settled > before:
+            if last is not None and last.pid == look.pid and look.settled <= last.settled:
+                continue
+            if look.at > since and look.ready and look.settled and noticed(look):
                 return look.at - since
         return None
 

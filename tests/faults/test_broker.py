@@ -1,0 +1,84 @@
+"""The broker restarts, is killed, and forgets."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import ALL, MakeCell
+from tests.support.fault_cell import Cell
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.mosquitto
+
+COUNT = 60_000 if ALL else 12_000
+TIMES = 5 if ALL else 3
+
+
+def backlog(cell: Cell, **plan: Any) -> None:
+    """The broker holds the whole load in the session: from here on nobody publishes.
+
+    So all copies that come are the broker's own: a publisher that sends again what the broker did not acknowledge
+    makes new messages, which nobody can tell from readings.
+    """
+    cell.subscribe()
+    cell.publish(count=COUNT, **plan)
+    cell.published(early=False)
+
+
+@pytest.mark.combinations(2)
+def test_restarted(make_cell: MakeCell) -> None:
+    """Stopped and started while it delivers: it keeps the session, and sends again what was not acknowledged."""
+    cell = make_cell(f"broker restart, {TIMES} times while it delivers", max_inflight=200)
+    backlog(cell)
+    cell.daemon.start()
+    for _ in range(TIMES):
+        cell.stored(COUNT // (3 * TIMES))
+        cell.broker.stop()
+        cell.unready("mqtt", state="waiting")
+        cell.recovers(cell.broker.start)
+    cell.prove()
+
+
+def test_killed(make_cell: MakeCell) -> None:
+    """Killed (-9): it goes back to what it saved, and sends again what was acknowledged since.
+
+    Those copies come as if they were new. Readings with a time meet themselves; readings without one carry an id.
+    """
+    cell = make_cell(f"broker kill -9, {TIMES} times while it delivers", max_inflight=200, autosave=0)
+    backlog(cell, message_ids=not cell.combination.timestamps, bad_percent=0)
+    saved = cell.broker.folder / "mosquitto.db"
+    cell.broker.signal(signal.SIGUSR1)
+    eventually(lambda: saved.stat().st_size > 50 * COUNT, what="the broker has saved its sessions")
+    cell.daemon.start()
+    for _ in range(TIMES):
+        cell.stored(COUNT // (3 * TIMES))
+        cell.broker.kill()
+        cell.unready("mqtt", state="waiting")
+        cell.recovers(cell.broker.start)
+    cell.prove()
+
+
+def test_session_lost(make_cell: MakeCell) -> None:
+    """A broker without persistence forgets us: what we hold is stored all the same, and we subscribe anew.
+
+    What it had not delivered is gone with it, so everything has been delivered here, and nothing is settled yet.
+    """
+    cell = make_cell("broker killed without persistence", max_inflight=0)
+    cell.start()
+    cell.stored(500)
+    cell.server.suspend()
+    cell.published()
+    eventually(lambda: cell.daemon.total()["received"] == cell.messages, what="all is delivered")
+    cell.broker.kill()
+    (cell.broker.folder / "mosquitto.db").unlink(missing_ok=True)
+    cell.broker.start()
+    cell.server.resume()
+    cell.recovers(lambda: None, noticed=lambda look: look.figures["reconnects"] > 0)
+    told = cell.logged("mqtt connected")
+    assert [line["session_present"] for line in told] == [False, False]
+    cell.publish(count=2000)
+    cell.published(early=False)
+    cell.prove()
