@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from gateway.cli.common import run
-from gateway.demo import pasting, serving, session
+from gateway.demo.folder import DEFAULT
 
 
 def demo(
@@ -23,9 +23,9 @@ def demo(
     seconds: Annotated[
         float | None, typer.Option(min=1, help="Stop after this time; else at Ctrl-C.")
     ] = None,
-    rate: Annotated[float, typer.Option(min=1, max=5000, help="Messages a second.")] = 400,
+    rate: Annotated[float, typer.Option(min=1, max=2000, help="Messages a second.")] = 400,
     seed: Annotated[int, typer.Option(help="Another seed makes another fleet.")] = 1,
-    folder: Annotated[Path, typer.Option(help="Everything lives here.")] = pasting.DEFAULT_FOLDER,
+    folder: Annotated[Path, typer.Option(help="Everything lives here.")] = DEFAULT,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget what an earlier demo left in the folder.")
     ] = False,
@@ -35,11 +35,16 @@ def demo(
 ) -> None:
     """Watch readings of a simulated fleet travel through a broker and the gateway into PostgreSQL.
 
-    Broker and database are of its own, and everything lives in one folder. About one message in a hundred is wrong
-    on purpose. At the end the counts of fleet, gateway and database are compared; exit code 0 if they agree, else 1.
+    Broker and database are of its own, and everything lives in one folder.
+    About one message in a hundred is wrong on purpose. At the end the counts
+    of fleet, gateway and database are compared: exit code 0 if they agree.
 
-    [bold]Examples:[/bold] gateway demo --seconds 20 · gateway demo --serve -- psql -c 'SELECT count(*) FROM telemetry'
+    [bold]Example:[/bold] gateway demo --seconds 20
+
+    [bold]Example:[/bold] gateway demo --serve -- psql -c 'TABLE telemetry LIMIT 5'
     """
+    from gateway.demo import serving, session  # they need much that no other command needs
+
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not every terminal knows curves
     console = Console(highlight=False)

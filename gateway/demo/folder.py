@@ -11,6 +11,7 @@ from typing import TextIO
 
 from gateway.errors import StartError
 
+DEFAULT = Path(".demo")
 _LOCK = "demo.lock"
 
 

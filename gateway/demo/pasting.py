@@ -8,9 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.demo.folder import Folder
+from gateway.demo.folder import DEFAULT, Folder
 
-DEFAULT_FOLDER = Path(".demo")
 _QUERY = "SELECT time, device_id, data FROM telemetry ORDER BY time DESC LIMIT 5"
 
 
@@ -64,5 +63,5 @@ def _config(folder: Folder) -> list[str]:
 
 
 def _demo(folder: Folder) -> list[str]:
-    place = [] if folder.path == DEFAULT_FOLDER.absolute() else ["--folder", near(folder.path)]
+    place = [] if folder.path == DEFAULT.absolute() else ["--folder", near(folder.path)]
     return [*program(), "demo", *place]
