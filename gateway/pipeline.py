@@ -18,6 +18,7 @@ A message is atomic: all its readings are stored in one transaction, or it ends 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -247,16 +248,17 @@ class Pipeline:
 
     async def _next_batch(self) -> Batch | None:
         """The next batch as soon as one may go; None when there was none for a while."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_IDLE_PROBE_SECONDS):
-                await self._go.wait()
-        except TimeoutError:
-            return None
-        batch = self._queue.take()
-        # Hazard: readings left behind must have somebody to send them on, the timer or this event.
-        if not self._queue.full and (self._linger is not None or not len(self._queue.open)):
-            self._go.clear()
-        return batch
+                while True:
+                    await self._go.wait()
+                    batch = self._queue.take()
+                    # Hazard: readings left behind must have somebody to send them on, the timer or this event.
+                    if not self._queue.full and (self._linger is not None or not len(self._queue.open)):
+                        self._go.clear()
+                    if batch is not None:  # else another connection was first
+                        return batch
+        return None
 
     def _settle(self, work: Work) -> None:
         """Enter the outcomes into the books, and let the acknowledgements go."""
