@@ -59,6 +59,8 @@ class Intake:
         """The device of the topic; None where the payload names it."""
         if route.ending is not None:
             raise MessageError(route.ending, f"no stream takes the topic {message.topic[:200]!r}")
+        if message.retain and route.retained == "ignore":
+            raise _replayed()
         size = len(message.payload)
         if size > self._options.max_payload_bytes:
             raise MessageError(Reason.TOO_LARGE, f"{size} bytes (validation.max_payload_bytes)")
@@ -83,8 +85,12 @@ class Intake:
 
 def _mind_retained(message: Message, route: Route, *, keyed: bool) -> None:
     """Brokers replay what is retained at every subscribe; without a time it would be stored as if it were new."""
-    if message.retain and (route.retained == "ignore" or (route.retained == "auto" and not keyed)):
-        raise MessageError(Reason.RETAINED, "a retained message, replayed by the broker")
+    if message.retain and route.retained == "auto" and not keyed:
+        raise _replayed()
+
+
+def _replayed() -> MessageError:
+    return MessageError(Reason.RETAINED, "a retained message, replayed by the broker")
 
 
 def _known(entry: Entry, route: Route) -> Device:
