@@ -188,7 +188,7 @@ class Registry(Section):
     """The cache of known devices."""
 
     max_entries: int = Field(250_000, ge=100, description="topics kept in the cache; the oldest leave first")
-    negative_ttl: Seconds = Field(30, description="how long an unknown device is remembered as unknown")
+    negative_ttl: Seconds = Field(30, ge=1, description="how long an unknown device is remembered as unknown")
 
 
 class Observability(Section):
