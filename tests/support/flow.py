@@ -1,0 +1,143 @@
+"""The whole path without a broker: chunks by hand, real databases, books looked at whenever anything settles."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable
+from typing import Self
+
+import mqtt5
+
+from gateway import batches, settings
+from gateway.messages import Chunk
+from gateway.observability.health import Health
+from gateway.outcomes import Outcome
+from gateway.path import Path
+from gateway.supervisor import Supervisor
+
+
+class Hand:
+    """A source by hand; satisfies :class:`gateway.pipeline.Reins`.
+
+    Attributes:
+        settled: delivery numbers in the order in which they settled, each once.
+        paused: whether reading is paused now.
+        turns: every ``pause`` and ``resume``.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self.settled: list[int] = []
+        self._known: set[int] = set()
+        self.paused = False
+        self.turns: list[str] = []
+
+    def settle(self, numbers: Iterable[int]) -> None:
+        """Each number once, and none that was not taken; the books must balance now."""
+        for number in numbers:
+            assert 0 <= number < self._flow.taken
+            assert number not in self._known, f"{number} settled twice"
+            self._known.add(number)
+            self.settled.append(number)
+        self._flow.check_books()
+
+    def pause(self) -> None:
+        """Stop reading."""
+        self.paused = True
+        self.turns.append("pause")
+
+    def resume(self) -> None:
+        """Read again."""
+        self.paused = False
+        self.turns.append("resume")
+
+
+class Flow:
+    """A path with its tasks, and a hand that gives it chunks. Use as an asynchronous context.
+
+    Attributes:
+        taken: how many messages it was given; the number of the next.
+    """
+
+    def __init__(self, options: settings.Settings) -> None:
+        batches._EPOCH = uuid.uuid4().bytes  # each is a process of its own, with numbers from 0
+        self.options, self.health = options, Health()
+        self.path = Path(options, self.health)
+        self.pipeline = self.path.pipeline
+        self.taken = 0
+        self.hand = Hand(self)
+        self.pipeline.source = self.hand
+        self._tasks = Supervisor()
+        self._stop = asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        for name, task in self.path.tasks():
+            self._tasks.start(name, task)
+        self._watch = asyncio.create_task(self._tasks.watch(self._stop))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._watch is not None
+        self._stop.set()
+        try:
+            await self._watch  # raises what a task died of
+        finally:
+            await self._tasks.cancel()
+            await self.path.close()
+
+    def take(
+        self,
+        *messages: mqtt5.PublishPacket,
+        received_us: int | None = None,
+        idle: bool = True,
+        resumed: bool = False,
+        since: int = 0,
+    ) -> range:
+        """These messages as one chunk, and then nothing more on the socket; their delivery numbers."""
+        at = time.time_ns() // 1000 if received_us is None else received_us
+        first = self.taken
+        self.taken += len(messages)
+        self.pipeline.take(Chunk(messages, first, at, resumed, since))
+        self.check_books()
+        if idle:
+            self.pipeline.idle()
+        return range(first, self.taken)
+
+    def held(self) -> Counter[str]:
+        """Messages taken and not settled, by stream."""
+        return self.pipeline.held.by_stream()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of those."""
+        return self.pipeline.held.size_bytes
+
+    def check_books(self) -> None:
+        """The conservation law, for every stream."""
+        held = self.held()
+        wrong = {
+            name: tally.balance(held[name])
+            for name, tally in self.path.routes.tallies.items()
+            if tally.balance(held[name])
+        }
+        assert not wrong, f"messages unaccounted for, by stream: {wrong}"
+
+    def ended(self, stream: str = "telemetry") -> dict[Outcome, int]:
+        """How messages of a stream ended so far; what did not happen is left out."""
+        settled = self.path.routes.tallies[stream].settled
+        return {outcome: count for outcome, count in settled.items() if count}
+
+    async def settle(self, *, timeout: float = 20.0) -> Counter[Outcome]:
+        """Wait until all that was taken is settled; how it ended, over all streams."""
+        async with asyncio.timeout(timeout):
+            await self.pipeline.drain()
+        assert sorted(self.hand.settled) == list(range(self.taken))
+        self.check_books()
+        total: Counter[Outcome] = Counter()
+        for tally in self.path.routes.tallies.values():
+            total.update(tally.settled)
+        return +total
