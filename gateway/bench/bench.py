@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -12,15 +13,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway import clock, settings
-from gateway.bench import usage, wire, written
+from gateway.bench import sessions, usage, written
 from gateway.bench.daemon import Daemon
 from gateway.bench.installation import Installation
-from gateway.bench.options import Options
+from gateway.bench.options import Options, Scenario
 from gateway.bench.orders import Order, Published
 from gateway.bench.scratch import Names, Scratch
 from gateway.bench.shape import Shape
 from gateway.bench.sight import TelemetrySight
-from gateway.demo.part import Part, free_port, unless_ended
+from gateway.demo.part import Part, unless_ended
+from gateway.demo.ports import free_port
 from gateway.errors import GatewayError
 
 T = TypeVar("T")
@@ -43,6 +45,9 @@ class Bench:
         self.options, self.installation, self.scratch, self.sight = options, installation, scratch, sight
         self.folder, self.tell = folder, tell
         self._postgres_pid = postgres_pid
+        self.limit: int | None = None
+        """Messages that the broker keeps for one client; None: not reached."""
+        self.notes: list[str] = []
         self._clients: set[str] = set()
         self._time_ms = clock.now_us() // 1000 - _HISTORY_MS
         """The devices' time, which goes on from load to load: no reading meets another's key."""
@@ -67,14 +72,14 @@ class Bench:
         """Have the broker keep for this client what is published from now on, and nothing else; its client id."""
         client_id = self.names.client_id(client)
         self._clients.add(client_id)
-        await asyncio.to_thread(wire.end_session, self.mqtt, client_id)
-        await asyncio.to_thread(wire.hold_session, self.mqtt, client_id, self.names.filter)
+        await asyncio.to_thread(sessions.end, self.mqtt, client_id)
+        await asyncio.to_thread(sessions.hold, self.mqtt, client_id, self.names.filter)
         return client_id
 
     async def release(self) -> None:
         """Have the broker forget all clients of the bench."""
         for client_id in self._clients:
-            await asyncio.to_thread(wire.end_session, self.mqtt, client_id)
+            await asyncio.to_thread(sessions.end, self.mqtt, client_id)
 
     async def publish(
         self, kind: Shape, count: int, *, rate: float = 0, seconds: float = 0, probe_every: int = 0
@@ -107,6 +112,27 @@ class Bench:
         client_id = await self.hold(client)
         await self.publish(kind, count)
         return client_id
+
+    async def kept(self) -> int:
+        """How many messages of a backlog the broker keeps for an absent client: some drop what exceeds a limit."""
+        self.tell("looking how much this broker keeps for an absent client")
+        client_id = await self.backlog(Shape(), self.options.messages, "kept")
+        return await asyncio.to_thread(sessions.take_all, self.mqtt, client_id)
+
+    def bound_by(self, kept: int) -> None:
+        """Mind that the broker keeps that many."""
+        if kept < self.options.messages:
+            self.limit = kept
+            self.options = dataclasses.replace(self.options, messages=kept)
+            self.notes.append(
+                f"this broker keeps {kept} messages for an absent client and drops the others (mosquitto: "
+                "max_queued_messages): backlogs are no longer, and only drain and slow rates of latency are run"
+            )
+
+    def scenarios(self) -> list[Scenario]:
+        """What is to be run, without those that would have the broker drop messages."""
+        wanted = self.options.scenarios
+        return [one for one in wanted if self.limit is None or one in (Scenario.DRAIN, Scenario.LATENCY)]
 
     # the gateway -----------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ class Daemon:
     def __init__(self, options: settings.Settings, folder: Path) -> None:
         self.part = Part("the gateway", folder / "gateway.log")
         self.started = 0.0
-        self.peak_bytes = 0
+        self.peak_bytes = math.nan
         self._url = ask.address(options.observability)
         self._config = written.write_private(folder / "gateway.toml", written.toml(options))
 

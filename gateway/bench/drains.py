@@ -38,7 +38,7 @@ class Drained:
     to_first: float
     wall: float
     cpu: Mapping[str, float]
-    peak_bytes: int
+    peak_bytes: float = math.nan
 
 
 async def drain(
@@ -76,7 +76,6 @@ async def observe(
         to_first=first.when - started,
         wall=last.when - started,
         cpu=usage.micros_per_message(before, after, rows) if rows else {},
-        peak_bytes=0,
     )
 
 

@@ -15,8 +15,9 @@ import msgspec
 
 from gateway import clock, settings
 from gateway.bench import blocks, shape
+from gateway.bench.acks import Acks
 from gateway.bench.orders import Order, Published
-from gateway.bench.wire import Acks, Wire
+from gateway.bench.wire import Wire
 from gateway.errors import GatewayError
 
 _WINDOW = 20_000
@@ -46,6 +47,7 @@ class Load:
             GatewayError: the broker went away, or acknowledges no more.
         """
         self._began = self._ended = time.monotonic()
+        used_before = time.process_time()
         while self._sent < self._order.count - 1 and not self._over():
             due = self._due()
             if due:
@@ -53,7 +55,7 @@ class Load:
             self._read(0 if due else _TICK)
         self._send_last()
         self._await_acks()
-        return self._published()
+        return self._published(time.process_time() - used_before)
 
     def _over(self) -> bool:
         limit = self._order.seconds
@@ -128,7 +130,7 @@ class Load:
             if time.monotonic() > patience:
                 raise GatewayError(f"the broker acknowledges {count} of {self._sent} messages and no more")
 
-    def _published(self) -> Published:
+    def _published(self, cpu_seconds: float) -> Published:
         return Published(
             count=self._acks.count,
             seconds=self._ended - self._began,
@@ -137,7 +139,7 @@ class Load:
             unmatched=self._acks.unmatched,
             probes=self._probes,
             acks=self._ack_seconds,
-            cpu_seconds=time.process_time(),
+            cpu_seconds=cpu_seconds,
         )
 
 

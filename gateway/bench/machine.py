@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import __version__
-from gateway.demo.part import find_program
+from gateway.demo.broker import find_program
 from gateway.storage import engines
 
 _SETTINGS = ("shared_buffers", "max_wal_size", "fsync", "synchronous_commit", "full_page_writes", "wal_level")

@@ -7,8 +7,10 @@ import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from gateway.demo import embedded
-from gateway.demo.part import Part, answers, find_program, free_port
+from gateway.demo import privileges
+from gateway.demo.broker import find_program
+from gateway.demo.part import Part
+from gateway.demo.ports import answers, free_port
 from gateway.errors import StartError
 
 _CONFIGURATION = """\
@@ -49,7 +51,7 @@ async def running(folder: Path) -> AsyncIterator[Broker]:
     configuration = folder / "mosquitto.conf"
     configuration.write_text(_CONFIGURATION.format(port=broker.port), "utf-8")
     try:
-        await broker.part.start([program, "-c", configuration], embedded.other_user(configuration, program))
+        await broker.part.start([program, "-c", configuration], privileges.other_user(configuration, program))
         await broker.part.until(lambda: answers(broker.port), timeout=20)
         yield broker
     finally:

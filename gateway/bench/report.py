@@ -17,6 +17,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     machine: Mapping[str, Any]
     versions: Mapping[str, Any]
     installation: str
+    notes: Sequence[str]
     seed: int
     seconds: float
     tables: Sequence[Table]
@@ -28,6 +29,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             "machine": self.machine,
             "versions": self.versions,
             "installation": self.installation,
+            "notes": list(self.notes),
             "seed": self.seed,
             "seconds": round(self.seconds, 1),
             "tables": [
@@ -49,6 +51,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         yield from _about("machine", self.machine)
         yield from _about("versions", self.versions)
         yield f"seed      {self.seed}; {self.installation}; {self.seconds:.0f} s in all"
+        yield from self.notes
         for table in self.tables:
             yield ""
             yield from _table(table)

@@ -98,6 +98,7 @@ async def _run(options: Options, installation: Installation, folder: Path, tell:
             machine=machine.describe(),
             versions=await machine.versions(timeseries),
             installation=installation.describe(),
+            notes=bench.notes,
             seed=options.seed,
             seconds=time.monotonic() - began,
             tables=[table for found in findings for table in found.tables],
@@ -107,7 +108,9 @@ async def _run(options: Options, installation: Installation, folder: Path, tell:
 
 async def _scenarios(bench: Bench) -> list[Findings]:
     try:
-        return [await RUN[scenario](bench) for scenario in bench.options.scenarios]
+        if not bench.installation.own:
+            bench.bound_by(await bench.kept())
+        return [await RUN[scenario](bench) for scenario in bench.scenarios()]
     finally:
         await bench.release()
 

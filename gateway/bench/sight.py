@@ -11,13 +11,16 @@ import dataclasses
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.errors import GatewayError
+
+T = TypeVar("T")
 
 _EVERY = 0.005
 _SHARE = 5
 """A look that takes long is followed by a pause that is longer: the looking must not be what is measured."""
+_LETTERS_EVERY = 1.0
 
 
 class MismatchError(GatewayError):
@@ -66,14 +69,11 @@ class Sight:
         """The first look that sees that many rows.
 
         Raises:
-            MismatchError: there are fewer after ``timeout`` seconds.
+            MismatchError: there are fewer after ``timeout`` seconds, or dead letters.
         """
-        deadline = time.monotonic() + timeout
-        try:
-            await _until(self.begun, deadline)
-            return await self._rows(at_least, deadline)
-        except TimeoutError:
-            raise await self._mismatch(f"{at_least} rows expected within {timeout:.0f} s") from None
+        expected = f"{at_least} rows expected"
+        await self._until(self.begun, timeout, expected)
+        return await self._until(lambda: self._look(at_least), timeout, expected)
 
     async def all(self, published: int, timeout: float) -> Seen:
         """The first look that sees all rows.
@@ -81,23 +81,31 @@ class Sight:
         Raises:
             MismatchError: there are more, or fewer after ``timeout`` seconds, or dead letters.
         """
-        deadline = time.monotonic() + timeout
-        try:
-            await _until(self.ended, deadline)
-            seen = await self._rows(published, deadline)
-        except TimeoutError:
-            raise await self._mismatch(f"{published} messages published") from None
+        expected = f"{published} messages published"
+        await self._until(self.ended, timeout, expected)
+        seen = await self._until(lambda: self._look(published), timeout, expected)
         if seen.rows != published or await self.letters():
-            raise await self._mismatch(f"{published} messages published")
+            raise await self._mismatch(expected)
         return seen
 
-    async def _rows(self, at_least: int, deadline: float) -> Seen:
+    async def _look(self, at_least: int) -> Seen | None:
+        when = time.monotonic()
+        seen = Seen(when, await self.count())
+        return seen if seen.rows >= at_least else None
+
+    async def _until(self, question: Callable[[], Awaitable[T | None]], timeout: float, expected: str) -> T:
+        """The first answer that is not empty."""
+        began = asked_letters = time.monotonic()
         while True:
-            when = time.monotonic()
-            seen = Seen(when, await self.count())
-            if seen.rows >= at_least:
-                return seen
-            await _pause(time.monotonic() - when, deadline)
+            asked = time.monotonic()
+            if answer := await question():
+                return answer
+            if asked - asked_letters > _LETTERS_EVERY:
+                asked_letters = asked
+                timeout = 0 if await self.letters() else timeout
+            if asked - began > timeout:
+                raise await self._mismatch(expected)
+            await asyncio.sleep(max(_EVERY, _SHARE * (time.monotonic() - asked)))
 
     async def _mismatch(self, expected: str) -> MismatchError:
         letters = await self.letters()
@@ -137,17 +145,3 @@ class TelemetrySight(Sight):
         query = "SELECT count(*), min(reason), min(detail) FROM dead_letters WHERE stream = $1"
         letters, reason, detail = await self._connection.fetchrow(query, self._stream)
         return f"{letters} dead letters ({reason}: {detail})" if letters else ""
-
-
-async def _until(question: Callable[[], Awaitable[bool]], deadline: float) -> None:
-    while True:
-        asked = time.monotonic()
-        if await question():
-            return
-        await _pause(time.monotonic() - asked, deadline)
-
-
-async def _pause(took: float, deadline: float) -> None:
-    if time.monotonic() > deadline:
-        raise TimeoutError
-    await asyncio.sleep(max(_EVERY, _SHARE * took))

@@ -1,4 +1,4 @@
-"""MQTT 5 on one blocking socket: what a load, and the making of sessions, need."""
+"""MQTT 5 on one blocking socket: what loads and sessions need."""
 
 from __future__ import annotations
 
@@ -18,53 +18,7 @@ from gateway.settings import Mqtt
 
 P = TypeVar("P", bound=mqtt5.Packet)
 
-SESSION_SECONDS = 6 * 3600
-"""How long the broker keeps what a bench that was killed left there."""
 _READ_BYTES = 2**16
-_PUBACK, _SHORT = 0x40, 0x02
-"""How a PUBACK without a reason code begins; two bytes of packet id follow."""
-
-
-class Acks:
-    """Counts the acknowledgements in what was read.
-
-    Attributes:
-        count: all of them.
-        refused: those that refuse the message.
-        unmatched: those that say that nobody subscribes to its topic.
-    """
-
-    def __init__(self) -> None:
-        self.count = self.refused = self.unmatched = 0
-        self._rest = b""
-
-    def feed(self, received: bytes) -> None:
-        """Take these bytes; more may follow."""
-        data = self._rest + received
-        whole = len(data) & ~3
-        short = data[0:whole:4].count(_PUBACK) + data[1:whole:4].count(_SHORT) == whole // 2
-        if short:
-            self.count += whole // 4
-            self._rest = data[whole:]
-        else:
-            self._rest = self._one_by_one(memoryview(data))
-
-    def _one_by_one(self, view: memoryview) -> bytes:
-        try:
-            while True:
-                packet, size = mqtt5.read(view)
-                self._enter(packet)
-                view = view[size:]
-        except IndexError:
-            return bytes(view)
-
-    def _enter(self, packet: mqtt5.Packet) -> None:
-        if isinstance(packet, mqtt5.PubAckPacket):
-            self.count += 1
-            self.unmatched += packet.reason_code == mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
-            self.refused += packet.reason_code >= reasons.FAILURE
-        elif isinstance(packet, mqtt5.DisconnectPacket):
-            raise reasons.disconnected("the broker", packets.reason_of(packet.reason_code, packet))
 
 
 class Wire:
@@ -108,7 +62,7 @@ class Wire:
         if code != mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE:
             raise UsageError(f"{broker_name(self._mqtt)} does not grant {topic_filter} at QoS 1: {code.name}")
 
-    def send(self, encoded: bytes | memoryview) -> None:
+    def send(self, encoded: bytes | bytearray | memoryview) -> None:
         """Write all of it."""
         try:
             self._socket.sendall(encoded)
@@ -152,17 +106,6 @@ class Wire:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def hold_session(mqtt: Mqtt, client_id: str, topic_filter: str) -> None:
-    """Have the broker keep for this client what is published to the topics from now on."""
-    with Wire(mqtt, client_id, session_seconds=SESSION_SECONDS) as wire:
-        wire.subscribe(topic_filter)
-
-
-def end_session(mqtt: Mqtt, client_id: str) -> None:
-    """Have the broker forget this client, and what it keeps for it."""
-    Wire(mqtt, client_id).close()
 
 
 def _dial(mqtt: Mqtt) -> socket.socket:

@@ -21,7 +21,7 @@ _MOST = 100_000
 class Bridge:
     """One process; it writes into the same table."""
 
-    name = "plain bridge (aiomqtt, asyncpg, executemany of 100 rows, acknowledges at once)"
+    name = "plain bridge"
 
     def missing(self) -> str | None:
         """Its libraries are the gateway's own."""

@@ -17,7 +17,8 @@ from gateway.bench.bench import Bench
 from gateway.bench.drains import Drained
 from gateway.bench.usage import micros_per_message
 from gateway.demo import embedded
-from gateway.demo.part import Part, find_program
+from gateway.demo.broker import find_program
+from gateway.demo.part import Part
 from gateway.errors import GatewayError, StartError
 
 FORMATS = ("binary", "csv")
@@ -57,9 +58,7 @@ class Copying:
         seconds = await self._run(rf"\copy {rows} FROM '{self._file(form)}' (FORMAT {form})", count)
         cpu = micros_per_message(before, meter.read(), count)
         await self._bench.sight.all(count, self._bench.patience(count))
-        return Drained(
-            messages=count, rate=count / seconds, to_first=math.nan, wall=seconds, cpu=cpu, peak_bytes=0
-        )
+        return Drained(messages=count, rate=count / seconds, to_first=math.nan, wall=seconds, cpu=cpu)
 
     def _file(self, form: str) -> Path:
         return self._bench.folder / f"rows.{form}"

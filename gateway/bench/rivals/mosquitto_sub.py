@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from gateway.bench import usage
 from gateway.bench.bench import Bench
 from gateway.bench.drains import PROCESS, Drained
 from gateway.bench.shape import Shape
-from gateway.demo.part import Part, find_program
+from gateway.demo.broker import find_program
+from gateway.demo.part import Part
 
 _NOTHING = Path("/dev/null")
 
@@ -40,7 +42,7 @@ class MosquittoSub:
         seconds = time.monotonic() - started
         own = (usage.children_seconds() - own_before) / count * 1e6
         cpu = {PROCESS: own, **usage.micros_per_message(before, meter.read(), count)}
-        return Drained(messages=count, rate=count / seconds, to_first=0, wall=seconds, cpu=cpu, peak_bytes=0)
+        return Drained(messages=count, rate=count / seconds, to_first=math.nan, wall=seconds, cpu=cpu)
 
     def _arguments(self, bench: Bench, client_id: str, count: int) -> list[str]:
         where = ["-h", bench.mqtt.host, "-p", str(bench.mqtt.port), "-i", client_id, "-t", bench.names.filter]

@@ -17,7 +17,8 @@ from gateway.bench.drains import Drained
 from gateway.bench.rivals import tables
 from gateway.bench.rivals.login import login
 from gateway.bench.shape import Shape
-from gateway.demo.part import Part, free_port
+from gateway.demo.part import Part
+from gateway.demo.ports import free_port
 
 VARIABLE = "NODE_RED_BIN"
 _TABLE = "rival_node_red"
@@ -33,7 +34,7 @@ return msg;
 class NodeRed:
     """One process, without its editor."""
 
-    name = "Node-RED (mqtt in, function, postgresql)"
+    name = "Node-RED"
 
     def missing(self) -> str | None:
         """It is run where it is named."""

@@ -51,7 +51,7 @@ _HYPERTABLE = "SELECT create_hypertable({{ .table|quoteLiteral }}, 'time')"
 class Telegraf:
     """One process."""
 
-    name = "Telegraf (mqtt_consumer, postgresql)"
+    name = "Telegraf"
 
     def missing(self) -> str | None:
         """It is run where it is named."""

@@ -36,7 +36,7 @@ async def run(bench: Bench) -> Findings:
         migrate.session("timeseries", bench.installation.timeseries) as looking,
     ):
         await bench.publish(kind, kind.devices + 2, probe_every=2 * kind.devices)
-        for rate in RATES:
+        for rate in RATES if bench.limit is None else [rate for rate in RATES if rate <= bench.limit]:
             bench.tell(f"latency: {rate:,} messages/s")
             rows.append(await _measure(bench, daemon, looking, kind, rate))
     notes = [
