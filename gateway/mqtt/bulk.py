@@ -40,7 +40,7 @@ from gateway.mqtt.idle import IdleWatch
 from gateway.mqtt.pulse import Pulse
 from gateway.settings import Mqtt
 
-_CLOSE_TIMEOUT = 5.0
+_CLOSE_TIMEOUT = 2.0
 _PINGREQ = PingReqPacket().write()
 _MQTT_3_CONNACK = b"\x20\x02"
 """A CONNACK of two bytes is MQTT 3's: MQTT 5 has at least three."""

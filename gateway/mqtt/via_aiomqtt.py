@@ -42,7 +42,7 @@ from gateway.mqtt.reasons import Reason
 from gateway.mqtt.window import NO_ID
 from gateway.settings import Mqtt
 
-_CLOSE_TIMEOUT = 5.0
+_CLOSE_TIMEOUT = 2.0
 _READ_AT_ONCE = 500
 """Packets read before the event loop gets its turn."""
 

@@ -201,8 +201,8 @@ class Peer:
         raise AssertionError(f"the client closed the connection; it said {self.said}")
 
     async def until_closed(self) -> list[Frame]:
-        """Wait until the client has closed the connection; all that it said."""
-        while (frame := await self.hear()) is not None:
+        """Wait until the client says goodbye, or is gone without one; all that it said."""
+        while (frame := await self.hear()) is not None and frame.type != DISCONNECT:
             if frame.type == PINGREQ:
                 self.say(b"\xd0\x00")
         return self.said

@@ -1,0 +1,582 @@
+"""What sources do when a broker says what no good broker would say, or says it strangely cut.
+
+A scripted broker stands in: no real one can be made to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import mqtt5
+import pytest
+
+from gateway.observability.health import State
+from gateway.settings import Mqtt, Stream
+from tests.contracts.conftest import Options
+from tests.support.fake_broker import CONNECT, DISCONNECT, PINGREQ, SUBSCRIBE, Peer, fake_broker, granted
+from tests.support.reception import Reception, numbered, receiving
+from tests.support.waiting import eventually_async
+
+STREAM = Stream(name="telemetry", topic="t/{tenant}/{device}")
+MALFORMED, PROTOCOL_ERROR, TOO_LARGE, QOS = 0x81, 0x82, 0x95, 0x9B
+
+
+def bulk(port: int, **more: Any) -> Mqtt:
+    """An impatient source on MQTT 5."""
+    usual = {
+        "port": port,
+        "client_id": "bulk",
+        "transport": "bulk",
+        "reconnect_min": 0.01,
+        "reconnect_max": 0.02,
+        "refused_retry": 0.05,
+        "connect_timeout": 5,
+    }
+    return Mqtt(**{**usual, **more})
+
+
+def publication(at: int, payload: bytes, topic: str = "t/a/d") -> bytes:
+    """A PUBLISH at QoS 1."""
+    return mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=at % 65_535 + 1).write()
+
+
+def says(*packets: mqtt5.Packet | bytes) -> Callable[[Peer], Awaitable[None]]:
+    """A script: accept, say this on the first connection, and wait for the client to leave."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        if peer.number == 0:
+            peer.say(*packets)
+        await peer.until_closed()
+
+    return script
+
+
+def farewell(peer: Peer) -> int | None:
+    """The reason code of the client's DISCONNECT; None: it said none."""
+    for frame in peer.said:
+        if frame.type == DISCONNECT:
+            return frame.body[0] if frame.body else 0
+    return None
+
+
+# how the stream is cut -----------------------------------------------------------------------
+
+
+async def test_one_byte_at_a_time() -> None:
+    """Packets are put together however TCP cuts them."""
+
+    async def script(peer: Peer) -> None:
+        await peer.until(CONNECT)
+        await peer.say_slowly(mqtt5.ConnAckPacket().write())
+        await peer.say_slowly(granted(await peer.until(SUBSCRIBE)).write())
+        stream = b"".join(publication(at, payload) for at, payload in enumerate(numbered(30)))
+        await peer.say_slowly(stream)
+        await peer.until_closed()
+
+    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+        await reception.messages(30)
+    assert numbered(30) == reception.payloads
+
+
+async def test_ten_thousand_messages_in_one_write() -> None:
+    """Few chunks, and everything in them."""
+    stream = b"".join(publication(at, payload) for at, payload in enumerate(numbered(10_000)))
+    async with fake_broker(says(stream)) as broker, receiving(bulk(broker.port), STREAM) as reception:
+        await reception.messages(10_000)
+        assert len(reception.chunks) < 100
+    assert numbered(10_000) == reception.payloads
+
+
+async def test_connack_and_messages_in_one_segment() -> None:
+    """A resumed session starts at once: the first chunk knows that it is resumed."""
+
+    async def script(peer: Peer) -> None:
+        await peer.until(CONNECT)
+        peer.say(mqtt5.ConnAckPacket(session_present=True), publication(0, b"x"))
+        peer.say(granted(await peer.until(SUBSCRIBE)))
+        await peer.until_closed()
+
+    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+        await reception.messages(1)
+        assert reception.chunks[0].resumed
+
+
+async def test_a_large_payload_in_small_pieces() -> None:
+    """5 MB in 4 KB reads: the cost of putting it together is linear, or this takes minutes."""
+    payload = bytes(range(256)) * 20_000
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.say_slowly(publication(0, payload), piece=4096)
+        await peer.until_closed()
+
+    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+        await reception.messages(1)
+    assert [payload] == reception.payloads
+
+
+# what is no MQTT -------------------------------------------------------------------------------
+
+BROKEN = {
+    "type 0": (b"\x00\x00", MALFORMED),
+    "length of five bytes": (b"\x30\xff\xff\xff\xff\x7f", MALFORMED),
+    "QoS 3": (b"\x36" + publication(0, b"x")[1:], MALFORMED),
+    "topic longer than the packet": (b"\x30\x05\x00\x20ab\x00", MALFORMED),
+    "topic that is not UTF-8": (b"\x30\x05\x00\x02\xff\xfe\x00", MALFORMED),
+    "unknown reason code": (b"\xe0\x01\x55", MALFORMED),
+    "HTTP": (
+        b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 11\r\n\r\nBad Request",
+        None,
+    ),
+    "larger than allowed": (b"\x30\xff\xff\xff\x7f" + bytes(100), TOO_LARGE),
+    "QoS 2": (
+        mqtt5.PublishPacket("t/a/d", b"x", qos=mqtt5.QoS.EXACTLY_ONCE, packet_id=1).write(),
+        QOS,
+    ),
+}
+
+
+# mqtt5 0.8.0 panics on text that is not UTF-8, and leaves an error behind that nobody can take
+panics = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@panics
+@pytest.mark.parametrize(("stream", "code"), BROKEN.values(), ids=BROKEN.keys())
+async def test_what_is_no_mqtt_ends_the_connection(stream: bytes, code: int | None) -> None:
+    """The broker is told why, nothing is yielded, and the source comes back."""
+    async with fake_broker(says(stream)) as broker, receiving(bulk(broker.port), STREAM) as reception:
+        await broker.connections(2)
+        await reception.ready()
+        assert reception.received == []
+        assert code in (None, farewell(broker.peers[0]))
+
+
+async def test_a_packet_just_too_large() -> None:
+    """The limit counts whole packets, however they arrive."""
+    packet = publication(0, bytes(2000))
+    async with (
+        fake_broker(says(packet)) as broker,
+        receiving(bulk(broker.port, max_packet_bytes=len(packet) - 1), STREAM) as reception,
+    ):
+        await reception.state(State.FAILED, "mqtt.max_packet_bytes")
+        await broker.connections(2)
+        assert farewell(broker.peers[0]) == TOO_LARGE
+
+
+UNEXPECTED = [
+    mqtt5.ConnectPacket("x"),
+    mqtt5.ConnAckPacket(),
+    mqtt5.PubAckPacket(1),
+    mqtt5.PubRecPacket(1),
+    mqtt5.PubRelPacket(1),
+    mqtt5.PubCompPacket(1),
+    mqtt5.SubscribePacket(1, [mqtt5.TopicFilter("#")]),
+    mqtt5.SubAckPacket(7, [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE]),
+    mqtt5.UnsubscribePacket(1, ["#"]),
+    mqtt5.UnsubAckPacket(1, [mqtt5.UnsubAckReasonCode.SUCCESS]),
+    mqtt5.PingReqPacket(),
+    mqtt5.AuthPacket(),
+]
+
+
+@pytest.mark.parametrize("packet", UNEXPECTED, ids=lambda packet: type(packet).__name__)
+async def test_an_unexpected_packet_ends_the_connection(packet: mqtt5.Packet) -> None:
+    """A packet that no broker may send now is a protocol error; the source comes back."""
+    async with fake_broker(says(packet)) as broker, receiving(bulk(broker.port), STREAM) as reception:
+        await broker.connections(2)
+        await reception.ready()
+        assert farewell(broker.peers[0]) == PROTOCOL_ERROR
+
+
+async def test_messages_before_connack() -> None:
+    """Nobody may publish before it has introduced itself."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 0:
+            peer.say(publication(0, b"x"))
+            await peer.until_closed()
+        else:
+            await says()(peer)
+
+    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+        await reception.ready()
+        assert reception.received == []
+
+
+# refusals and goodbyes ---------------------------------------------------------------------------
+
+REFUSALS = [
+    code for code in vars(mqtt5.ConnAckReasonCode).values() if isinstance(code, mqtt5.ConnAckReasonCode)
+]
+PASSING = ("UNSPECIFIED", "IMPLEMENTATION", "UNAVAILABLE", "BUSY", "QUOTA", "RATE")
+
+
+@pytest.mark.parametrize("code", [code for code in REFUSALS if code.value], ids=lambda code: code.name)
+async def test_every_refusal_is_told_and_tried_again(code: mqtt5.ConnAckReasonCode) -> None:
+    """The name of the reason and the broker's own words; failed when somebody must act, else waiting."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number < 2:
+            await peer.until(CONNECT)
+            peer.say(mqtt5.ConnAckPacket(reason_code=code, reason_str="because"))
+            await peer.until_closed()
+        else:
+            await says()(peer)
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(bulk(broker.port, reconnect_min=0.05), STREAM) as reception,
+    ):
+        passing = any(word in code.name for word in PASSING)
+        detail = await reception.state(State.WAITING if passing else State.FAILED)
+        if code is mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION:
+            assert "mqtt.transport" in detail
+        else:
+            assert f"{code.name.lower().replace('_', ' ')} (because)" in detail
+        await reception.ready()
+
+
+GOODBYES = [
+    code for code in vars(mqtt5.DisconnectReasonCode).values() if isinstance(code, mqtt5.DisconnectReasonCode)
+]
+FINAL = ("NOT_AUTHORIZED", "SESSION_TAKEN_OVER", "USE_ANOTHER_SERVER", "SERVER_MOVED")
+
+
+@pytest.mark.parametrize("code", GOODBYES, ids=lambda code: code.name)
+async def test_every_goodbye_is_told_and_the_source_comes_back(code: mqtt5.DisconnectReasonCode) -> None:
+    """DISCONNECT by the broker: its reason in the health, then another connection."""
+    goodbye = mqtt5.DisconnectPacket(reason_code=code, reason_str="because")
+    async with (
+        fake_broker(says(goodbye)) as broker,
+        receiving(bulk(broker.port, reconnect_min=0.05), STREAM) as reception,
+    ):
+        state = State.FAILED if code.name in FINAL else State.WAITING
+        await reception.state(state, f"{code.name.lower().replace('_', ' ')} (because)")
+        await broker.connections(2)
+        await reception.ready()
+
+
+async def test_a_session_taken_over_says_by_whom() -> None:
+    """Two gateways with one client id: the text says what to do."""
+    goodbye = mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER)
+    async with fake_broker(says(goodbye)) as broker, receiving(bulk(broker.port), STREAM) as reception:
+        await reception.state(State.FAILED, "another client uses our mqtt.client_id")
+
+
+async def test_the_broker_hangs_up_in_the_middle_of_a_packet() -> None:
+    """Half a packet is nothing."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        if peer.number == 0:
+            peer.say(publication(0, b"whole"), publication(1, b"half")[:-3])
+        else:
+            await peer.until_closed()
+
+    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+        await broker.connections(2)
+        await reception.ready()
+        assert reception.payloads == [b"whole"]
+
+
+# what the broker demands -----------------------------------------------------------------------------
+
+
+async def test_connect_asks_for_what_the_settings_say() -> None:
+    """A persistent session, limits, no topic aliases; user and password as configured."""
+    async with fake_broker(says()) as broker:
+        mqtt = bulk(
+            broker.port,
+            username="user",
+            password="secret",
+            keepalive=7,
+            session_expiry="2h",
+            receive_maximum=99,
+            max_packet_bytes=5000,
+        )
+        async with receiving(mqtt, STREAM) as reception:
+            await reception.ready()
+        frame = broker.peers[0].said[0]
+        raw = bytes([frame.type << 4 | frame.flags, len(frame.body)]) + frame.body
+        connect, _ = mqtt5.read(memoryview(raw))
+        assert isinstance(connect, mqtt5.ConnectPacket)
+        assert (connect.client_id, connect.username, connect.password) == ("bulk", "user", b"secret")
+        assert (connect.clean_start, connect.keep_alive, connect.session_expiry_interval) == (False, 7, 7200)
+        assert (connect.receive_max, connect.max_packet_size, connect.topic_alias_max) == (99, 5000, 0)
+        assert connect.request_problem_info
+        assert broker.peers[0].said[-1].body == b"", "a plain DISCONNECT leaves the session's expiry alone"
+
+
+async def test_the_servers_keepalive_counts() -> None:
+    """A broker may demand more frequent pings than configured."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept(mqtt5.ConnAckPacket(server_keep_alive=1))
+        await peer.until(PINGREQ)
+        await peer.until_closed()
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(bulk(broker.port, keepalive=600), STREAM),
+    ):
+        await broker.connections(1)
+        await eventually_async(lambda: any(frame.type == PINGREQ for frame in broker.peers[0].said))
+
+
+LIMITS = {
+    "no shared subscriptions": (mqtt5.ConnAckPacket(shared_subscription_available=False), "share_group"),
+    "no wildcards": (mqtt5.ConnAckPacket(wildcard_subscription_available=False), "no wildcard subscriptions"),
+    "small packets": (mqtt5.ConnAckPacket(max_packet_size=10), "accepts packets of 10 bytes"),
+}
+
+
+@pytest.mark.parametrize(("connack", "text"), LIMITS.values(), ids=LIMITS.keys())
+async def test_what_the_broker_cannot_do_is_told(connack: mqtt5.ConnAckPacket, text: str) -> None:
+    """The broker said so in CONNACK; asking all the same would end worse."""
+
+    async def script(peer: Peer) -> None:
+        await peer.until(CONNECT)
+        peer.say(connack)
+        await peer.until_closed()
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(bulk(broker.port, share_group="group"), STREAM) as reception,
+    ):
+        await reception.state(State.FAILED, text)
+        assert not any(frame.type == SUBSCRIBE for frame in broker.peers[0].said)
+
+
+async def test_a_suback_that_answers_something_else() -> None:
+    """A broken broker is left, and asked again."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number:
+            await says()(peer)
+            return
+        await peer.until(CONNECT)
+        peer.say(mqtt5.ConnAckPacket())
+        code = mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE
+        peer.say(granted(await peer.until(SUBSCRIBE), code, code))
+        await peer.until_closed()
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(bulk(broker.port, reconnect_min=0.1), STREAM) as reception,
+    ):
+        await reception.state(State.WAITING, "SUBACK")
+        await reception.ready()
+
+
+async def test_a_downgrade_to_qos_0_is_told() -> None:
+    """The promise does not hold at QoS 0, so a broker that grants no more leaves us unready."""
+
+    async def script(peer: Peer) -> None:
+        await peer.until(CONNECT)
+        peer.say(mqtt5.ConnAckPacket())
+        code = mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE
+        peer.say(granted(await peer.until(SUBSCRIBE), code))
+        await peer.until_closed()
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(bulk(broker.port, refused_retry=60), STREAM) as reception,
+    ):
+        await reception.state(State.FAILED, "granted at QoS 0 only")
+
+
+async def test_a_refused_subscription_is_asked_for_again() -> None:
+    """Once the broker's rules are mended the stream comes to life, without a reconnect."""
+
+    async def script(peer: Peer) -> None:
+        await peer.until(CONNECT)
+        peer.say(mqtt5.ConnAckPacket())
+        peer.say(granted(await peer.until(SUBSCRIBE), mqtt5.SubAckReasonCode.NOT_AUTHORIZED))
+        peer.say(granted(await peer.until(SUBSCRIBE)))
+        await peer.until_closed()
+
+    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+        await reception.state(State.FAILED, "t/+/+: not authorized")
+        await reception.ready()
+        assert len(broker.peers) == 1
+
+
+# versions --------------------------------------------------------------------------------------------------
+
+
+def _is_mqtt_5(connect: bytes) -> bool:
+    return connect[6] == 5
+
+
+def speaks_3_only(refusal: bytes) -> Callable[[Peer], Awaitable[None]]:
+    """A script: refuses MQTT 5 in this way, and speaks 3.1.1."""
+
+    async def script(peer: Peer) -> None:
+        connect = await peer.until(CONNECT)
+        if _is_mqtt_5(connect.body):
+            peer.say(refusal)
+            return
+        peer.say(b"\x20\x02\x00\x00")
+        subscribe = await peer.until(SUBSCRIBE)
+        peer.say(b"\x90\x03" + subscribe.body[:2] + b"\x01")
+        peer.say(b"\x32\x0a\x00\x05t/a/d\x00\x01x")
+        await peer.until_closed()
+
+    return script
+
+
+UNSUPPORTED = mqtt5.ConnAckPacket(reason_code=mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION).write()
+
+
+@pytest.mark.parametrize("refusal", [b"\x20\x02\x00\x01", UNSUPPORTED], ids=["as MQTT 3", "as MQTT 5"])
+async def test_auto_falls_back_on_evidence(refusal: bytes) -> None:
+    """A broker that refuses the version, in either version's words, is spoken to in 3.1.1 from then on."""
+    async with (
+        fake_broker(speaks_3_only(refusal)) as broker,
+        receiving(bulk(broker.port, transport="auto"), STREAM) as reception,
+    ):
+        await reception.messages(1)
+        await reception.ready()
+        assert len(broker.peers) == 2
+
+
+async def test_auto_does_not_fall_back_on_a_closed_connection() -> None:
+    """A broker that hangs up, for whatever reason, has not said that it speaks nothing newer."""
+    async with (
+        fake_broker(speaks_3_only(b"")) as broker,
+        receiving(bulk(broker.port, transport="auto"), STREAM),
+    ):
+        await broker.connections(4)
+        heard = [peer.said[0].body for peer in broker.peers if peer.said]
+        assert heard
+        assert all(_is_mqtt_5(connect) for connect in heard)
+
+
+async def test_bulk_alone_says_what_to_set() -> None:
+    """With transport = 'bulk' nobody falls back."""
+    async with (
+        fake_broker(speaks_3_only(b"\x20\x02\x00\x01")) as broker,
+        receiving(bulk(broker.port), STREAM) as reception,
+    ):
+        await reception.state(State.FAILED, "does not speak MQTT 5")
+
+
+# both sources ---------------------------------------------------------------------------------------------------
+
+
+async def _accept_any(peer: Peer) -> None:
+    connect = await peer.until(CONNECT)
+    if _is_mqtt_5(connect.body):
+        peer.say(mqtt5.ConnAckPacket())
+        peer.say(granted(await peer.until(SUBSCRIBE)))
+    else:
+        peer.say(b"\x20\x02\x00\x00")
+        subscribe = await peer.until(SUBSCRIBE)
+        peer.say(b"\x90\x03" + subscribe.body[:2] + b"\x01")
+
+
+@panics
+@pytest.mark.parametrize(
+    "garbage", [b"\x00\x00", b"\x30\x05\x00\x20ab\x00", b"\xff" * 50, b"\x30\x05\x00\x02\xff\xfe\x00"]
+)
+async def test_garbage_never_ends_a_source(options: Options, garbage: bytes) -> None:
+    """Whatever the broker says, the source is there again afterwards."""
+
+    async def script(peer: Peer) -> None:
+        await _accept_any(peer)
+        if peer.number == 0:
+            peer.say(garbage)
+        await peer.until_closed()
+
+    async with fake_broker(script) as broker, receiving(options(broker.port), STREAM) as reception:
+        await broker.connections(2)
+        await reception.ready()
+        assert reception.received == []
+
+
+async def test_a_broker_that_never_accepts_is_left(options: Options) -> None:
+    """connect_timeout bounds the wait for CONNACK; then it is tried again."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number:
+            await _accept_any(peer)
+        await peer.until_closed()
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(options(broker.port, connect_timeout=0.5), STREAM) as reception,
+    ):
+        await reception.state(State.WAITING, "does not answer within 0.5 s")
+        await reception.ready()
+
+
+async def test_a_broker_that_never_answers_subscribe_is_left(options: Options) -> None:
+    """connect_timeout bounds the wait for SUBACK as well."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number:
+            await _accept_any(peer)
+        else:
+            connect = await peer.until(CONNECT)
+            peer.say(mqtt5.ConnAckPacket() if _is_mqtt_5(connect.body) else b"\x20\x02\x00\x00")
+        await peer.until_closed()
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(options(broker.port, connect_timeout=0.5), STREAM) as reception,
+    ):
+        await reception.state(State.WAITING, "does not answer our SUBSCRIBE")
+        await reception.ready()
+
+
+async def test_close_does_not_wait_for_a_broker_that_hangs(options: Options) -> None:
+    """A goodbye that nobody hears is not waited for longer than a few seconds."""
+    silent = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await _accept_any(peer)
+        await silent.wait()
+
+    async with fake_broker(script) as broker:
+        async with asyncio.timeout(15), receiving(options(broker.port), STREAM) as reception:
+            await reception.ready()
+        silent.set()
+
+
+async def test_a_pause_before_suback_does_not_end_the_connection(options: Options) -> None:
+    """A resumed session may fill the sink before SUBACK is read; that is no fault of the broker's."""
+
+    async def script(peer: Peer) -> None:
+        connect = await peer.until(CONNECT)
+        five = _is_mqtt_5(connect.body)
+        peer.say(mqtt5.ConnAckPacket(session_present=True) if five else b"\x20\x02\x01\x00")
+        peer.say(publication(0, b"x") if five else b"\x32\x0a\x00\x05t/a/d\x00\x01x")
+        subscribe = await peer.until(SUBSCRIBE)
+        await paused.wait()
+        peer.say(granted(subscribe) if five else b"\x90\x03" + subscribe.body[:2] + b"\x01")
+        await peer.until_closed()
+
+    paused = asyncio.Event()
+    async with fake_broker(script) as broker:
+        async with receiving(options(broker.port, connect_timeout=0.3), STREAM) as reception:
+            _pause_at_first_chunk(reception)
+            await reception.messages(1)
+            paused.set()
+            await eventually_async(lambda: sum(f.type == PINGREQ for f in broker.peers[0].said) >= 1)
+            assert State.STARTING is reception.health.state
+            reception.source.resume()
+            await reception.ready()
+        assert len(broker.peers) == 1
+
+
+def _pause_at_first_chunk(reception: Reception) -> None:
+    take = reception.take
+
+    def take_and_pause(chunk: Any) -> None:
+        take(chunk)
+        reception.source.pause()
+
+    reception.take = take_and_pause  # type: ignore[method-assign]
