@@ -28,7 +28,7 @@ class Acks:
         data = self._rest + received
         whole = len(data) & ~3
         short = data[0:whole:4].count(_PUBACK) + data[1:whole:4].count(_SHORT) == whole // 2
-        if short:
+        if short and data[whole : whole + 1] in (b"", b"\x40"):
             self.count += whole // 4
             self._rest = data[whole:]
         else:
@@ -47,6 +47,6 @@ class Acks:
         if isinstance(packet, mqtt5.PubAckPacket):
             self.count += 1
             self.unmatched += packet.reason_code == mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
-            self.refused += packet.reason_code >= reasons.FAILURE
+            self.refused += packet.reason_code.value >= reasons.FAILURE
         elif isinstance(packet, mqtt5.DisconnectPacket):
             raise reasons.disconnected("the broker", packets.reason_of(packet.reason_code, packet))

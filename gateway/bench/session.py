@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,24 @@ from gateway import settings
 from gateway.bench import machine, servers, shape, usage
 from gateway.bench.bench import Bench, Tell
 from gateway.bench.installation import Installation
-from gateway.bench.options import Options
+from gateway.bench.options import Options, Scenario
 from gateway.bench.report import Report
 from gateway.bench.results import Findings
-from gateway.bench.scenarios import RUN
+from gateway.bench.scenarios import drain, latency, memory, scale, start, steady
 from gateway.bench.scratch import Names, Scratch
 from gateway.bench.sight import TelemetrySight
 from gateway.demo.stop import Stop
 from gateway.errors import GatewayError, UsageError
 from gateway.storage import migrate
+
+_RUN: Mapping[Scenario, Callable[[Bench], Awaitable[Findings]]] = {
+    Scenario.DRAIN: drain.run,
+    Scenario.STEADY: steady.run,
+    Scenario.LATENCY: latency.run,
+    Scenario.SCALE: scale.run,
+    Scenario.MEMORY: memory.run,
+    Scenario.START: start.run,
+}
 
 
 async def run_here(options: Options, superuser: settings.Database | None, tell: Tell) -> Report:
@@ -110,7 +119,7 @@ async def _scenarios(bench: Bench) -> list[Findings]:
     try:
         if not bench.installation.own:
             bench.bound_by(await bench.kept())
-        return [await RUN[scenario](bench) for scenario in bench.scenarios()]
+        return [await _RUN[scenario](bench) for scenario in bench.scenarios()]
     finally:
         await bench.release()
 
