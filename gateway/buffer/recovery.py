@@ -22,7 +22,8 @@ class Recovery(msgspec.Struct, frozen=True):
     Attributes:
         records: about how many, those set aside not among them.
         size_bytes: in segments.
-        torn_bytes: cut off behind the last whole record, and set aside: an append that nobody was told of.
+        torn_bytes: cut off behind the last whole record, and set aside: of an append that nobody was told of, or
+            of the last record, damaged since.
         corrupt: damaged places found so far; what is not read yet may hold more.
         unknown: files that are not the spool's, or of a newer version; left alone.
     """
