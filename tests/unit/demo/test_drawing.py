@@ -19,7 +19,12 @@ BOOKS = {
     "in_flight": 7,
     "balance": 0,
 }
-COMMANDS = ["gateway demo --serve psql", "gateway status --config " + "x" * 60]
+COMMANDS = [
+    "gateway demo --serve psql",
+    "gateway status --config " + "x" * 60,
+    "gateway config",
+    "gateway db",
+]
 
 
 def snapshot(**changes: object) -> Snapshot:
@@ -52,6 +57,7 @@ def test_fits_the_terminal(width: int, height: int) -> None:
     """On an ordinary terminal nothing is wrapped, cropped or pushed out."""
     lines = drawn(seen(), width, height)
     assert len(lines) <= height
+    assert "gateway db" in lines[-1]
     assert max(map(len, lines)) <= width
     assert any("1 234 567 = 1 234 500" in line for line in lines)
 
