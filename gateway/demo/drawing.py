@@ -38,7 +38,9 @@ def equation(books: Mapping[str, int]) -> str:
 
 def draw(view: View, commands: Sequence[str], width: int, height: int) -> RenderableType:
     """The whole screen."""
-    room = max(height - _OTHER_LINES - len(commands), 1)
+    # A command that does not fit is left out: cropped or wrapped it would not work when pasted.
+    whole = [command for command in commands if len(command) <= width]
+    room = max(height - _OTHER_LINES - len(whole), 1)
     return Group(
         _head(view),
         _title("every message is accounted for"),
@@ -47,8 +49,7 @@ def draw(view: View, commands: Sequence[str], width: int, height: int) -> Render
         _title("last readings, from the database"),
         _curves(view, width, room),
         _title("to look around, paste into another terminal"),
-        # One that does not fit is left out: cropped or wrapped it would not work when pasted.
-        *(Text(command, style="cyan") for command in commands if len(command) <= width),
+        *(Text(command, style="cyan") for command in whole),
     )
 
 

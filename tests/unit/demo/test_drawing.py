@@ -19,12 +19,7 @@ BOOKS = {
     "in_flight": 7,
     "balance": 0,
 }
-COMMANDS = [
-    "gateway demo --serve psql",
-    "gateway status --config " + "x" * 60,
-    "gateway config",
-    "gateway db",
-]
+COMMANDS = ["gateway demo --serve psql", "gateway status --config " + "x" * 60, *["gateway db"] * 3]
 
 
 def snapshot(**changes: object) -> Snapshot:
