@@ -52,8 +52,12 @@ async def connect(
     """
     with translate(f"{name or application_name} at {dsn.server_name(database)}"):
         connection = await _dial(database, application_name)
-        if await connection.fetchval("SHOW synchronous_commit") == "off":
-            await connection.execute("SET synchronous_commit = on")
+        try:
+            if await connection.fetchval("SHOW synchronous_commit") == "off":
+                await connection.execute("SET synchronous_commit = on")
+        except BaseException:  # cancelled, too: nobody else knows of it yet
+            connection.terminate()
+            raise
         return connection
 
 
