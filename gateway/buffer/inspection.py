@@ -53,14 +53,21 @@ class Verdict(msgspec.Struct, frozen=True):
     """What reading everything has shown.
 
     Attributes:
+        damage: places in the segments, but for the unfinished end.
         unfinished_bytes: behind the last whole record of the newest segment: being written, or torn in a crash.
     """
 
+    folder: Path
     segments: int
     records: int
     size_bytes: int
     damage: tuple[Damage, ...]
     unfinished_bytes: int
+
+
+def folders(folder: Path) -> list[Path]:
+    """The spool's folder, and those that workers (`gateway run --workers`) have or had in it."""
+    return [folder, *sorted(folder.glob("worker-*"))]
 
 
 def status(folder: Path, max_bytes: int) -> Status:
@@ -102,7 +109,7 @@ def verify(folder: Path) -> Verdict:
             name, places = layout.name_of(segment.number), sorted(segment.reader.damage.items())
             damage += [Damage(name, offset, length) for offset, length in places]
             count, size = count + 1, size + segment.end
-    return Verdict(count, records, size, tuple(damage), unfinished)
+    return Verdict(folder, count, records, size, tuple(damage), unfinished)
 
 
 def read(folder: Path) -> Iterator[Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,12 @@ def status(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
     Example: gateway spool status --config /etc/gateway/gateway.toml
     """
     options = _options(config)
-    found = inspection.status(_folder(options), options.max_bytes)
-    shown = msgspec.structs.asdict(found) | {"room_bytes": found.room_bytes}
-    for name in ("oldest", "newest"):
-        moment = shown.pop(f"{name}_us")
-        shown[f"{name}_at"] = None if moment is None else clock.to_datetime(moment)
+    found = [_shown(inspection.status(folder, options.max_bytes)) for folder in _folders(options)]
     if as_json:
-        common.print_json(shown)
-    else:
-        common.table(("", ""), [(name.replace("_", " "), _plain(value)) for name, value in shown.items()])
+        common.print_json(found)
+        return
+    for one in found:
+        common.table(("", ""), [(name.replace("_", " "), _plain(value)) for name, value in one.items()])
 
 
 @app.command()
@@ -43,17 +41,12 @@ def verify(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
 
     Example: gateway spool verify
     """
-    found = inspection.verify(_folder(_options(config)))
+    found = [inspection.verify(folder) for folder in _folders(_options(config))]
     if as_json:
-        common.print_json(msgspec.to_builtins(found))
+        common.print_json(msgspec.to_builtins(found, enc_hook=str))
     else:
-        for place in found.damage:
-            typer.echo(f"{place.file}: {place.length} bytes damaged at offset {place.offset}")
-        typer.echo(
-            f"{found.records} records in {found.segments} segments ({found.size_bytes} bytes), "
-            f"{len(found.damage)} damaged places, {found.unfinished_bytes} bytes unfinished at the end"
-        )
-    if found.damage:
+        typer.echo("\n".join(line for verdict in found for line in _said(verdict)))
+    if any(verdict.damage for verdict in found):
         raise typer.Exit(1)
 
 
@@ -63,20 +56,38 @@ def export(config: common.ConfigOption = None) -> None:
 
     Example: gateway spool export > spooled.jsonl
     """
-    for record in inspection.read(_folder(_options(config))):
-        typer.echo(msgspec.json.encode(_as_json(record)))
+    for folder in _folders(_options(config)):
+        for record in inspection.read(folder):
+            typer.echo(msgspec.json.encode(_as_json(record)))
 
 
 def _options(config: Path | None) -> settings.Spool:
     return common.load_settings(config).spool
 
 
-def _folder(options: settings.Spool) -> Path:
+def _folders(options: settings.Spool) -> list[Path]:
     if options.folder is None:
         raise errors.UsageError(
             "no spool is configured: set spool.folder (`gateway config sample` explains it)"
         )
-    return options.folder
+    return inspection.folders(options.folder)
+
+
+def _shown(found: inspection.Status) -> dict[str, Any]:
+    shown = msgspec.structs.asdict(found) | {"room_bytes": found.room_bytes}
+    for name in ("oldest", "newest"):
+        moment = shown.pop(f"{name}_us")
+        shown[f"{name}_at"] = None if moment is None else clock.to_datetime(moment)
+    return shown
+
+
+def _said(verdict: inspection.Verdict) -> Iterator[str]:
+    for place in verdict.damage:
+        yield f"{verdict.folder / place.file}: {place.length} bytes damaged at offset {place.offset}"
+    yield (
+        f"{verdict.folder}: {verdict.records} records in {verdict.segments} segments ({verdict.size_bytes} bytes), "
+        f"{len(verdict.damage)} damaged places, {verdict.unfinished_bytes} bytes unfinished at the end"
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ the cache still shows what was written, a later sync succeeds, and what the disk
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from pathlib import Path
@@ -46,6 +47,7 @@ class ForgetfulDisk(Disk):
 
     Attributes:
         broken: operation to the errno with which it fails, until it is mended.
+        once: the operation that fails the next time only.
         lives: operations until the power is lost; None: it is not.
     """
 
@@ -55,6 +57,7 @@ class ForgetfulDisk(Disk):
         self.names_cached: dict[str, Inode] = {}
         self.names_durable: dict[str, Inode] = {}
         self.broken: dict[str, int] = {}
+        self.once: str | None = None
         self.lives: int | None = None
 
     def step(self, operation: str) -> None:
@@ -63,6 +66,9 @@ class ForgetfulDisk(Disk):
             self.lives -= 1
             if self.lives < 0:
                 raise PowerLost
+        if operation == self.once:
+            self.once = None
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         if operation in self.broken:
             raise OSError(self.broken[operation], os.strerror(self.broken[operation]))
 
@@ -104,7 +110,7 @@ class ForgetfulDisk(Disk):
 
     def crash(self) -> None:
         """Lose power; what comes after is what the disk has."""
-        self.broken, self.lives = {}, None
+        self.broken, self.once, self.lives = {}, None, None
         survivors = {}
         for name in sorted(self.names_cached.keys() | self.names_durable.keys()):
             inode = self.names_durable.get(name) or self.names_cached[name]

@@ -72,21 +72,26 @@ class Model(RuleBasedStateMachine):
 
     # ---------------------------------------------------------------- what happens to it
 
-    @rule(sizes=st.lists(st.lists(st.integers(0, 40), max_size=6), min_size=1, max_size=3))
-    def append(self, sizes: list[list[int]]) -> None:
-        """Some appends at once; each is promised as a whole, or denied as a whole."""
+    @rule(
+        sizes=st.lists(st.lists(st.integers(0, 40), max_size=6), min_size=1, max_size=3),
+        failing=st.none() | st.sampled_from(OPERATIONS),
+    )
+    def append(self, sizes: list[list[int]], failing: str | None) -> None:
+        """Some appends at once, and perhaps an error once; each is promised as a whole, or denied as a whole."""
+        self.disk.once = failing
         groups = []
         for payloads in sizes:
             first = len(self.tried)
             self.tried += [record_of(first + place, size) for place, size in enumerate(payloads)]
             groups.append(self.tried[first:])
         results = self.loop.run_until_complete(self.gather(groups))
+        self.disk.once = None
         for group, result in zip(groups, results, strict=True):
             numbers = {record.number for record in group}
             if result is None:
                 self.promised |= numbers
             elif isinstance(result, SpoolError):
-                assert self.disk.broken or isinstance(result, SpoolFullError)
+                assert failing or self.disk.broken or isinstance(result, SpoolFullError)
                 self.loose |= numbers
             else:
                 assert isinstance(result, PowerLost)
@@ -144,8 +149,8 @@ class Model(RuleBasedStateMachine):
     @rule(data=st.data())
     def flip(self, data: st.DataObject) -> None:
         """One bit of a segment at rest changes by itself."""
-        segments = layout.listing(self.disk).segments
-        at_rest = [number for number in segments if not self.inode(number).dirty]
+        segments = set(layout.listing(self.disk).segments) & self.spool._segments.keys()
+        at_rest = sorted(number for number in segments if not self.inode(number).dirty)
         if not at_rest:
             return
         number = data.draw(st.sampled_from(at_rest))

@@ -41,7 +41,7 @@ def flip(path: Path, offset: int) -> None:
 def test_status_says_what_waits(file: Path, folder: Path) -> None:
     """Records, bytes, age and room, for people and for scripts."""
     done = command(file, "spool", "status", "--json")
-    shown = json.loads(done.stdout)
+    (shown,) = json.loads(done.stdout)
     assert done.returncode == 0
     assert shown["records"] == pytest.approx(60, abs=3)
     assert shown["segments"] == len(segments(folder))
@@ -61,7 +61,7 @@ async def test_beside_a_daemon(file: Path, folder: Path) -> None:
         assert command(file, "spool", verb).returncode == 0
     assert before == {path: path.read_bytes() for path in segments(folder)}
     daemon.settle(rest(daemon)[1])
-    assert json.loads(command(file, "spool", "status", "--json").stdout)["records"] == 0
+    assert json.loads(command(file, "spool", "status", "--json").stdout)[0]["records"] == 0
     daemon.close()
 
 
@@ -73,10 +73,10 @@ def test_verify_finds_the_damage(file: Path, folder: Path) -> None:
     last.write_bytes(last.read_bytes()[:-3])
     done = command(file, "spool", "verify")
     assert done.returncode == 1
-    assert done.stdout.startswith(f"{first.name}: ")
+    assert done.stdout.startswith(f"{first}: ")
     assert "58 records in" in done.stdout
     assert "1 damaged places" in done.stdout
-    shown = json.loads(command(file, "spool", "verify", "--json").stdout)
+    (shown,) = json.loads(command(file, "spool", "verify", "--json").stdout)
     assert shown["unfinished_bytes"] > 100
     assert shown["damage"][0]["file"] == first.name
 
@@ -93,6 +93,20 @@ async def test_export_prints_every_record(file: Path, folder: Path) -> None:
     assert lines[0]["user_properties"] == [["unit", "°C"]]
     assert lines[60]["payload_base64"] == "/wA="
     assert "payload" not in lines[60]
+
+
+async def test_folders_of_workers(file: Path, folder: Path) -> None:
+    """What a worker has spooled is shown, checked and exported too, also when there is no such worker any more."""
+    worker = opened(folder / "worker-3")
+    await worker.append([record(60)])
+    worker.close()
+    shown = json.loads(command(file, "spool", "status", "--json").stdout)
+    assert [one["folder"] for one in shown] == [str(folder), str(folder / "worker-3")]
+    assert shown[1]["records"] == 1
+    flip(segments(folder / "worker-3")[0], 0)
+    done = command(file, "spool", "verify")
+    assert (done.returncode, "worker-3/" in done.stdout) == (1, True)
+    assert len(command(file, "spool", "export").stdout.splitlines()) == 61
 
 
 def test_without_a_spool(tmp_path: Path, file: Path) -> None:
