@@ -65,6 +65,7 @@ class BulkConnection(asyncio.Protocol):
         self._ended: asyncio.Future[GatewayError] = self._loop.create_future()
         self._gone = asyncio.Event()
         self._paused = False
+        self._chunks = 0
         self._greeting = b""
         self._idle = IdleWatch(receiver.idle)
 
@@ -97,15 +98,18 @@ class BulkConnection(asyncio.Protocol):
             await self._loop.create_connection(lambda: self, mqtt.host, mqtt.port, **secure)
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[Refusal]:
-        """SUBSCRIBE, and wait for SUBACK; while reading is paused it waits for the resume."""
+        """SUBSCRIBE, and wait for SUBACK, as long as messages come or reading is paused."""
         packet = packets.subscribe_packet(1, subscriptions)
         assert self._connack is not None
         packets.check_limits(self._connack, subscriptions, len(packet), self._broker)
         self._suback = self._loop.create_future()
         self._write(packet)
+        before = self._chunks
         while not await self._either(self._suback, timeout=self._mqtt.connect_timeout):
-            if not self._paused:
+            # SUBACK comes behind the messages of a resumed session
+            if not self._paused and self._chunks == before:
                 raise ConnectionLostError(f"{self._broker} does not answer our SUBSCRIBE")
+            before = self._chunks
         if self._ended.done():
             raise self._ended.result()
         suback = self._suback.result()
@@ -220,6 +224,7 @@ class BulkConnection(asyncio.Protocol):
         if self._connack is None:
             self._end(ConnectionLostError(f"{self._broker} sent PUBLISH before CONNACK"))
             return
+        self._chunks += 1
         self._receiver.take(messages, packet_ids)
         self._idle.arm()
 

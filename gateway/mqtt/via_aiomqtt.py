@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import ssl
 import threading
@@ -19,8 +20,8 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import aiomqtt
+from paho.mqtt.client import PUBACK, ConnectFlags, DisconnectFlags, MQTTMessage, WebsocketConnectionError
 from paho.mqtt.client import Client as Paho
-from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage, WebsocketConnectionError
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -37,11 +38,14 @@ from gateway.mqtt.connection import (
     closed_by,
 )
 from gateway.mqtt.idle import IdleWatch
+from gateway.mqtt.packets import puback_packets
 from gateway.mqtt.pulse import Pulse
 from gateway.mqtt.reasons import Reason
 from gateway.mqtt.window import NO_ID
 from gateway.settings import Mqtt
 
+_QUIET = logging.getLogger(f"{__name__}.paho")
+_QUIET.disabled = True  # what went wrong is told once, in the source's own words
 _CLOSE_TIMEOUT = 2.0
 _READ_AT_ONCE = 500
 """Packets read before the event loop gets its turn."""
@@ -84,6 +88,7 @@ class AiomqttConnection:
         self._messages: list[Message] = []
         self._packet_ids: list[int] = []
         self._paused = False
+        self._chunks = 0
 
     # the connection's life -------------------------------------------------------------
 
@@ -99,13 +104,16 @@ class AiomqttConnection:
             raise self._explain(error.__context__) from error
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[Refusal]:
-        """SUBSCRIBE, and wait for SUBACK; while reading is paused it waits for the resume."""
+        """SUBSCRIBE, and wait for SUBACK, as long as messages come or reading is paused."""
         asked = [(subscription.filter, subscription.qos) for subscription in subscriptions]
         subscribing = asyncio.create_task(self._client.subscribe(asked, timeout=math.inf))
         try:
+            before = self._chunks
             while not await self._either(subscribing, timeout=self._mqtt.connect_timeout):
-                if not self._paused:
+                # SUBACK comes behind the messages of a resumed session
+                if not self._paused and self._chunks == before:
                     raise ConnectionLostError(f"{self._broker} does not answer our SUBSCRIBE")
+                before = self._chunks
             if self._ended.done():
                 raise self._ended.result()
             answers = [_reason(code) for code in subscribing.result()]
@@ -178,10 +186,9 @@ class AiomqttConnection:
     # what the source asks ----------------------------------------------------------------
 
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
-        """Queue the acks in paho, which writes them when the socket takes them."""
+        """One write, where paho's ``ack`` would be one an ack; a PUBACK is the same in MQTT 5."""
         if not self._ended.done():
-            for packet_id in packet_ids:
-                self._paho.ack(packet_id, 1)
+            self._paho._packet_queue(PUBACK, puback_packets(packet_ids), mid=0, qos=0)  # noqa: SLF001
 
     def pause(self) -> None:
         """Stop reading. Before CONNACK it takes effect with CONNACK."""
@@ -218,6 +225,7 @@ class AiomqttConnection:
         elif self._messages and not self._ended.done():
             messages, packet_ids = self._messages, self._packet_ids
             self._messages, self._packet_ids = [], []
+            self._chunks += 1
             self._receiver.take(messages, packet_ids)
             self._idle.arm()
 
@@ -271,6 +279,7 @@ class AiomqttConnection:
             keepalive=math.ceil(mqtt.keepalive),
             tls_context=self._context,
             websocket_path=mqtt.websocket_path,
+            logger=_QUIET,
         )
 
     def _take_over(self) -> None:

@@ -127,10 +127,7 @@ BROKEN = {
     "topic longer than the packet": (b"\x30\x05\x00\x20ab\x00", MALFORMED),
     "topic that is not UTF-8": (b"\x30\x05\x00\x02\xff\xfe\x00", MALFORMED),
     "unknown reason code": (b"\xe0\x01\x55", MALFORMED),
-    "HTTP": (
-        b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 11\r\n\r\nBad Request",
-        None,
-    ),
+    "HTTP": (b"HTTP/1.1 400 Bad Request\r\n" + b"X-Padding: yes\r\n" * 9, None),
     "larger than allowed": (b"\x30\xff\xff\xff\x7f" + bytes(100), TOO_LARGE),
     "QoS 2": (
         mqtt5.PublishPacket("t/a/d", b"x", qos=mqtt5.QoS.EXACTLY_ONCE, packet_id=1).write(),
@@ -570,6 +567,29 @@ async def test_a_pause_before_suback_does_not_end_the_connection(options: Option
             reception.source.resume()
             await reception.ready()
         assert len(broker.peers) == 1
+
+
+async def test_a_suback_behind_a_backlog_is_waited_for(options: Options) -> None:
+    """A resumed session sends its backlog before SUBACK; however long that takes, the broker is not to blame."""
+
+    async def script(peer: Peer) -> None:
+        connect = await peer.until(CONNECT)
+        five = _is_mqtt_5(connect.body)
+        peer.say(mqtt5.ConnAckPacket(session_present=True) if five else b"\x20\x02\x01\x00")
+        subscribe = await peer.until(SUBSCRIBE)
+        for _ in range(12):
+            peer.say(publication(0, b"x") if five else b"\x32\x0a\x00\x05t/a/d\x00\x01x")
+            await asyncio.sleep(0.1)
+        peer.say(granted(subscribe) if five else b"\x90\x03" + subscribe.body[:2] + b"\x01")
+        await peer.until_closed()
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(options(broker.port, connect_timeout=0.4), STREAM) as reception,
+    ):
+        await reception.ready()
+        assert len(broker.peers) == 1
+        assert len(reception.received) == 12
 
 
 def _pause_at_first_chunk(reception: Reception) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import mqtt5
 import pytest
 from hypothesis import given
@@ -19,7 +21,7 @@ publications = st.builds(
         packet_id=packet_id,
         user_properties=properties,
     ),
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0+#"), min_size=1, max_size=8),
     st.binary(max_size=300),
     st.integers(1, 65_535) | st.none(),
     st.lists(st.tuples(st.just("name"), st.just("value")), max_size=2),
@@ -44,20 +46,24 @@ def test_packets_are_the_same_however_the_stream_is_cut(
     expected = [packet for packet in packets if isinstance(packet, mqtt5.PublishPacket)]
     assert [packet.write() for packet in expected] == [packet.write() for packet in messages]
     assert [packet.packet_id or 0 for packet in expected] == packet_ids
-    assert [type(packet) for packet in packets if packet not in expected] == [type(packet) for packet in rest]
+    assert [packet.write() for packet in packets if packet not in expected] == [
+        packet.write() for packet in rest
+    ]
 
 
 @given(st.integers(1, 5000), st.integers(1, 64))
 def test_the_limit_counts_whole_packets(size: int, piece: int) -> None:
     """A packet of the limit passes, a byte more does not, in whatever pieces it comes."""
     packet = mqtt5.PublishPacket("t", bytes(size)).write()
-    whole, small = Frames(len(packet)), Frames(len(packet) - 1)
     pieces = [packet[at : at + piece] for at in range(0, len(packet), piece)]
-    assert sum(len(whole.cut(part).messages) for part in pieces) == 1
+    assert _cut_all(Frames(len(packet)), pieces) == 1
     with pytest.raises(BrokenStreamError) as caught:
-        for part in pieces:
-            small.cut(part)
+        _cut_all(Frames(len(packet) - 1), pieces)
     assert caught.value.code == mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE
+
+
+def _cut_all(frames: Frames, pieces: list[bytes]) -> int:
+    return sum(len(frames.cut(piece).messages) for piece in pieces)
 
 
 def test_an_announced_giant_is_refused_before_it_comes() -> None:
@@ -68,12 +74,9 @@ def test_an_announced_giant_is_refused_before_it_comes() -> None:
 
 @given(st.binary(max_size=40))
 def test_no_bytes_do_worse_than_break_the_stream(stream: bytes) -> None:
-    """Whatever comes is packets, the start of one, or an error that says what DISCONNECT should."""
-    frames = Frames(LARGEST)
-    try:
-        frames.cut(_without_text(stream))
-    except BrokenStreamError as error:
-        assert error.code.value >= 0x80
+    """Whatever comes is packets, the start of one, or a broken stream; no other error leaves the codec."""
+    with contextlib.suppress(BrokenStreamError):
+        Frames(LARGEST).cut(_without_text(stream))
 
 
 def _without_text(stream: bytes) -> bytes:

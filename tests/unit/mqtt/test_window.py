@@ -116,6 +116,7 @@ class CompactingModel(Model):
         self._before, window_module._COMPACT_AT = window_module._COMPACT_AT, 3
 
     def teardown(self) -> None:
+        """As it was."""
         window_module._COMPACT_AT = self._before
 
 
