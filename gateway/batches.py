@@ -121,7 +121,7 @@ def letter(
     number: int, message: Message, origin: Origin, received_us: int, error: MessageError
 ) -> DeadLetter:
     """The message as a dead letter; the one it was before, when it is replayed."""
-    before: uuid.UUID | None = getattr(message, "dead_letter_id", None)
+    before = letter_before(message)
     return DeadLetter(
         message,
         origin.stream_name,
@@ -133,6 +133,12 @@ def letter(
         device=origin.serial_number,
         again=before is not None,
     )
+
+
+def letter_before(message: Message) -> uuid.UUID | None:
+    """The dead letter that the message was before it was replayed."""
+    found: uuid.UUID | None = getattr(message, "dead_letter_id", None)
+    return found
 
 
 def identity(number: int, message: Message) -> bytes:

@@ -62,17 +62,29 @@ async def find(
     Args:
         before: the last record of the page before this one; None: the first page.
     """
-    return list(
-        await connection.fetch(
-            f"SELECT {_COLUMNS} FROM dead_letters WHERE {_CONDITION} "
-            "AND ($7::timestamptz IS NULL OR (received_at, id) < ($7, $8)) "
-            "ORDER BY received_at DESC, id DESC LIMIT $9",
-            *_arguments(selection),
-            before and before["received_at"],
-            before and before["id"],
-            limit,
-        )
-    )
+    place = None if before is None else (before["received_at"], before["id"])
+    return await _page(connection, selection, _NEWEST_FIRST, place, limit=limit, skip=0)
+
+
+async def in_order(
+    connection: Any, selection: Selection, *, limit: int, after: Any = None, skip: int = 0
+) -> list[Mapping[str, Any]]:
+    """The earliest selected, in the order in which they were received.
+
+    Args:
+        after: the last record of the page before this one; None: the first page.
+        skip: leave out so many.
+    """
+    place = None if after is None else (after["received_at"], after["id"])
+    return await _page(connection, selection, _OLDEST_FIRST, place, limit=limit, skip=skip)
+
+
+async def _page(
+    connection: Any, selection: Selection, order: str, place: tuple[Any, Any] | None, *, limit: int, skip: int
+) -> list[Mapping[str, Any]]:
+    statement = f"SELECT {_COLUMNS} FROM dead_letters WHERE {_CONDITION} AND {order} LIMIT $9 OFFSET $10"
+    rows = await connection.fetch(statement, *_arguments(selection), *(place or (None, None)), limit, skip)
+    return list(rows)
 
 
 async def count(connection: Any, selection: Selection) -> int:
@@ -116,6 +128,11 @@ _CONDITION = """($1::uuid[] IS NULL OR id = ANY($1)) AND ($2::text IS NULL OR re
 AND ($3::text IS NULL OR stream = $3) AND ($4::text IS NULL OR device = $4)
 AND ($5::timestamptz IS NULL OR received_at >= $5)
 AND ($6 OR replay_outcome IS NULL OR replay_outcome NOT IN ('stored', 'duplicate'))"""
+
+
+_NEWEST_FIRST = """($7::timestamptz IS NULL OR (received_at, id) < ($7, $8::uuid))
+ORDER BY received_at DESC, id DESC"""
+_OLDEST_FIRST = "($7::timestamptz IS NULL OR (received_at, id) > ($7, $8::uuid)) ORDER BY received_at, id"
 
 
 def _arguments(selection: Selection) -> tuple[Any, ...]:

@@ -148,8 +148,11 @@ class Pipeline:
         batch.size += len(message.payload) + len(encoded) + batches.OVERHEAD_BYTES
 
     def _refuse(self, number: int, message: Message, route: Route, chunk: Chunk, error: MessageError) -> None:
-        """To the dead letters, or to its end when configuration says that it is ignored."""
-        if error.reason in IGNORED_REASONS:
+        """To the dead letters, or to its end when configuration says that it is ignored.
+
+        A dead letter that is replayed stays one: to call it ignored would hide it, or call it stored.
+        """
+        if error.reason in IGNORED_REASONS and batches.letter_before(message) is None:
             self._ignored[route.stream_name, error.reason] += 1
             self._end(number, route, Outcome.IGNORED)
             return

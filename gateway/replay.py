@@ -51,7 +51,7 @@ class Replay:
 
     async def page(self, records: list[Mapping[str, Any]]) -> None:
         """Send these through the path; returns when all have come to their end."""
-        for record in reversed(records):
+        for record in records:
             message = dead_letters.as_message(record)
             self._path.pipeline.take(Chunk((message,), self._next, message.received_us, replayed=True))
             self._next += 1
@@ -61,10 +61,10 @@ class Replay:
 async def run(
     options: settings.Settings, selection: Selection, *, limit: int, progress: Callable[[int], None]
 ) -> Result:
-    """Replay the selected letters, newest pages first.
+    """Replay the selected letters in the order in which they were received.
 
     Args:
-        limit: most letters.
+        limit: most letters; of more, the newest.
         progress: called with the number done so far.
 
     Raises:
@@ -88,24 +88,25 @@ async def run(
 
 async def _pages(path: Path, selection: Selection, limit: int, progress: Callable[[int], None]) -> Result:
     source, result, last = Replay(path), Result(), None
-    started = await _now(path)
-    while result.replayed < limit:
+    started, total = await _begin(path, selection)
+    skip, most = max(0, total - limit), min(total, limit)
+    while result.replayed < most:
         async with path.timeseries.connection() as connection:
-            size = min(_PAGE, limit - result.replayed)
-            records = await dead_letters.find(connection, selection, limit=size, before=last)
+            size = min(_PAGE, most - result.replayed)
+            records = await dead_letters.in_order(connection, selection, limit=size, after=last, skip=skip)
         if not records:
             break
         await source.page(records)
         await _note(path, records, started, result)
-        last = records[-1]
+        last, skip = records[-1], 0
         progress(result.replayed)
     return result
 
 
-async def _now(path: Path) -> dt.datetime:
+async def _begin(path: Path, selection: Selection) -> tuple[dt.datetime, int]:
+    """The server's time, and how many letters are selected now; those that come meanwhile are not replayed."""
     async with path.timeseries.connection() as connection:
-        moment: dt.datetime = await connection.fetchval("SELECT now()")
-        return moment
+        return await connection.fetchval("SELECT now()"), await dead_letters.count(connection, selection)
 
 
 async def _note(path: Path, records: list[Mapping[str, Any]], started: dt.datetime, result: Result) -> None:
