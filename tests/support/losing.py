@@ -16,7 +16,7 @@ class Losing:
 
     Attributes:
         dsn: the database by way of this.
-        after: the words after which answers are lost, at the end of what the client sends; None: never.
+        after: the words after which answers are lost; None: never.
         lost: whether an answer was lost.
     """
 
@@ -56,7 +56,7 @@ class Losing:
 
     async def _forth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while said := await reader.read(1 << 16):
-            if self.after is not None and said.endswith(self.after):
+            if self.after is not None and self.after in said:
                 self.lost.set()
             writer.write(said)
         writer.close()

@@ -1,0 +1,251 @@
+"""Replay: dead letters through the same path again, after the cause is gone."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mqtt5
+import pytest
+
+from gateway import clock, replay
+from gateway.dead_letters import Selection
+from gateway.errors import StoreError
+from gateway.outcomes import Outcome
+from gateway.replay import Result
+from tests.integration.conftest import REFUSE_POISON
+from tests.support.batching import NOW_US, published, settings_for
+from tests.support.databases import Databases, Workshop
+from tests.support.flow import Flow
+from tests.support.provisioned import provision
+from tests.support.servers import Postgres
+from tests.support.written import altered
+
+NOW_MS = NOW_US // 1000
+
+
+class Scene:
+    """A gateway's databases with dead letters of a tenant of the test's own."""
+
+    def __init__(self, databases: Databases, *streams: dict[str, Any]) -> None:
+        self.databases, self.tenant = databases, f"t-{uuid.uuid4().hex[:12]}"
+        self.stream = f"s-{uuid.uuid4().hex[:12]}"
+        self.streams = streams or ({},)
+        self.ids: dict[str, uuid.UUID] = {}
+        self.progress: list[int] = []
+        provision(databases, [], tenant=self.tenant)
+
+    def provision(self, *serials: str) -> None:
+        """Enter these devices."""
+        self.ids |= provision(self.databases, serials, tenant=self.tenant)
+
+    def message(self, payload: Any, device: str = "A", **rest: Any) -> mqtt5.PublishPacket:
+        """A message of this device."""
+        return published(f"t/{self.tenant}/{device}", payload, **rest)
+
+    def options(self, **stream: Any) -> Any:
+        """The settings, with the stream changed like this."""
+        return settings_for(self.databases, {"name": self.stream, **stream})
+
+    async def refuse(self, *messages: mqtt5.PublishPacket, received_us: int = NOW_US) -> None:
+        """Have these messages end as dead letters, received at one moment."""
+        async with Flow(self.options()) as flow:
+            flow.take(*messages, received_us=received_us)
+            assert await flow.settle() == {Outcome.DEAD_LETTERED: len(messages)}
+
+    async def replay(
+        self, *, limit: int = 1000, stored: bool = False, ids: Any = None, **stream: Any
+    ) -> Result:
+        """Replay all of our stream, or these."""
+        chosen = Selection(ids=ids, stream=self.stream, stored=stored)
+        return await replay.run(self.options(**stream), chosen, limit=limit, progress=self.progress.append)
+
+    def rows(self, device: str = "A") -> list[tuple[int, Any]]:
+        """Rows of a device: microseconds after ``NOW_US``, and data."""
+        found = self.databases.timeseries(
+            "SELECT time, data FROM telemetry WHERE device_id = $1 ORDER BY time", self.ids[device]
+        )
+        return [(clock.from_datetime(row["time"]) - NOW_US, json.loads(row["data"])) for row in found]
+
+    def letters(self) -> list[tuple[str, int, str | None]]:
+        """Reason, number of replays and their outcome, in the order of coming."""
+        found = self.databases.timeseries(
+            "SELECT reason, replays, replay_outcome FROM dead_letters WHERE topic LIKE $1 ORDER BY received_at",
+            f"t/{self.tenant}/%",
+        )
+        return [tuple(row) for row in found]
+
+
+@pytest.fixture(scope="module")
+def plain(postgres: Postgres, workshops: Callable[[Postgres], Workshop]) -> Iterator[Databases]:
+    """Databases on plain PostgreSQL that the tests of this module share."""
+    workshop = workshops(postgres)
+    made = workshop.migrated()
+    yield made
+    workshop.drop(made)
+
+
+async def test_a_letter_is_stored_once_its_cause_is_gone(shared: Databases) -> None:
+    """The device is entered, the letter replayed: stored at its original receive time, and noted."""
+    scene = Scene(shared)
+    await scene.refuse(scene.message({"n": 1}), scene.message({"ts": NOW_MS - 5, "n": 2}))
+    scene.provision("A")
+    assert await scene.replay() == Result(replayed=2, stored=2, failed_again=0)
+    assert scene.rows() == [(-5000, {"n": 2}), (0, {"n": 1})]
+    assert scene.letters() == [("unknown_device", 1, "stored")] * 2
+    assert await scene.replay() == Result()
+
+
+async def test_replaying_twice_stores_once(shared: Databases) -> None:
+    """Asked for again by id, and however many were received in one microsecond: each is there once."""
+    scene = Scene(shared)
+    payloads: list[Any] = [{"n": 1}, {"n": 1}, [{"n": 2}, {"n": 3}], {"n": 1}]
+    await scene.refuse(*map(scene.message, payloads))
+    scene.provision("A")
+    await scene.replay()
+    before = scene.rows()
+    assert sorted(data["n"] for _, data in before) == [1, 1, 1, 2, 3]
+    assert await scene.replay(stored=True) == Result(replayed=4, stored=4, failed_again=0)
+    assert scene.rows() == before
+    (one, *_) = scene.databases.timeseries(
+        "SELECT id FROM dead_letters WHERE stream = $1 ORDER BY received_at DESC", scene.stream
+    )
+    assert await scene.replay(stored=True, ids=[one["id"]]) == Result(replayed=1, stored=1, failed_again=0)
+    assert scene.rows() == before
+
+
+async def test_what_fails_again_stays_with_its_new_reason(shared: Databases) -> None:
+    """It is the dead letter it was, not another; its bytes and its receive time are untouched."""
+    scene = Scene(shared)
+    await scene.refuse(scene.message(b"{"), scene.message({"serial_number": "B", "n": 1}))
+    kept = (
+        "SELECT id, payload, received_at, topic, qos FROM dead_letters WHERE stream = $1 ORDER BY received_at"
+    )
+    before = scene.databases.timeseries(kept, scene.stream)
+    assert await scene.replay() == Result(replayed=2, stored=0, failed_again=2)
+    scene.provision("A")
+    assert await scene.replay() == Result(replayed=2, stored=0, failed_again=2)
+    assert scene.letters() == [("malformed", 2, "dead_lettered"), ("device_mismatch", 2, "dead_lettered")]
+    assert scene.databases.timeseries(kept, scene.stream) == before
+
+
+async def test_good_and_bad_together(shared: Databases) -> None:
+    """Stored, met before, failing again and refused by the database, in one batch: each is noted as it ended."""
+    scene = Scene(shared)
+    await scene.refuse(
+        scene.message({"ts": NOW_MS, "n": 1}),
+        scene.message(b"{"),
+        scene.message({"ts": NOW_MS, "n": 1}),
+        scene.message({"ts": NOW_MS, "m": 2}),
+        scene.message({"n": 3}, "B"),
+        scene.message({"poison": 4}),
+        scene.message({"n": 5}),
+    )
+    scene.provision("A")
+    assert await scene.replay() == Result(replayed=7, stored=4, failed_again=3)
+    assert scene.letters() == [
+        ("unknown_device", 1, "stored"),
+        ("malformed", 1, "dead_lettered"),
+        ("unknown_device", 1, "stored"),
+        ("unknown_device", 1, "stored"),
+        ("unknown_device", 1, "dead_lettered"),
+        ("refused_by_database", 1, "dead_lettered"),
+        ("unknown_device", 1, "stored"),
+    ]
+    assert [data for _, data in scene.rows()] == [{"n": 1, "m": 2}, {"n": 5}]
+
+
+async def test_a_letter_that_the_database_refused_can_be_replayed(shared: Databases) -> None:
+    """At the receive time that its reading had been given."""
+    scene = Scene(shared)
+    scene.provision("A")
+    await scene.refuse(scene.message({"poison": 1}), scene.message({"poison": 2}))
+    with altered(
+        shared.timeseries_dsn,
+        "ALTER TABLE telemetry DROP CONSTRAINT no_poison",
+        "DELETE FROM telemetry WHERE jsonb_exists(data, 'poison');" + REFUSE_POISON,
+    ):
+        assert await scene.replay() == Result(replayed=2, stored=2, failed_again=0)
+        assert scene.rows() == [(0, {"poison": 1}), (1, {"poison": 2})]
+
+
+async def test_receive_times_are_kept_over_pages(plain: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Letters of one device that fill many pages get the times at which they came, in their order."""
+    scene = Scene(plain)
+    for n in range(7):
+        await scene.refuse(scene.message({"n": n}), received_us=NOW_US + n * 1000)
+    scene.provision("A")
+    monkeypatch.setattr(replay, "_PAGE", 2)
+    assert (await scene.replay()).stored == 7
+    assert scene.rows() == [(n * 1000, {"n": n}) for n in range(7)]
+    assert scene.progress == [2, 4, 6, 7]
+
+
+async def test_the_newer_value_wins_as_it_would_have(
+    plain: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readings of one key are united in the order in which they came, over pages too."""
+    scene = Scene(plain)
+    for n in range(5):
+        await scene.refuse(scene.message({"ts": NOW_MS, "n": n}), received_us=NOW_US + n * 1000)
+    scene.provision("A")
+    monkeypatch.setattr(replay, "_PAGE", 2)
+    assert (await scene.replay()).stored == 5
+    assert scene.rows() == [(0, {"n": 4})]
+
+
+async def test_the_limit_takes_the_newest(plain: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the list shows them."""
+    scene = Scene(plain)
+    for n in range(5):
+        await scene.refuse(scene.message({"n": n}), received_us=NOW_US + n)
+    scene.provision("A")
+    monkeypatch.setattr(replay, "_PAGE", 2)
+    assert await scene.replay(limit=3) == Result(replayed=3, stored=3, failed_again=0)
+    assert [data["n"] for _, data in scene.rows()] == [2, 3, 4]
+
+
+async def test_an_own_id_counts_in_a_replay(plain: Databases) -> None:
+    """User properties are part of a letter: what was published again and stored meanwhile is not stored twice."""
+    scene = Scene(plain)
+    with_id: dict[str, Any] = {"message_id": "property:id"}
+    await scene.refuse(scene.message({"n": 1}, user_properties=[("id", "m-1")]))
+    scene.provision("A")
+    async with Flow(scene.options(**with_id)) as flow:
+        flow.take(scene.message({"n": 1}, user_properties=[("id", "m-1")]))
+        assert await flow.settle() == {Outcome.STORED: 1}
+    assert (await scene.replay(**with_id)).stored == 1
+    assert len(scene.rows()) == 1
+
+
+async def test_a_replay_follows_the_streams_of_today(plain: Databases) -> None:
+    """What matched no stream is replayed after one was added; what matches none any more stays a dead letter."""
+    scene = Scene(plain)
+    scene.provision("A")
+    await scene.refuse(scene.message(b"{"))
+    async with Flow(scene.options()) as flow:
+        flow.take(published(f"new/{scene.tenant}/A", {"n": 1}))
+        assert await flow.settle() == {Outcome.DEAD_LETTERED: 1}
+    plain.timeseries(
+        "UPDATE dead_letters SET stream = $1 WHERE topic = $2", scene.stream, f"new/{scene.tenant}/A"
+    )
+    result = await scene.replay(topic="new/{tenant}/{device}")
+    assert result == Result(replayed=2, stored=1, failed_again=1)
+    assert [data for _, data in scene.rows()] == [{"n": 1}]
+    assert scene.letters() == [("no_stream", 1, "dead_lettered")]
+
+
+async def test_what_configuration_ignores_now_is_not_called_stored(plain: Databases) -> None:
+    """It stays a dead letter in sight."""
+    scene = Scene(plain)
+    await scene.refuse(scene.message({"n": 1}))
+    assert await scene.replay(unknown_device="ignore") == Result(replayed=1, stored=0, failed_again=1)
+    assert scene.letters() == [("device_ignored", 1, "dead_lettered")]
+
+
+async def test_a_database_that_cannot_be_read_ends_the_replay(blank_databases: Databases) -> None:
+    """With an error that says what to run, and no task left behind."""
+    with pytest.raises(StoreError, match="gateway db upgrade"):
+        await replay.run(settings_for(blank_databases), Selection(), limit=1, progress=lambda _done: None)
