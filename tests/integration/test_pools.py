@@ -46,7 +46,8 @@ async def test_a_pool_mends_itself(shared: Databases, table: Table) -> None:
     second = await ask(pool, asked)
     assert second != first
     await table.execute("SELECT pg_terminate_backend($1, 5000)", second)
-    assert await eventually_async(lambda: ask_if_possible(pool, asked)) != second
+    third: int = await eventually_async(lambda: ask_if_possible(pool, asked))
+    assert third != second
     await pool.close()
     await eventually_async(lambda: table.fetchval(NONE_LEFT))
 
