@@ -81,12 +81,13 @@ class Disk:
         self._folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def open(self) -> None:
-        """Take possession of the folder; it is made when only its own name is missing.
+        """Take possession of the folder; it is made, within its parent at most: more than that is a mistake.
 
         Raises:
             StartError: it cannot be used, or another process uses it.
         """
         try:
+            self.folder.parent.mkdir(mode=0o700, exist_ok=True)  # a worker's folder lies in the gateway's
             self.folder.mkdir(mode=0o700, exist_ok=True)
             self.look()
             self._lock = self._descriptor(LOCK, os.O_RDWR | os.O_CREAT)

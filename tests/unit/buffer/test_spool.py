@@ -340,9 +340,11 @@ async def test_one_process_at_a_time(spool: Spool, folder: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
-    """A missing parent, or a file in its place, is named with what is needed."""
-    with pytest.raises(StartError, match=r"spool.folder .*/no/spool: No such file .*user \d+ may write to"):
-        opened(tmp_path / "no" / "spool")
+    """A mistyped path, or a file in its place, is named with what is needed; a worker's folder is made."""
+    with pytest.raises(StartError, match=r"spool.folder .*/no/such/spool: No such file .*user \d+ may write"):
+        opened(tmp_path / "no" / "such" / "spool")
+    opened(tmp_path / "spool" / "worker-0").close()
+    assert mode(tmp_path / "spool") == 0o700
     (tmp_path / "file").touch()
     with pytest.raises(StartError, match="file: File exists"):
         opened(tmp_path / "file")

@@ -105,17 +105,29 @@ def broken(operations: tuple[str, ...]) -> Callable[[ForgetfulDisk], None]:
     return lambda disk: disk.broken.update(dict.fromkeys(operations, errno.EIO))
 
 
-@pytest.mark.parametrize("operation", ["write", "sync", "sync_folder", "create"])
-async def test_after_an_error_a_segment_gets_no_more(operation: str) -> None:
-    """After a failed fsync a second one proves nothing: it goes on in a new file, after a proven cut."""
-    disk = ForgetfulDisk(random.Random(1))
+@pytest.mark.parametrize(
+    ("operation", "size"),
+    [
+        ("write", 3000),
+        ("write", 5000),
+        ("sync", 3000),
+        ("sync", 5000),
+        ("sync_folder", 5000),
+        ("create", 5000),
+    ],
+    ids=lambda value: f"new segment: {value == 5000}" if isinstance(value, int) else value,
+)
+@pytest.mark.parametrize("chance", range(20))
+async def test_after_an_error_a_segment_gets_no_more(operation: str, size: int, chance: int) -> None:
+    """After a failed fsync a second one proves nothing: it goes on in a new file, after a durable cut."""
+    disk = ForgetfulDisk(random.Random(chance))
     spool = opened(Path("/nowhere"), disk=disk)
     await spool.append([record(0)])
     (first,) = disk.names_cached
     before = bytes(disk.names_cached[first].cached)
     broken((operation,))(disk)
     with pytest.raises(SpoolError, match="Input/output error"):
-        await spool.append([record(1, b"x" * 5000)])
+        await spool.append([record(1, b"x" * size) for size in (10, 10, 10, size)])
     disk.broken = {}
     await spool.append([record(2)])
     assert len(disk.names_cached) == 2
