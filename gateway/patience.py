@@ -27,12 +27,15 @@ class Patience:
         self._away_since: float | None = None
 
     async def until_done(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Call ``attempt`` until it raises no :class:`gateway.errors.StoreError`."""
+        """Call ``attempt`` until it raises no :class:`gateway.errors.StoreError`.
+
+        A secret's file that cannot be read just now (a rotation) is for somebody to mend, and no end of a daemon.
+        """
         backoff = Backoff(self._shortest, self._longest)
         while True:
             try:
                 await attempt()
-            except errors.StandingError as error:
+            except (errors.StandingError, errors.ConfigurationError) as error:
                 wait = self._standing
                 self._away(error, "standing", wait)
             except errors.StoreError as error:
@@ -43,7 +46,7 @@ class Patience:
                 return
             await asyncio.sleep(wait)
 
-    def _away(self, error: errors.StoreError, verdict: str, wait: float) -> None:
+    def _away(self, error: errors.GatewayError, verdict: str, wait: float) -> None:
         """Logs when something new is wrong, counts always."""
         text, component = str(error), self._component
         news = text != component.detail
@@ -53,7 +56,7 @@ class Patience:
         events.store_failed(
             database=component.name,
             verdict=verdict,
-            sqlstate=error.sqlstate,
+            sqlstate=error.sqlstate if isinstance(error, errors.StoreError) else None,
             error=text,
             retry_in=wait,
             news=news,

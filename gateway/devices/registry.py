@@ -195,7 +195,7 @@ class Registry:
         while True:
             try:
                 await self._follow(missed=lost)
-            except errors.StandingError as error:
+            except (errors.StandingError, errors.ConfigurationError) as error:
                 self._component.failed(str(error))
             except errors.StoreError as error:
                 self._component.waiting(str(error))
