@@ -113,7 +113,8 @@ def _rejection(reading: Reading, flagged: dict[str, str], kind: DeviceType) -> M
     name, reason = next(iter(flagged.items()))
     field, value = kind.fields[name], reading.metrics.get(name)
     if reason == Reason.OUT_OF_RANGE:
-        detail = f"{name} = {value} is outside {field.minimum} … {field.maximum} {field.unit or ''}".rstrip()
+        low, high = (("" if bound is None else bound) for bound in (field.minimum, field.maximum))
+        detail = f"{name} = {value} is outside {low} … {high} {field.unit or ''}".rstrip()
     elif reason == Reason.MISSING_FIELD:
         detail = f"{name} is required by device type {kind.name}"
     else:
