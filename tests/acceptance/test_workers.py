@@ -68,8 +68,10 @@ def test_a_killed_worker_loses_nothing(postgres_databases: Databases, make_scene
     eventually(lambda: scene.daemon.ready()[0] == 200, timeout=30, what="ready again")
     expected = plan.expected()
     eventually(
-        lambda: scene.stored() == len(expected.stored)
-        and scene.databases.count("dead_letters") == expected.dead.total(),
+        lambda: (
+            scene.stored() == len(expected.stored)
+            and scene.databases.count("dead_letters") == expected.dead.total()
+        ),
         timeout=60,
         what="every message stored or a dead letter",
     )
