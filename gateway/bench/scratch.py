@@ -48,8 +48,8 @@ class Names:
 
     @property
     def filter(self) -> str:
-        """What to subscribe to."""
-        return self.prefix + "+"
+        """What to subscribe to: as the gateway does, or a session would hold two subscriptions and get all twice."""
+        return Template(self.stream.topic).filter
 
     @property
     def stream(self) -> settings.Stream:

@@ -71,6 +71,12 @@ class Wire:
 
     def received(self, patience: float) -> bytes:
         """What has come, or comes within ``patience`` seconds; may be nothing."""
+        if self._rest:  # what came together with an answer that was waited for
+            rest, self._rest = self._rest, b""
+            return rest
+        return self._read(patience)
+
+    def _read(self, patience: float) -> bytes:
         pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
         if not pending and not select.select([self._socket], [], [], patience)[0]:
             return b""
@@ -80,7 +86,13 @@ class Wire:
             raise tls.explain(error, self._mqtt) from error
         if not read:
             raise ConnectionLostError(f"{broker_name(self._mqtt)} closed the connection")
+        self._acknowledge_at_once()
         return read
+
+    def _acknowledge_at_once(self) -> None:
+        """On TCP's level: a broker without TCP_NODELAY would wait 40 ms for it before its next few bytes (tcp(7))."""
+        if self._mqtt.unix_socket is None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def close(self) -> None:
         """DISCONNECT and close."""
@@ -94,7 +106,7 @@ class Wire:
             try:
                 packet, size = mqtt5.read(memoryview(self._rest))
             except IndexError:
-                self._rest += self.received(0.1)
+                self._rest += self._read(0.1)
                 continue
             self._rest = self._rest[size:]
             if isinstance(packet, kind):
