@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from gateway.buffer import layout, records
+from gateway.buffer.reader import Reader
 from gateway.buffer.records import HEAD_BYTES
 from gateway.buffer.recovery import Recovery
 from gateway.buffer.spool import Spool
 from gateway.settings import Spool as Options
 from gateway.writer.ledger import digest
+from tests.unit.buffer.forgetful import ForgetfulDisk
 from tests.unit.buffer.spooling import SMALL, names, numbers, opened, record, rest, segments
 
 WIDE = Options(segment_bytes=8 * 2**20)
@@ -209,3 +212,17 @@ def test_strange_files_are_left_alone_and_named(written: Path, monkeypatch: pyte
     spool.settle(positions)
     spool.close()
     assert names(written) == [no_file.name, newer.name, "lock", "notes.txt"]
+
+
+def test_the_next_frame_is_found_wherever_it_begins() -> None:
+    """Also across the edge of the blocks in which it is searched for."""
+    disk = ForgetfulDisk(random.Random(1))
+    for length in range(65_400, 65_540):
+        bodies = list(map(records.encode, [record(0, b"x" * length), record(1)]))
+        content = bytearray(layout.HEADER_BYTES)
+        content += b"".join(records.frames(bodies, records.seed(length), len(content)))
+        content[layout.HEADER_BYTES] ^= 0xFF
+        disk.create(layout.name_of(length)).write(0, bytes(content))
+        reader = Reader(disk, length)
+        assert [body for _, body in reader.read(len(content), 1000)] == bodies[1:]
+        assert reader.damage == {layout.HEADER_BYTES: HEAD_BYTES + len(bodies[0])}
