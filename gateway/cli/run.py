@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway import app, workers
+from gateway.check import check
 from gateway.cli.common import ConfigOption, load_settings, settings_file
 
 
@@ -39,6 +40,7 @@ def run(
     [bold]Example:[/bold] gateway run --config config/gateway.toml
     """
     options = load_settings(config)
+    check(options)
     if count == 1:
         raise typer.Exit(app.run(options))
     raise typer.Exit(workers.run(options, settings_file(config), count, divide.value))
