@@ -8,6 +8,7 @@ import gc
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -35,8 +36,8 @@ SOON = 1.0
 class Asking(Pool):
     """A pool that keeps the statements asked through it."""
 
-    def __init__(self, dsn: str) -> None:
-        super().__init__("metadata", database(dsn), size=2)
+    def __init__(self, dsn: str, password_file: Path | None) -> None:
+        super().__init__("metadata", database(dsn, password_file=password_file), size=2)
         self.asked: list[str] = []
 
     @contextlib.asynccontextmanager
@@ -50,10 +51,10 @@ class Asking(Pool):
 class Scene:
     """A registry on a metadata database, with a tenant of its own; it follows changes once told to."""
 
-    def __init__(self, databases: Databases, **options: Any) -> None:
+    def __init__(self, databases: Databases, *, password_file: Path | None = None, **options: Any) -> None:
         self.databases, self.tenant = databases, f"t-{uuid.uuid4().hex[:12]}"
         self.prepared: list[Device] = []
-        self.pool, self.component = Asking(databases.metadata_dsn), Component("metadata")
+        self.pool, self.component = Asking(databases.metadata_dsn, password_file), Component("metadata")
         self.registry = Registry(
             self.pool, settings.Registry(**options), self.component, self.prepared.append
         )
@@ -452,6 +453,22 @@ async def test_a_database_that_is_away_makes_nobody_unknown(start_server: Callab
         assert (await scene.known("B")).id == ids["B"]
         await eventually_async(lambda: scene.component.state is State.READY)
     finally:
+        await scene.close()
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_secret_that_cannot_be_read_is_waited_for(metadata: Databases, tmp_path: Path) -> None:
+    """A password file that is being replaced ends nothing: changes are followed once it is there."""
+    scene = Scene(metadata, password_file=tmp_path / "password")
+    following = asyncio.create_task(scene.registry.listen())
+    try:
+        await eventually_async(lambda: scene.component.state is State.FAILED)
+        assert "password" in scene.component.detail
+        (tmp_path / "password").write_text("secret\n")
+        await eventually_async(lambda: scene.component.state is State.READY)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
         await scene.close()
 
 
