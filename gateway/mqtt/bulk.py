@@ -38,6 +38,7 @@ from gateway.mqtt.connection import (
 from gateway.mqtt.frames import BrokenStreamError, Frames
 from gateway.mqtt.idle import IdleWatch
 from gateway.mqtt.pulse import Pulse
+from gateway.mqtt.waits import Ended, answer, either
 from gateway.settings import Mqtt
 
 _CLOSE_TIMEOUT = 2.0
@@ -62,7 +63,7 @@ class BulkConnection(asyncio.Protocol):
         self._connack: ConnAckPacket | None = None
         self._accepted: asyncio.Future[None] = self._loop.create_future()
         self._suback: asyncio.Future[SubAckPacket] | None = None
-        self._ended: asyncio.Future[GatewayError] = self._loop.create_future()
+        self._ended: Ended = self._loop.create_future()
         self._gone = asyncio.Event()
         self._paused = False
         self._chunks = 0
@@ -78,8 +79,8 @@ class BulkConnection(asyncio.Protocol):
             async with asyncio.timeout(self._mqtt.connect_timeout):
                 await self._dial()
                 self._write(hello)
-                await self._either(self._accepted)
-        except OSError as error:
+                await either(self._accepted, self._ended)
+        except (OSError, UnicodeError) as error:
             raise tls.explain(error, self._mqtt, dialling=True) from error
         if self._ended.done():
             raise self._ended.result()
@@ -104,23 +105,17 @@ class BulkConnection(asyncio.Protocol):
         packets.check_limits(self._connack, subscriptions, len(packet), self._broker)
         self._suback = self._loop.create_future()
         self._write(packet)
-        before = self._chunks
-        while not await self._either(self._suback, timeout=self._mqtt.connect_timeout):
-            # SUBACK comes behind the messages of a resumed session
-            if not self._paused and self._chunks == before:
-                raise ConnectionLostError(f"{self._broker} does not answer our SUBSCRIBE")
-            before = self._chunks
-        if self._ended.done():
-            raise self._ended.result()
-        suback = self._suback.result()
+        try:
+            suback = await answer(
+                self._suback, self._ended, timeout=self._mqtt.connect_timeout, progress=self._progress
+            )
+        except TimeoutError:
+            raise ConnectionLostError(f"{self._broker} does not answer our SUBSCRIBE") from None
         answers = [packets.reason_of(code, suback) for code in suback.reason_codes]
         return reasons.refusals(subscriptions, answers)
 
-    async def _either(self, awaited: asyncio.Future[Any], timeout: float | None = None) -> bool:
-        """Wait for this or for the end of the connection; False: neither came in time."""
-        both: list[asyncio.Future[Any]] = [awaited, self._ended]
-        done, _ = await asyncio.wait(both, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        return bool(done)
+    def _progress(self) -> object:
+        return object() if self._paused else self._chunks
 
     async def lost(self) -> GatewayError:
         """Wait for the end."""

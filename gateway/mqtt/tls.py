@@ -48,7 +48,7 @@ def server_name(mqtt: Mqtt) -> str:
     return (mqtt.tls.server_name if mqtt.tls else None) or mqtt.host
 
 
-def explain(error: OSError, mqtt: Mqtt, *, dialling: bool = False) -> GatewayError:
+def explain(error: OSError | UnicodeError, mqtt: Mqtt, *, dialling: bool = False) -> GatewayError:
     """What a failed attempt to connect (``dialling``), or a broken connection, means to an operator."""
     broker = broker_name(mqtt)
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -60,9 +60,11 @@ def explain(error: OSError, mqtt: Mqtt, *, dialling: bool = False) -> GatewayErr
     return ConnectionLostError(_explain_socket(error, mqtt, broker))
 
 
-def _explain_socket(error: OSError, mqtt: Mqtt, broker: str) -> str:
+def _explain_socket(error: OSError | UnicodeError, mqtt: Mqtt, broker: str) -> str:
     if isinstance(error, socket.gaierror):
         return f"cannot resolve the host name {mqtt.host!r}: {error.strerror}"
+    if isinstance(error, UnicodeError):
+        return f"{mqtt.host!r} is no host name: {error}"
     if isinstance(error, ConnectionRefusedError):
         return f"nothing listens at {broker}: connection refused"
     if isinstance(error, TimeoutError):

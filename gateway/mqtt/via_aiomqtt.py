@@ -39,8 +39,10 @@ from gateway.mqtt.connection import (
 )
 from gateway.mqtt.idle import IdleWatch
 from gateway.mqtt.packets import puback_packets
+from gateway.mqtt.paho_sockets import NamedContext, Sockets
 from gateway.mqtt.pulse import Pulse
 from gateway.mqtt.reasons import Reason
+from gateway.mqtt.waits import Ended, answer, either
 from gateway.mqtt.window import NO_ID
 from gateway.settings import Mqtt
 
@@ -74,15 +76,16 @@ class AiomqttConnection:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._idle = IdleWatch(receiver.idle)
-        self._context = tls.make_context(mqtt.tls, _NamedContext) if mqtt.tls else None
-        self._raw_socket: Any = None
+        self._context = tls.make_context(mqtt.tls, NamedContext) if mqtt.tls else None
         self._client = self._make_client()
         self._paho: Paho = self._client._client  # noqa: SLF001  aiomqtt issue 345
+        self._sockets = Sockets(self._paho, self._context)
         self._take_over()
         self._opening: asyncio.Task[Any] | None = None
         self._dialled = asyncio.Event()
-        self._ended: asyncio.Future[GatewayError] = self._loop.create_future()
+        self._ended: Ended = self._loop.create_future()
         self._leaving = False
+        self._pings = 0  # unanswered
         self._answered: asyncio.Future[None] = self._loop.create_future()
         self._pulse: Pulse | None = None
         self._messages: list[Message] = []
@@ -100,28 +103,27 @@ class AiomqttConnection:
             raise self._ended.result()
         try:
             self._opening.result()
-        except aiomqtt.MqttError as error:
-            raise self._explain(error.__context__) from error
+        except (aiomqtt.MqttError, UnicodeError) as error:
+            raise self._explain(error.__context__ or error) from error
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[Refusal]:
         """SUBSCRIBE, and wait for SUBACK, as long as messages come or reading is paused."""
         asked = [(subscription.filter, subscription.qos) for subscription in subscriptions]
         subscribing = asyncio.create_task(self._client.subscribe(asked, timeout=math.inf))
         try:
-            before = self._chunks
-            while not await self._either(subscribing, timeout=self._mqtt.connect_timeout):
-                # SUBACK comes behind the messages of a resumed session
-                if not self._paused and self._chunks == before:
-                    raise ConnectionLostError(f"{self._broker} does not answer our SUBSCRIBE")
-                before = self._chunks
-            if self._ended.done():
-                raise self._ended.result()
-            answers = [_reason(code) for code in subscribing.result()]
+            answers = await answer(
+                subscribing, self._ended, timeout=self._mqtt.connect_timeout, progress=self._progress
+            )
+        except TimeoutError:
+            raise ConnectionLostError(f"{self._broker} does not answer our SUBSCRIBE") from None
         except aiomqtt.MqttError as error:
             raise ConnectionLostError(f"{self._broker}: {error}") from error
         finally:
             subscribing.cancel()
-        return reasons.refusals(subscriptions, answers)
+        return reasons.refusals(subscriptions, [_reason(code) for code in answers])
+
+    def _progress(self) -> object:
+        return object() if self._paused else self._chunks
 
     async def lost(self) -> GatewayError:
         """Wait for the end."""
@@ -139,10 +141,7 @@ class AiomqttConnection:
                     await self._acks_are_read()
                     await self._client.__aexit__(None, None, None)
             self._end(ConnectionLostError("closed by us"))
-        self._paho._sock_close()  # noqa: SLF001  paho would leave it open after a refusal or a timeout
-        for socket in (self._raw_socket, self._context.socket if self._context else None):
-            if socket is not None:
-                socket.close()  # likewise after a failed handshake; a second close does nothing
+        self._sockets.close()
 
     async def _acks_are_read(self) -> None:
         """Wait until the broker has answered a last ping: it has read our acks then.
@@ -152,8 +151,7 @@ class AiomqttConnection:
         """
         self._ping()
         self.resume()
-        either: list[asyncio.Future[Any]] = [self._answered, self._ended]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        await either(self._answered, self._ended)
 
     async def _end_opening(self, opening: asyncio.Task[Any]) -> None:
         """A thread that dials cannot be interrupted, only waited for: connect_timeout bounds it."""
@@ -167,12 +165,6 @@ class AiomqttConnection:
         if not opened:
             self._end(ConnectionLostError("closed by us"))
 
-    async def _either(self, awaited: asyncio.Future[Any], timeout: float) -> bool:
-        """Wait for this or for the end of the connection; False: neither came in time."""
-        both: list[asyncio.Future[Any]] = [awaited, self._ended]
-        done, _ = await asyncio.wait(both, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        return bool(done)
-
     def _end(self, error: GatewayError) -> None:
         """The connection is over; only the first reason counts."""
         if self._ended.done():
@@ -180,8 +172,7 @@ class AiomqttConnection:
         self._ended.set_result(error)
         if self._pulse is not None:
             self._pulse.stop()
-        # Not at once: from within one of paho's callbacks it would wait for paho's own lock, for ever
-        self._loop.call_soon(self._paho._sock_close)  # noqa: SLF001
+        self._loop.call_soon(self._sockets.close)  # not at once: we may be in one of paho's callbacks
 
     # what the source asks ----------------------------------------------------------------
 
@@ -220,8 +211,6 @@ class AiomqttConnection:
             self._end(ConnectionLostError(f"{self._broker} sent a malformed packet: {error}"))
         if self._leaving:
             self._messages.clear()
-            if self._paho._ping_t == 0 and not self._answered.done():  # noqa: SLF001  a PINGRESP came
-                self._answered.set_result(None)
         elif self._messages and not self._ended.done():
             messages, packet_ids = self._messages, self._packet_ids
             self._messages, self._packet_ids = [], []
@@ -286,9 +275,8 @@ class AiomqttConnection:
         """Replace aiomqtt's callbacks where they would lose what we need."""
         paho = self._paho
         paho.connect_timeout = self._mqtt.connect_timeout
-        self._dial = paho._create_socket_connection  # noqa: SLF001
-        paho._create_socket_connection = self._dial_and_keep  # type: ignore[method-assign]  # noqa: SLF001
         paho.manual_ack_set(True)
+        paho._handle_pingresp = self._on_ping_answered  # type: ignore[method-assign,assignment]  # noqa: SLF001
         paho.on_connect, paho.on_disconnect = self._on_connect, self._on_disconnect
         paho.on_message = self._on_message
         paho.on_socket_open = self._on_socket_open
@@ -319,18 +307,12 @@ class AiomqttConnection:
         code: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        failure = self._context.failure if self._context is not None else None
         if self._leaving:
             self._client._on_disconnect(client, userdata, flags, code, properties)  # noqa: SLF001
-        elif failure is not None:
-            self._end(tls.explain(failure, self._mqtt))
+        elif self._sockets.failure is not None:
+            self._end(tls.explain(self._sockets.failure, self._mqtt))
         else:
             self._end(closed_by(self._broker))
-
-    def _dial_and_keep(self) -> Any:
-        """Called in the thread that dials."""
-        self._raw_socket = self._dial()
-        return self._raw_socket
 
     def _on_socket_open(self, _client: Paho, _userdata: Any, socket: Any) -> None:
         """Called in the thread that dials."""
@@ -358,53 +340,26 @@ class AiomqttConnection:
     def _ping(self) -> None:
         # paho's own keepalive takes our pauses for the broker's silence: its loop_misc is never called
         self._paho._send_pingreq()  # noqa: SLF001
+        self._pings += 1
+
+    def _on_ping_answered(self) -> int:
+        self._pings -= 1
+        if self._leaving and self._pings == 0 and not self._answered.done():
+            self._answered.set_result(None)
+        return 0
 
     def _on_silence(self) -> None:
         self._end(ConnectionLostError(f"{self._broker} is silent: it does not answer our pings"))
 
     # errors ----------------------------------------------------------------------------------
 
-    def _explain(self, cause: BaseException | None) -> GatewayError:
+    def _explain(self, cause: BaseException) -> GatewayError:
         if isinstance(cause, WebsocketConnectionError):
             where = f"{self._broker}{self._mqtt.websocket_path}"
             return ConnectionLostError(f"no WebSocket at {where}: {cause}; check mqtt.websocket_path")
-        if isinstance(cause, OSError):
+        if isinstance(cause, (OSError, UnicodeError)):
             return tls.explain(cause, self._mqtt, dialling=True)
-        return tls.explain(TimeoutError(), self._mqtt)
-
-
-class _RecordingSocket(ssl.SSLSocket):
-    """Keeps the TLS error that paho makes a mere loss of the connection of."""
-
-    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        """As ever."""
-        try:
-            return super().recv(buflen, flags)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise
-        except ssl.SSLError as error:
-            assert isinstance(self.context, _NamedContext)
-            self.context.failure = error
-            raise
-
-
-class _NamedContext(ssl.SSLContext):
-    """Asks for the configured name, where paho would always ask for the host.
-
-    Attributes:
-        failure: the TLS error that ended the connection.
-        socket: the last one made; paho does not close it when the handshake fails.
-    """
-
-    sslsocket_class = _RecordingSocket
-    server_name: str
-    failure: ssl.SSLError | None = None
-    socket: ssl.SSLSocket | None = None
-
-    def wrap_socket(self, sock: Any, **options: Any) -> ssl.SSLSocket:  # type: ignore[override]
-        """As paho asks, but for the name."""
-        self.socket = super().wrap_socket(sock, **{**options, "server_hostname": self.server_name})
-        return self.socket
+        return ConnectionLostError(f"{self._broker}: {cause}")
 
 
 def _transport(mqtt: Mqtt) -> Literal["tcp", "websockets", "unix"]:

@@ -277,6 +277,12 @@ async def test_an_unknown_host_is_named(options: Options, stream: Stream) -> Non
         await reception.state(State.WAITING, "cannot resolve the host name 'broker.invalid'")
 
 
+async def test_a_name_that_cannot_be_a_host_is_named(options: Options, stream: Stream) -> None:
+    """Labels that are too long are not even looked up."""
+    async with receiving(options(1883, host=f"{'x' * 70}.example.org"), stream) as reception:
+        await reception.state(State.WAITING, "is no host name")
+
+
 # reading, pausing, idling -----------------------------------------------------------------------
 
 
