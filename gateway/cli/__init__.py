@@ -58,9 +58,16 @@ def _root(
 
 
 def _assemble() -> None:
-    for name in _COMMANDS:
+    nouns = {name.replace("_", "-") for name in (*_COMMANDS, *_GROUPS)}
+    said = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+
+    def wanted(name: str) -> bool:
+        """Only what is called is imported: a daemon needs no bench."""
+        return said not in nouns or said == name.replace("_", "-")
+
+    for name in filter(wanted, _COMMANDS):
         app.command(name)(getattr(importlib.import_module(f"gateway.cli.{name}"), name))
-    for name, text in _GROUPS.items():
+    for name, text in ((name, _GROUPS[name]) for name in filter(wanted, _GROUPS)):
         module = importlib.import_module(f"gateway.cli.{name}")
         app.add_typer(module.app, name=name.replace("_", "-"), help=text, no_args_is_help=True)
 

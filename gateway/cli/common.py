@@ -33,6 +33,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for script
 console = Console(highlight=False, soft_wrap=True)
 errors_console = Console(stderr=True, highlight=False)
 
+_PIPED_WIDTH = 10_000
+"""Columns of a table that goes into a pipe: nothing is wrapped there."""
 _PLACES = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
 
 
@@ -72,10 +74,13 @@ def print_json(value: object) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows as a table; None is shown as nothing."""
-    drawn = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        # An id is there to be copied: it is never cut.
+        drawn.add_column(name, no_wrap=name == "id", overflow="fold")
     for row in rows:
         drawn.add_row(*("" if cell is None else _cell(cell) for cell in row))
-    console.print(drawn)
+    console.print(drawn, width=None if console.is_terminal else _PIPED_WIDTH)
 
 
 def _cell(value: object) -> str:
