@@ -17,6 +17,17 @@ from gateway.errors import UsageError
 
 _DEFAULTS = Options()
 
+SuperuserDsnOption = Annotated[
+    str | None,
+    typer.Option(
+        help="With --own-servers: make the databases on this server, and drop them, instead of starting one.",
+        show_default=False,
+    ),
+]
+SuperuserPasswordFileOption = Annotated[
+    Path | None, typer.Option(help="File holding the superuser's password (first line).", show_default=False)
+]
+
 
 def bench(
     *,
@@ -24,16 +35,8 @@ def bench(
     own_servers: Annotated[
         bool, typer.Option("--own-servers", help="Not the configured ones, but mosquitto and PostgreSQL of its own.")
     ] = False,
-    superuser_dsn: Annotated[
-        str | None,
-        typer.Option(
-            help="With --own-servers: make the databases on this server, and drop them, instead of starting one.",
-            show_default=False,
-        ),
-    ] = None,
-    superuser_password_file: Annotated[
-        Path | None, typer.Option(help="File holding the superuser's password (first line).", show_default=False)
-    ] = None,
+    superuser_dsn: SuperuserDsnOption = None,
+    superuser_password_file: SuperuserPasswordFileOption = None,
     scenario: Annotated[
         list[Scenario] | None, typer.Option(help="Only this; can be repeated.", show_default=False)
     ] = None,
