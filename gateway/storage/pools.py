@@ -22,7 +22,7 @@ def translate_error(error: BaseException, database: str) -> errors.StoreError | 
     if isinstance(error, TimeoutError):
         return errors.TransientError(f"{database}: no answer in time")
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | EOFError):
-        return errors.TransientError(f"{database}: {error or type(error).__name__}")
+        return errors.TransientError(f"{database}: {str(error) or type(error).__name__}")
     return None
 
 
