@@ -69,8 +69,8 @@ class Filling:
 
     _numbers = itertools.count()
 
-    def __init__(self) -> None:
-        self.batch = Batch()
+    def __init__(self, batch: Batch | None = None) -> None:
+        self.batch = Batch() if batch is None else batch
 
     def keyed(
         self,

@@ -1,0 +1,122 @@
+"""SQLSTATE decides what becomes of a failed write."""
+
+from __future__ import annotations
+
+import re
+
+import asyncpg
+import pytest
+
+from gateway import errors
+from gateway.storage import pools
+from gateway.storage.sqlstate import classify, remedy
+
+TRANSIENT = [
+    "08000", "08003", "08006", "40001", "40P01", "53000", "53100", "53200", "53300", "55P03", "57014", "57P01",
+    "57P02", "57P03", "57P05", "25P02", "58030", "XX000", "XX001", "0A000", "P0001", "ZZ999", "", "2",
+]  # fmt: skip
+POISON = [
+    "22000",
+    "22001",
+    "22003",
+    "22007",
+    "22008",
+    "22021",
+    "22P02",
+    "22P05",
+    "23502",
+    "23503",
+    "23514",
+    "54000",
+]
+STANDING = ["25006", "28000", "28P01", "3D000", "42501", "42601", "42703", "42804", "42883", "42P01", "42P10"]
+
+
+@pytest.mark.parametrize(
+    ("states", "verdict"),
+    [
+        (TRANSIENT, errors.TransientError),
+        (POISON, errors.PoisonError),
+        (STANDING, errors.StandingError),
+        (["23505"], errors.ConflictError),
+        (["53400"], errors.DecompressionLimitError),
+    ],
+)
+def test_the_verdict(states: list[str], verdict: type[errors.StoreError]) -> None:
+    """Held, isolated, waited for, staged: by the longest code that matches; what is unknown passes by itself."""
+    assert {state: classify(state) for state in states} == dict.fromkeys(states, verdict)
+
+
+def test_every_code_of_the_driver_has_a_verdict() -> None:
+    """And none of them turns readings into dead letters but refused data: classes 22, 23 and 54."""
+    known = {
+        found.sqlstate
+        for found in (getattr(asyncpg.exceptions, name) for name in asyncpg.exceptions.__all__)
+        if getattr(found, "sqlstate", None)
+    }
+    assert len(known) > 200
+    poison = {state for state in known if classify(state) is errors.PoisonError}
+    assert {state[:2] for state in poison} == {"22", "23", "54"}
+
+
+@pytest.mark.parametrize("state", STANDING)
+def test_what_must_be_mended_says_how(state: str) -> None:
+    """A command to run, or a setting to change."""
+    assert re.search(r"`gateway db \w+`|GRANT|pg_hba|writable", remedy(state))
+
+
+@pytest.mark.parametrize("state", [*TRANSIENT, "23505"])
+def test_what_passes_by_itself_asks_for_nothing(state: str) -> None:
+    """Nobody is sent to mend what needs no mending."""
+    assert remedy(state) == ""
+
+
+def driver_error(state: str, text: str) -> asyncpg.PostgresError:
+    """As the driver makes it of the server's answer."""
+    found: asyncpg.PostgresError = asyncpg.PostgresError.new({"C": state, "M": text, "S": "ERROR"})
+    return found
+
+
+def test_a_translated_error_names_the_database_the_trouble_and_the_remedy() -> None:
+    """Fit for an operator's eyes, and for the driver's own text nothing is lost."""
+    error = pools.translate_error(driver_error("42P01", 'relation "telemetry" does not exist'), "timeseries")
+    assert isinstance(error, errors.StandingError)
+    assert str(error).startswith('timeseries: relation "telemetry" does not exist (SQLSTATE 42P01); ')
+    assert "gateway db upgrade" in str(error)
+    assert error.sqlstate == "42P01"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionRefusedError(111, "Connection refused"),
+        ConnectionResetError(),
+        TimeoutError(),
+        EOFError(),
+        asyncpg.InterfaceError("connection is closed"),
+        asyncpg.InternalClientError("got result for unknown protocol state"),
+        asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_server_that_is_away_passes_by_itself(error: Exception) -> None:
+    """Whatever the driver calls it; the text is never empty."""
+    found = pools.translate_error(error, "metadata")
+    assert type(found) is errors.TransientError
+    assert re.fullmatch(r"metadata: .+", str(found))
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), LookupError("x"), errors.UsageError("x")])
+def test_what_is_no_trouble_of_a_database_is_left_alone(error: Exception) -> None:
+    """A defect of ours must not be waited for."""
+    assert pools.translate_error(error, "metadata") is None
+    with pytest.raises(type(error)), pools.translate("metadata"):
+        raise error
+
+
+def test_nothing_is_translated_twice() -> None:
+    """Doors within doors: the first one's words stay."""
+    first = errors.PoisonError("timeseries: no", "22000")
+    with pytest.raises(errors.PoisonError) as caught, pools.translate("other"):
+        raise first
+    assert caught.value is first

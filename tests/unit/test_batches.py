@@ -1,0 +1,71 @@
+"""A batch: messages that go to the database together."""
+
+from __future__ import annotations
+
+import uuid
+
+from gateway import batches
+from gateway.batches import Batch
+from gateway.dead_letters import Replayed
+from gateway.errors import MessageError
+from gateway.outcomes import Reason
+from tests.support.batching import NOW_US, Filling, Origin, a_device, published
+
+REFUSED = MessageError(Reason.REFUSED_BY_DATABASE, "no")
+
+
+def test_an_empty_batch() -> None:
+    """It holds nothing, and no delivery number is less than its least."""
+    batch = Batch()
+    assert (len(batch), batch.size, batch.count_by_stream()) == (0, 0, {})
+    assert batch.latest() == -1
+    assert batch.oldest() > 2**62
+
+
+def test_readings_and_letters_are_counted_together() -> None:
+    """By stream, by number, and in bytes."""
+    filling = Filling()
+    for n in range(3):
+        filling.keyed(a_device(), NOW_US + n, {"n": n})
+    other = Origin()
+    other.stream_name = "other"
+    filling.letter(published("t", b"x" * 100), origin=other)
+    batch = filling.batch
+    assert len(batch) == 4
+    assert batch.count_by_stream() == {"telemetry": 3, "other": 1}
+    numbers = [*batch.numbers, *batch.letter_numbers]
+    assert (batch.oldest(), batch.latest()) == (min(numbers), max(numbers))
+    assert batch.size >= 100 + batches.OVERHEAD_BYTES
+
+
+def test_a_refused_message_keeps_who_and_when() -> None:
+    """Its letter says what the topic says, and when it was received; for a reading without a time, its key."""
+    filling = Filling()
+    keyed = filling.keyed(a_device("A"), NOW_US + 5, {"n": 1})
+    unkeyed = filling.unkeyed(a_device("B"), NOW_US + 7, {"n": 1})
+    found = [filling.batch.letter_for(index, REFUSED) for index in (keyed, unkeyed)]
+    assert [(one.device, one.tenant, one.reason, one.detail) for one in found] == [
+        ("A", "acme", Reason.REFUSED_BY_DATABASE, "no"),
+        ("B", "acme", Reason.REFUSED_BY_DATABASE, "no"),
+    ]
+    assert [one.received_us - NOW_US for one in found] == [0, 7]
+    assert [one.message for one in found] == filling.batch.messages
+
+
+def test_a_letter_has_one_identity_however_often_it_is_made() -> None:
+    """So that writing it again after a lost answer changes nothing; no two messages share one."""
+    message, origin = published("t", b"{"), Origin()
+    first, again, other = (batches.letter(number, message, origin, NOW_US, REFUSED) for number in (7, 7, 8))
+    assert first.id == again.id != other.id
+    assert isinstance(first.id, uuid.UUID)
+    assert not first.again
+
+
+def test_a_replayed_letter_is_the_letter_it_was() -> None:
+    """Its row is noted, not written anew."""
+    id_ = uuid.uuid4()
+    message = Replayed("t", b"{", id_, NOW_US)
+    made = batches.letter(7, message, Origin(), NOW_US, REFUSED)
+    assert (made.id, made.again) == (id_, True)
+    assert batches.letter_before(message) == id_
+    assert batches.letter_before(published("t", b"{")) is None
