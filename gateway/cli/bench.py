@@ -68,18 +68,21 @@ def bench(
         scenarios=tuple(dict.fromkeys(scenario or Scenario)), messages=messages, seconds=seconds, rounds=rounds,
         devices=devices, seed=seed, folder=folder,
     )  # fmt: skip
-    if own_servers:
-        superuser = _superuser(superuser_dsn, superuser_password_file)
-        report = common.run(session.run_here(options.quick() if quick else options, superuser, _tell))
-    elif superuser_dsn is not None:
+    if superuser_dsn is not None and not own_servers:
         raise UsageError("--superuser-dsn goes with --own-servers")
-    else:
-        installation = _installation(config, db_user, db_password_file)
-        if remove is not None:
-            common.run(session.remove(installation, remove))
-            return
-        report = common.run(session.run_there(options.quick() if quick else options, installation, _tell))
-    _print(report, as_json=as_json)
+    superuser = _superuser(superuser_dsn, superuser_password_file)
+    installation = None if own_servers else _installation(config, db_user, db_password_file)
+    if remove is None:
+        _print(_run(options.quick() if quick else options, installation, superuser), as_json=as_json)
+    elif installation is not None:
+        common.run(session.remove(installation, remove))
+
+
+def _run(options: Options, installation: Installation | None, superuser: settings.Database | None) -> Report:
+    """On the installation; without one, on servers of its own."""
+    if installation is None:
+        return common.run(session.run_here(options, superuser, _tell))
+    return common.run(session.run_there(options, installation, _tell))
 
 
 def _installation(config: Path | None, user: str | None, password_file: Path | None) -> Installation:
