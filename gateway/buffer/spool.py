@@ -61,11 +61,9 @@ class Portion(msgspec.Struct, frozen=True):
     """Records handed out together, in the order in which they were appended.
 
     Attributes:
-        epoch: id of the process that spooled them: delivery numbers mean something only within it.
         positions: for :meth:`Spool.settle`; one a record.
     """
 
-    epoch: bytes
     records: Sequence[Record]
     positions: Sequence[Position]
 
@@ -94,7 +92,7 @@ class Spool:
         *,
         disk: Disk | None = None,
     ) -> None:
-        self._options, self._digest = options, digest
+        self._options = options
         self._disk = disk or Disk(folder)
         self._epoch = os.urandom(16)
         self._appender = Appender(self._disk, self._epoch)
@@ -105,6 +103,7 @@ class Spool:
         self._writing = False
         self._last_number = 0
         self._readable = asyncio.Event()
+        self._closed = False
         self.corrupt = 0
 
     def open(self) -> Recovery:
@@ -129,6 +128,7 @@ class Spool:
 
     def close(self) -> None:
         """Wait for a write that is under way, then give the folder free. Idempotent."""
+        self._closed = True
         self._appender.close()
         for segment in self._segments.values():
             segment.reader.close()
@@ -272,7 +272,7 @@ class Spool:
             while not segment.read_through:
                 offsets, found = self._read(segment, max_bytes)
                 if found:
-                    return Portion(segment.epoch, found, [(segment.number, offset) for offset in offsets])
+                    return Portion(found, [(segment.number, offset) for offset in offsets])
         self._readable.clear()
         self._sweep()
         return None
@@ -308,7 +308,7 @@ class Spool:
 
     def _sweep(self) -> None:
         """Delete what is settled as a whole."""
-        for segment in list(self._segments.values()):
+        for segment in [] if self._closed else list(self._segments.values()):
             if segment.finished and not (self._writing and segment is self._active):
                 self._delete(segment)
 
