@@ -50,7 +50,6 @@ async def _job(bench: Bench, kind: Shape, client_id: str) -> dict[str, Any]:
         "host": bench.mqtt.host,
         "port": bench.mqtt.port,
         "client_id": client_id,
-        "filter": bench.names.filter,
         "dsn": database.dsn.get_secret_value(),
         "password": database.secret(),
         "tenant": str(bench.scratch.tenant),

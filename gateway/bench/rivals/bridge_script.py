@@ -28,7 +28,7 @@ async def bridge(job: dict[str, Any]) -> None:
     async with aiomqtt.Client(
         job["host"], job["port"], identifier=job["client_id"], clean_session=False
     ) as client:
-        await client.subscribe(job["filter"], qos=1)
+        # The session holds the subscription; the answer to another SUBSCRIBE would come after the whole backlog.
         rows = []
         async for message in client.messages:
             serial_number = str(message.topic).split("/")[-1]
