@@ -1,4 +1,7 @@
-"""Patience with servers that are away: hold, back off, say what is waited for, go on when they are back."""
+"""Patience with servers that are away: hold, back off, say what is waited for, go on when they are back.
+
+Several tasks share one: the component is ready again when none of them waits any more.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ class Patience:
     ) -> None:
         self._component = component
         self._shortest, self._longest, self._standing = shortest, longest, standing
+        self._waiting: dict[object, str] = {}
         self._away_since: float | None = None
 
     async def until_done(self, attempt: Callable[[], Awaitable[None]]) -> None:
@@ -31,25 +35,34 @@ class Patience:
 
         A secret's file that cannot be read just now (a rotation) is for somebody to mend, and no end of a daemon.
         """
+        who = object()
+        try:
+            await self._try(who, attempt)
+        finally:
+            self._waiting.pop(who, None)
+        if not self._waiting:
+            self._back()
+
+    async def _try(self, who: object, attempt: Callable[[], Awaitable[None]]) -> None:
         backoff = Backoff(self._shortest, self._longest)
         while True:
             try:
                 await attempt()
             except (errors.StandingError, errors.ConfigurationError) as error:
                 wait = self._standing
-                self._away(error, "standing", wait)
+                self._away(who, error, "standing", wait)
             except errors.StoreError as error:
                 wait = backoff.next()
-                self._away(error, "transient", wait)
+                self._away(who, error, "transient", wait)
             else:
-                self._back()
                 return
             await asyncio.sleep(wait)
 
-    def _away(self, error: errors.GatewayError, verdict: str, wait: float) -> None:
+    def _away(self, who: object, error: errors.GatewayError, verdict: str, wait: float) -> None:
         """Logs when something new is wrong, counts always."""
         text, component = str(error), self._component
-        news = text != component.detail
+        news = text not in (component.detail, *self._waiting.values())
+        self._waiting[who] = text
         (component.failed if verdict == "standing" else component.waiting)(text)
         if self._away_since is None:
             self._away_since = time.monotonic()

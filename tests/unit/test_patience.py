@@ -115,6 +115,24 @@ async def test_the_log_says_what_is_new() -> None:
     ]
 
 
+async def test_one_that_goes_on_does_not_speak_for_one_that_waits() -> None:
+    """While one connection cannot write, another that can makes nothing ready, and the log says it once."""
+    component = Component("timeseries")
+    shared = Patience(component, shortest=0.01, longest=0.01, standing=0.01)
+    stuck, fine = Attempts([STANDING] * 1000), Attempts([])
+    with structlog.testing.capture_logs() as lines:
+        waiting = asyncio.create_task(shared.until_done(stuck))
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+            await shared.until_done(fine)
+            assert (component.state, component.detail) == (State.FAILED, str(STANDING))
+        stuck._failures.clear()
+        await asyncio.wait_for(waiting, 5)
+    assert component.state is State.READY
+    told = [line["event"] for line in lines if line["log_level"] != "debug"]
+    assert told == ["store failed", "store recovered"]
+
+
 @pytest.mark.usefixtures("waits")
 async def test_a_secret_that_cannot_be_read_now_is_waited_for() -> None:
     """A password file that is being replaced must not end a daemon that runs."""
