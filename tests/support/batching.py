@@ -139,13 +139,19 @@ def database(dsn: str, **options: Any) -> settings.Database:
     return settings.Database(dsn=SecretStr(dsn), **options)
 
 
-def settings_for(databases: Databases, *streams: Mapping[str, Any], **sections: Any) -> settings.Settings:
+NOWHERE = "postgresql://nobody@127.0.0.1:9/nowhere"
+"""For a path that asks no database."""
+
+
+def settings_for(
+    databases: Databases | None, *streams: Mapping[str, Any], **sections: Any
+) -> settings.Settings:
     """Settings of a gateway on these databases; quick to try again. Default stream: ``t/{tenant}/{device}``."""
+    metadata_dsn = databases.metadata_dsn if databases else NOWHERE
+    timeseries_dsn = databases.timeseries_dsn if databases else NOWHERE
     return settings.Settings(
         mqtt=settings.Mqtt(client_id=sections.pop("client_id", "test")),
-        databases=settings.Databases(
-            metadata=database(databases.metadata_dsn), timeseries=database(databases.timeseries_dsn)
-        ),
+        databases=settings.Databases(metadata=database(metadata_dsn), timeseries=database(timeseries_dsn)),
         streams=tuple(
             settings.Stream(**{"name": "telemetry", "topic": "t/{tenant}/{device}", **stream})
             for stream in streams or [{}]

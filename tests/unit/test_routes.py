@@ -1,0 +1,136 @@
+"""From a topic to the stream that takes it and the device it speaks of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.messages import Field, Reading
+from gateway.outcomes import Reason
+from gateway.routes import NO_STREAM, Preparation, Routes
+from tests.support.batching import a_device, a_type, published, settings_for
+from tests.support.flow import Flow
+
+
+def routes_of(*streams: dict[str, Any], **sections: Any) -> Routes:
+    """The routes of these streams."""
+    return Flow(settings_for(None, *streams, **sections)).path.routes
+
+
+async def test_the_topic_says_tenant_and_device() -> None:
+    """One entry of the registry a device, whichever topic names it."""
+    routes = routes_of({}, {"name": "other", "topic": "o/{tenant}/{device}/#", "on_conflict": "keep"})
+    route, other = routes.find("t/acme/S-1"), routes.find("o/acme/S-1/x/y")
+    assert (route.stream_name, route.tenant, route.serial_number) == ("telemetry", "acme", "S-1")
+    assert (other.stream_name, other.on_conflict) == ("other", "keep")
+    assert route.entry is not None
+    assert route.entry is other.entry
+    assert route.entry is not routes.find("t/acme/S-2").entry
+    assert route.entry is not routes.find("t/globex/S-1").entry
+
+
+async def test_a_topic_is_matched_once() -> None:
+    """Then it is one look-up in a dictionary."""
+    routes = routes_of()
+    route = routes.find("t/acme/S-1")
+    assert routes.known == {"t/acme/S-1": route}
+
+
+async def test_the_first_stream_that_matches_takes_it() -> None:
+    """In the order of the configuration."""
+    routes = routes_of(
+        {"name": "special", "topic": "t/{tenant}/S-1"}, {}, {"name": "rest", "topic": "#", "tenant": "acme"}
+    )
+    found = [routes.find(topic).stream_name for topic in ("t/acme/S-1", "t/acme/S-2", "x")]
+    assert found == ["special", "telemetry", "rest"]
+
+
+async def test_where_the_topic_names_no_device_the_payload_must() -> None:
+    """The tenant is the stream's, or the topic's."""
+    route = routes_of({"topic": "all/#", "tenant": "acme"}).find("all/x")
+    assert (route.tenant, route.serial_number, route.entry, route.ending) == ("acme", None, None, None)
+
+
+async def test_a_topic_goes_before_the_streams_tenant() -> None:
+    """A template that names the tenant needs no default; where both are given the topic counts."""
+    route = routes_of({"topic": "t/{tenant}/{device}", "tenant": "default"}).find("t/acme/S-1")
+    assert route.tenant == "acme"
+
+
+@pytest.mark.parametrize("topic", ["stray", "$SYS/broker/uptime", "t//S-1", "t/acme/", "t/acme/S-1/more", ""])
+async def test_what_matches_no_stream_is_stray(topic: str) -> None:
+    """It has books of its own, and an end that says why."""
+    routes = routes_of()
+    route = routes.find(topic)
+    assert (route.ending, route.stream_name, route.entry) == (Reason.NO_STREAM, NO_STREAM, None)
+    assert routes.tallies[NO_STREAM] is route.tally
+
+
+async def test_an_ignored_stream_asks_nobody() -> None:
+    """Its devices need not be known."""
+    route = routes_of({"kind": "ignore"}).find("t/acme/S-1")
+    assert (route.ending, route.entry) == (Reason.STREAM_IGNORED, None)
+
+
+async def test_every_stream_has_books() -> None:
+    """One tally a stream, shared by all of its topics."""
+    routes = routes_of({}, {"name": "other", "topic": "o/{tenant}"})
+    assert set(routes.tallies) == {"telemetry", "other", NO_STREAM}
+    assert routes.find("t/a/b").tally is routes.find("t/a/c").tally is routes.tallies["telemetry"]
+
+
+async def test_the_oldest_topics_make_room() -> None:
+    """Memory is bounded however many topics there are; what comes again is matched again, to the same device."""
+    routes = routes_of(registry={"max_entries": 100})
+    first = routes.find("stray/0")
+    for n in range(1, 1000):
+        routes.find(f"stray/{n}")
+    assert len(routes.known) <= 100
+    assert "stray/999" in routes.known
+    assert routes.find("stray/0") is not first
+    assert routes.find("stray/0").tally is first.tally
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ("payload", "in the payload"),
+        ("property:id", "in a property"),
+        ("property:none", None),
+        ("property:x:y", "z"),
+    ],
+)
+async def test_where_a_message_carries_its_id(where: str, found: str | None) -> None:
+    """In the payload, or in the user property that the stream names."""
+    route = routes_of({"message_id": where}).find("t/acme/S-1")
+    properties = [("other", "x"), ("id", "in a property"), ("id", "a second"), ("x:y", "z")]
+    message = published("t/acme/S-1", b"", user_properties=properties)
+    assert route.carries_id
+    assert route.own_id(message, Reading({}, message_id="in the payload")) == found
+
+
+async def test_ids_can_be_left_alone() -> None:
+    """``off``: nobody looks."""
+    assert not routes_of({"message_id": "off"}).find("t/acme/S-1").carries_id
+
+
+def test_devices_of_a_type_share_its_check() -> None:
+    """Made once a type; a type that was changed is another object, with a check of its own."""
+    prepare, kind = Preparation(), a_type(Field("x", "int", required=True))
+    one, other, later = a_device("A"), a_device("B"), a_device("C")
+    one.type = other.type = kind
+    later.type = a_type(Field("x", "int"))
+    for device in (one, other, later):
+        device.columns = b""
+        prepare(device)
+    assert one.check is other.check
+    assert one.check is not None
+    assert one.check(Reading({})) == {"x": Reason.MISSING_FIELD}
+    assert later.check is not None
+    assert later.check(Reading({})) is None
+    assert one.id.bytes in one.columns
+    assert one.tenant_id.bytes in one.columns
+    plain = a_device("D")
+    prepare(plain)
+    assert plain.check is None
