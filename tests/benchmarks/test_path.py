@@ -1,0 +1,102 @@
+"""The steps of the path, a thousand messages each, so that a regression can be seen. No time is asserted.
+
+    make test ARGS="tests/benchmarks --benchmark-enable"
+
+Figures are for a thousand messages: ms are µs per message.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mqtt5
+
+from gateway import clock, settings
+from gateway.decoders import Limits, build
+from gateway.intake import Intake
+from gateway.messages import Chunk, DeviceType, Reading
+from gateway.mqtt.frames import Frames
+from gateway.mqtt.packets import puback_packets
+from gateway.mqtt.window import Window
+from gateway.routes import Route, Routes
+from gateway.validation import field_check
+from gateway.writer import rows
+
+Benchmark = Callable[..., Any]
+Packets = Sequence[mqtt5.PublishPacket]
+
+
+def resolved(routes: Routes, packets: Packets) -> list[Route]:
+    """The route of each message."""
+    known = routes.known
+    return [known[packet.topic] for packet in packets]
+
+
+def test_parse(benchmark: Benchmark, received: bytes) -> None:
+    """One read of the socket is cut into its packets."""
+    found = benchmark(Frames(2**20).cut, received)
+    assert len(found.messages) == 1000
+    assert found.others == []
+
+
+def test_resolve(benchmark: Benchmark, routes: Routes, packets: Packets) -> None:
+    """From topic to device, by one look-up."""
+    found = benchmark(resolved, routes, packets)
+    assert {route.entry.serial_number for route in found} == {p.topic.split("/")[-1] for p in packets}
+
+
+def test_route_of_a_new_topic(benchmark: Benchmark, routes: Routes, packets: Packets) -> None:
+    """The first message of a topic matches the templates of the streams."""
+    found = benchmark(lambda: [routes.find(packet.topic) for packet in packets])
+    assert {route.stream_name for route in found} == {"telemetry"}
+
+
+def test_decode(benchmark: Benchmark, packets: Packets) -> None:
+    """From payload to reading."""
+    decode = build("json", Limits(max_depth=32, max_readings=100, zone=None))
+    found = benchmark(lambda: [decode(packet.payload) for packet in packets])
+    assert all(len(readings) == 1 and len(readings[0].metrics) == 3 for readings in found)
+
+
+def test_validate(benchmark: Benchmark, kind: DeviceType) -> None:
+    """Three fields with ranges."""
+    check, reading = field_check(kind), Reading(dict.fromkeys(kind.fields, 5.0), 0)
+    assert check is not None
+    found = benchmark(lambda: [check(reading) for _ in range(1000)])
+    assert set(found) == {None}
+
+
+def test_encode_row(benchmark: Benchmark) -> None:
+    """A reading becomes a row of the binary COPY."""
+    metrics = {"vibration": 5.217, "temperature": 45.31, "operating_hours": 12345.6}
+    now, columns = time.time_ns() // 1000, bytes(40)
+    found = benchmark(lambda: [rows.encode(now, columns, metrics, None) for _ in range(1000)])
+    (row,) = rows.take_apart(found[0])
+    assert row.time_us == now
+
+
+def test_intake(benchmark: Benchmark, routes: Routes, packets: Packets) -> None:
+    """All stages before the batch: from a message to its row."""
+    intake, chunk = Intake(settings.Validation(), routes), Chunk(packets, 0, clock.now_us())
+    found = resolved(routes, packets)
+
+    def encode() -> list[bytes]:
+        return [intake.encode(p, route, chunk)[0] for p, route in zip(packets, found, strict=True)]
+
+    encoded = benchmark(encode)
+    assert len(encoded) == 1000
+    assert b"".join(encoded).count(b"vibration") == 1000
+
+
+def test_settle(benchmark: Benchmark) -> None:
+    """Packet ids enter the window, are settled, and leave as acknowledgements."""
+    window, ids = Window(), list(range(1, 1001))
+
+    def settle() -> bytearray:
+        first = window.register(ids)
+        return puback_packets(window.settle(list(range(first, first + 1000))))
+
+    acks = benchmark(settle)
+    assert acks == b"".join(mqtt5.PubAckPacket(packet_id).write() for packet_id in ids)
