@@ -191,23 +191,21 @@ class Registry:
 
     async def listen(self) -> None:
         """Follow changes until cancelled; connects again for ever."""
-        lost = False
         while True:
             try:
-                await self._follow(missed=lost)
+                await self._follow()
             except (errors.StandingError, errors.ConfigurationError) as error:
                 self._component.failed(str(error))
             except errors.StoreError as error:
                 self._component.waiting(str(error))
-            lost = True
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _follow(self, *, missed: bool) -> None:
+    async def _follow(self) -> None:
         async with self._pool.connection() as connection:
             try:
                 await connection.add_listener(CHANNEL, self._notified)
-                if missed:
-                    self.purge("the connection that listens for changes was lost")
+                if self._entries:
+                    self.purge("nobody listened for changes until now")
                 self._component.ready()
                 while True:
                     # The probe finds a dead connection that the network does not report.
