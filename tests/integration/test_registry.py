@@ -412,6 +412,15 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_module, "_RETRY_SECONDS", 0.1)
 
 
+async def test_what_was_learnt_before_anybody_listened_is_looked_up(scene: Scene) -> None:
+    """At the start, messages may come before the connection for changes stands."""
+    ids = scene.provision("A")
+    await scene.known("A")
+    scene.change(DISABLE, ids["A"])
+    await scene.follow()
+    assert await scene.refused("A") is Reason.DEVICE_DISABLED
+
+
 @pytest.mark.usefixtures("_impatient")
 async def test_what_is_missed_while_nobody_listens_is_looked_up(scene: Scene) -> None:
     """The listening connection breaks, a device is disabled meanwhile: everything is looked up again."""
