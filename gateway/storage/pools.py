@@ -17,7 +17,9 @@ def translate_error(error: BaseException, database: str) -> errors.StoreError | 
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or "XX000"
         hint = sqlstate.remedy(state)
-        text = f"{database}: {error.args[0] if error.args else type(error).__name__} (SQLSTATE {state})"
+        doing = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+        said = error.args[0] if error.args else type(error).__name__
+        text = f"{database}: {doing}{said} (SQLSTATE {state})"
         return sqlstate.classify(state)(f"{text}; {hint}" if hint else text, state)
     if isinstance(error, TimeoutError):
         return errors.TransientError(f"{database}: no answer in time")
@@ -36,6 +38,16 @@ def translate(database: str) -> Iterator[None]:
         if translated is None:
             raise
         raise translated from error
+
+
+@contextlib.contextmanager
+def statement(name: str) -> Iterator[None]:
+    """Name the statement in the errors of the block; inside of :func:`translate`."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        error.add_note(name)
+        raise
 
 
 async def connect(

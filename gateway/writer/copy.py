@@ -148,10 +148,12 @@ class Writer:
         """The messages of the next stretch whose own ids were processed before."""
         stretch, ids = work.next, work.batch.ids
         inside = {index: ids[index] for index in ids if stretch.start <= index < stretch.stop}
-        return await processed.enter(connection, inside, self._horizon) if inside else set()
+        with pools.statement("INSERT INTO processed_messages"):
+            return await processed.enter(connection, inside, self._horizon) if inside else set()
 
     async def _enter(self, connection: Any, work: Work) -> None:
-        await self._ledger.write(connection, work.next.id, work.batch.latest(), work.known_again())
+        with pools.statement("INSERT INTO redelivery_ledger"):
+            await self._ledger.write(connection, work.next.id, work.batch.latest(), work.known_again())
 
 
 def _mark_seen(work: Work, seen: Collection[int]) -> None:
@@ -180,7 +182,8 @@ async def _insert_staged(connection: Any, staging: conflicts.Staging) -> set[byt
         while taken := conflicts.keys(await connection.fetch(conflicts.TAKEN_BY_OTHERS)):
             staging.step_aside(taken)
             await _stage(connection, staging)
-    return conflicts.keys(await connection.fetch(conflicts.INSERTS[staging.on_conflict]))
+    with pools.statement("INSERT INTO telemetry"):
+        return conflicts.keys(await connection.fetch(conflicts.INSERTS[staging.on_conflict]))
 
 
 async def _stage(connection: Any, staging: conflicts.Staging) -> None:
@@ -192,7 +195,8 @@ async def _copy_letters(connection: Any, letters: Sequence[DeadLetter]) -> None:
     fresh = [conflicts.letter_record(letter) for letter in letters if not letter.again]
     if fresh:
         columns = conflicts.LETTER_COLUMNS
-        await connection.copy_records_to_table("dead_letters", records=fresh, columns=columns)
+        with pools.statement("COPY dead_letters"):
+            await connection.copy_records_to_table("dead_letters", records=fresh, columns=columns)
     await _note_again(connection, letters)
 
 
@@ -200,7 +204,8 @@ async def _insert_letters(connection: Any, letters: Sequence[DeadLetter]) -> Non
     """The same where some may be there already."""
     fresh = [conflicts.letter_record(letter) for letter in letters if not letter.again]
     if fresh:
-        await connection.executemany(conflicts.INSERT_LETTER, fresh)
+        with pools.statement("INSERT INTO dead_letters"):
+            await connection.executemany(conflicts.INSERT_LETTER, fresh)
     await _note_again(connection, letters)
 
 
@@ -215,9 +220,10 @@ async def _copy(connection: Any, table: str, encoded: Sequence[bytes]) -> int:
     """COPY these rows; how many there were."""
     if not encoded:
         return 0
-    status = await connection.copy_to_table(
-        table, source=_stream(encoded), columns=rows.COLUMNS, format="binary"
-    )
+    with pools.statement(f"COPY {table}"):
+        status = await connection.copy_to_table(
+            table, source=_stream(encoded), columns=rows.COLUMNS, format="binary"
+        )
     return int(status.rpartition(" ")[2])
 
 

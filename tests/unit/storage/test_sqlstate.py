@@ -120,3 +120,15 @@ def test_nothing_is_translated_twice() -> None:
     with pytest.raises(errors.PoisonError) as caught, pools.translate("other"):
         raise first
     assert caught.value is first
+
+
+def test_the_statement_that_failed_is_named() -> None:
+    """A text of the server's such as "cannot execute COPY FROM" does not say on what."""
+    failed = driver_error("25006", "cannot execute COPY FROM in a read-only transaction")
+    with (
+        pytest.raises(errors.StandingError) as told,
+        pools.translate("timeseries"),
+        pools.statement("COPY telemetry"),
+    ):
+        raise failed
+    assert str(told.value).startswith("timeseries: COPY telemetry: cannot execute COPY FROM in a read-only")
