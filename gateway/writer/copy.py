@@ -88,7 +88,7 @@ class Writer:
 
     async def _attempt(self, connection: Any, work: Work) -> None:
         started, stretch = time.perf_counter(), work.next
-        with pools.translate(self._name):
+        with pools.translate(self._name), pools.statement("SELECT FROM redelivery_ledger"):
             if stretch.uncertain and await ledger.written(connection, stretch.id):
                 return
         try:
