@@ -21,10 +21,11 @@ from tests.support import fault_table
 from tests.support.databases import Workshop
 from tests.support.fault_cell import Cell, Combination
 from tests.support.servers import TIMESCALEDB_ROOT, Mosquitto, Postgres, Server, Timescale
-from tests.support.sql import execute
+from tests.support.sql import execute, scalar
 
 ALL = os.environ.get("GATEWAY_FAULTS") == "all"
 MakeCell = Callable[..., Cell]
+Breakable = Callable[[str], Postgres]
 SEED = int(os.environ.get("GATEWAY_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
 ROWS: list[fault_table.Row] = []
 
@@ -102,9 +103,9 @@ def _mend(server: Postgres) -> None:
     if not server.running:
         server.start()
     server.resume()
-    execute(server.dsn(), "SET default_transaction_read_only = off")
-    execute(server.dsn(), "ALTER SYSTEM RESET ALL")
-    execute(server.dsn(), "SELECT pg_reload_conf()")
+    if scalar(server.dsn(), "SELECT count(*) FROM pg_file_settings WHERE sourcefile LIKE '%.auto.conf'"):
+        execute(server.dsn(), "ALTER SYSTEM RESET ALL")
+        execute(server.dsn(), "SELECT pg_reload_conf()")
 
 
 @pytest.fixture

@@ -13,8 +13,11 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.mosquitto
 
-COUNT = 60_000 if ALL else 12_000
-TIMES = 5 if ALL else 3
+COUNT = 30_000 if ALL else 12_000
+TIMES = 10 if ALL else 4
+SLOW = 0.001
+"""Seconds that each row takes, so that the backlog lasts for all faults."""
+SMALL = {"batch": {"max_rows": 200}}
 
 
 def backlog(cell: Cell, **plan: Any) -> None:
@@ -23,6 +26,7 @@ def backlog(cell: Cell, **plan: Any) -> None:
     So all copies that come are the broker's own: a publisher that sends again what the broker did not acknowledge
     makes new messages, which nobody can tell from readings.
     """
+    cell.slow(SLOW, "ROW")
     cell.subscribe()
     cell.publish(count=COUNT, **plan)
     cell.published(early=False)
@@ -31,11 +35,11 @@ def backlog(cell: Cell, **plan: Any) -> None:
 @pytest.mark.combinations(2)
 def test_restarted(make_cell: MakeCell) -> None:
     """Stopped and started while it delivers: it keeps the session, and sends again what was not acknowledged."""
-    cell = make_cell(f"broker restart, {TIMES} times while it delivers", max_inflight=200)
+    cell = make_cell(f"broker restart, {TIMES} times while it delivers", SMALL, max_inflight=100)
     backlog(cell)
     cell.daemon.start()
     for _ in range(TIMES):
-        cell.stored(COUNT // (3 * TIMES))
+        cell.stored(COUNT // (2 * TIMES))
         cell.broker.stop()
         cell.unready("mqtt", state="waiting")
         cell.recovers(cell.broker.start)
@@ -47,14 +51,14 @@ def test_killed(make_cell: MakeCell) -> None:
 
     Those copies come as if they were new. Readings with a time meet themselves; readings without one carry an id.
     """
-    cell = make_cell(f"broker kill -9, {TIMES} times while it delivers", max_inflight=200, autosave=0)
+    cell = make_cell(f"broker kill -9, {TIMES} times while it delivers", SMALL, max_inflight=100, autosave=0)
     backlog(cell, message_ids=not cell.combination.timestamps, bad_percent=0)
     saved = cell.broker.folder / "mosquitto.db"
     cell.broker.signal(signal.SIGUSR1)
     eventually(lambda: saved.stat().st_size > 50 * COUNT, what="the broker has saved its sessions")
     cell.daemon.start()
     for _ in range(TIMES):
-        cell.stored(COUNT // (3 * TIMES))
+        cell.stored(COUNT // (2 * TIMES))
         cell.broker.kill()
         cell.unready("mqtt", state="waiting")
         cell.recovers(cell.broker.start)
@@ -70,13 +74,13 @@ def test_session_lost(make_cell: MakeCell) -> None:
     cell.start()
     cell.stored(500)
     cell.server.suspend()
+    eventually(lambda: cell.daemon.total()["in_flight"] > 500, what="messages are held")
     cell.published()
     eventually(lambda: cell.daemon.total()["received"] == cell.messages, what="all is delivered")
     cell.broker.kill()
     (cell.broker.folder / "mosquitto.db").unlink(missing_ok=True)
     cell.broker.start()
-    cell.server.resume()
-    cell.recovers(lambda: None, noticed=lambda look: look.figures["reconnects"] > 0)
+    cell.recovers(cell.server.resume, noticed=lambda look: look.figures["reconnects"] > 0)
     told = cell.logged("mqtt connected")
     assert [line["session_present"] for line in told] == [False, False]
     cell.publish(count=2000)

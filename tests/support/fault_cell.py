@@ -11,7 +11,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tests.support.daemon import Daemon
 from tests.support.databases import Databases
@@ -24,12 +24,18 @@ from tests.support.plan import TELEMETRY, Plan
 from tests.support.provisioned import provision
 from tests.support.proxy import Proxy
 from tests.support.servers import Mosquitto, Postgres
+from tests.support.sql import execute
 from tests.support.waiting import eventually
 from tests.support.wire import left_in_session
 
 MOST_SECONDS = 240
 """That a load goes on: it is encoded beforehand, and ended by its cell."""
 SETTLE_SECONDS = 90.0
+SLOW = """
+CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$;
+CREATE OR REPLACE TRIGGER slow BEFORE INSERT ON telemetry FOR EACH {each} EXECUTE FUNCTION slow()
+"""
 
 
 class Combination(NamedTuple):
@@ -164,6 +170,11 @@ class Cell:
         """Rows of ``telemetry`` now."""
         return self.databases.count("telemetry")
 
+    def slow(self, seconds: float, each: Literal["ROW", "STATEMENT"] = "STATEMENT") -> None:
+        """From now on each row, or statement, that is written into ``telemetry`` takes so long; 0: no more."""
+        undo = "DROP TRIGGER IF EXISTS slow ON telemetry"
+        execute(self.databases.timeseries_dsn, SLOW.format(seconds=seconds, each=each) if seconds else undo)
+
     def lasts(self, seconds: float, holds: Callable[[], None] = lambda: None) -> None:
         """The fault lasts so long; what must hold meanwhile is looked at again and again, and so is the daemon."""
         until = time.monotonic() + seconds
@@ -191,13 +202,13 @@ class Cell:
         last = self.watch.last()
         mend()
         mended = time.monotonic()
-        found = eventually(
-            lambda: self.watch.recovery(mended, last, noticed),
-            timeout=timeout,
-            what="ready and settling again",
-        )
-        assert found is not None
-        self._recoveries.append(found)
+
+        def recovered() -> float:
+            found = self.watch.recovery(mended, last, noticed)
+            assert found is not None, f"not ready, or nothing settled: {self.daemon.status()}"
+            return found
+
+        self._recoveries.append(eventually(recovered, timeout=timeout, what="ready and settling again"))
 
     def unready(self, component: str, *words: str, state: str | None = None, timeout: float = 20) -> None:
         """Wait until ``/ready`` is 503 and this component says why, in these words."""
