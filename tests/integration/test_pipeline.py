@@ -219,6 +219,10 @@ async def test_a_redelivery_waits_for_what_came_before_its_connection(plain: Dat
             flow.take(*again, resumed=True, since=3)
             flow.take(tenant.message({"ts": NOW_MS, "n": "other"}), resumed=True, since=3)
             assert flow.held().total() == 7
+            async with flow.path.timeseries.connection() as connection:
+                # The one connection of this pool: whoever asked the ledger before us has been answered.
+                await connection.fetchval("SELECT 1")
+            assert len(flow.pipeline.held.unrecognised) == 4
         assert await flow.settle() == {STORED: 5, DUPLICATE: 3}
     assert sorted(data["n"] for data in tenant.data() if data["n"] != "other") == [0, 1, 2, 3]
 
