@@ -219,6 +219,8 @@ async def test_a_redelivery_waits_for_what_came_before_its_connection(plain: Dat
             flow.take(*again, resumed=True, since=3)
             flow.take(tenant.message({"ts": NOW_MS, "n": "other"}), resumed=True, since=3)
             assert flow.held().total() == 7
+            for _ in range(10):
+                await asyncio.sleep(0)
             async with flow.path.timeseries.connection() as connection:
                 # The one connection of this pool: whoever asked the ledger before us has been answered.
                 await connection.fetchval("SELECT 1")
