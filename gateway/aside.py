@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.devices.registry import Entry, Registry
 from gateway.held import Held
+from gateway.outcomes import Outcome
 from gateway.overflow import Overflow
 from gateway.patience import Patience
 from gateway.waiting import Waiting, WaitingRoom
@@ -19,7 +20,7 @@ class Aside:
     Args:
         recall: has the ledger learn what was stored before the connection that began with this delivery number.
         take_again: called with messages that can be decided now.
-        spooled: called with messages that are on disk now.
+        end: called with messages that have come to their end.
     """
 
     def __init__(
@@ -32,11 +33,11 @@ class Aside:
         devices: Patience,
         overflow: Overflow | None,
         take_again: Callable[[Sequence[Waiting]], None],
-        spooled: Callable[[Sequence[Waiting]], None],
+        end: Callable[[Sequence[Waiting], Outcome], None],
     ) -> None:
         self._held, self._registry, self._recall = held, registry, recall
         self._stores, self._devices, self._overflow = stores, devices, overflow
-        self._take_again, self._spooled = take_again, spooled
+        self._take_again, self._end = take_again, end
 
     async def resolve(self) -> None:
         """Task: look up devices that are not in the cache, one query for all that wait."""
@@ -74,11 +75,19 @@ class Aside:
     async def _spool(self, room: WaitingRoom) -> None:
         """Those who wait there now, to the disk; they stay where the disk will not have them."""
         assert self._overflow is not None
+        knows = self._overflow.knows
+        # They may be in the spool since they came to wait, by an earlier connection or process.
+        redelivered = room.call_in(lambda one: _may_be_redelivery(one) and knows(one.message, one.number))
+        self._end(redelivered, Outcome.DUPLICATE)
         waited = room.all()
         if await self._overflow.keep(self._overflow.records_of(waited)):
             gone = set(map(id, waited))
             room.call_in(lambda one: id(one) in gone)
-            self._spooled(waited)
+            self._end(waited, Outcome.SPOOLED)
+
+
+def _may_be_redelivery(one: Waiting) -> bool:
+    return one.message.duplicate and one.chunk.resumed
 
 
 def _decided(entry: Entry) -> bool:

@@ -15,10 +15,8 @@ from gateway.messages import Chunk
 from gateway.observability import health
 from gateway.pipeline import Pipeline
 
-_PORTION_BYTES = 1 << 20
+_PORTION_BYTES = 1 << 18
 _RETRY_SECONDS = 1.0
-_BEFORE_ALL = -1
-"""The ledger of the drain knows what was stored before any connection of this process."""
 
 
 class Drain:
@@ -55,11 +53,11 @@ class Drain:
         portion = self._spool.next_chunk(_PORTION_BYTES)
         if portion is None:
             return
+        # A redelivery is judged when all portions before its own are settled, which may hold what it repeats.
+        since = self._next
         for record, position in zip(portion.records, portion.positions, strict=True):
             self._positions[self._next] = position
-            chunk = Chunk(
-                (record,), self._next, record.received_us, record.resumed, _BEFORE_ALL, replayed=True
-            )
+            chunk = Chunk((record,), self._next, record.received_us, record.resumed, since, replayed=True)
             self._next += 1
             self._pipeline.take(chunk)
         self._pipeline.idle()

@@ -92,7 +92,7 @@ class Pipeline:
             devices=devices,
             overflow=overflow,
             take_again=self._take_again,
-            spooled=self._spooled,
+            end=self._end_all,
         )
         self._ended: list[int] = []
         self._ignored: Counter[tuple[str, Reason]] = Counter()
@@ -213,10 +213,10 @@ class Pipeline:
         self._after_taking()
         self.idle()
 
-    def _spooled(self, waited: Sequence[Waiting]) -> None:
-        """Messages that waited aside, on disk now."""
+    def _end_all(self, waited: Sequence[Waiting], outcome: Outcome) -> None:
+        """Messages that waited aside have come to their end."""
         for one in waited:
-            self._end(one.number, one.route, Outcome.SPOOLED)
+            self._end(one.number, one.route, outcome)
         self._after_taking()
 
     # ------------------------------------------------------------------ second half: from a batch to its settlement

@@ -61,6 +61,26 @@ def export(config: common.ConfigOption = None) -> None:
             typer.echo(msgspec.json.encode(_as_json(record)))
 
 
+@app.command()
+def drain(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
+    """Send what is spooled into the databases, without a daemon; also what workers left that run no more.
+
+    A running daemon drains its own spool; it must not have the folder.
+
+    Example: gateway spool drain --config /etc/gateway/gateway.toml
+    """
+    from gateway import emptying
+
+    folders = _folders(_options(config))
+    ended = common.run(emptying.run(common.load_settings(config), folders))
+    if as_json:
+        common.print_json(ended)
+    else:
+        typer.echo(
+            ", ".join(f"{count} {outcome}" for outcome, count in ended.items()) or "nothing was spooled"
+        )
+
+
 def _options(config: Path | None) -> settings.Spool:
     return common.load_settings(config).spool
 
