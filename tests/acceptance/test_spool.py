@@ -68,12 +68,13 @@ def test_what_waits_goes_to_disk_and_comes_back(
 def test_a_killed_daemon_finds_its_spool_again(server: Postgres, make_scene: MakeScene) -> None:
     """Killed (-9) three times while it spools readings without a time: nothing lost, none twice."""
     scene = spooling_scene(server, make_scene)
-    plan = Plan(COUNT, devices=100, timestamps=False)
-    load = scene.load(plan, rate=RATE)
-    eventually(lambda: scene.stored() > COUNT // 10, timeout=30, what="a tenth stored")
+    # Slow enough to last through the kills: unknown devices are spooled in groups of a window, half a second each.
+    plan = Plan(COUNT // 2, devices=100, timestamps=False)
+    load = scene.load(plan, rate=RATE / 8)
+    eventually(lambda: scene.stored() > COUNT // 20, timeout=30, what="a tenth stored")
     server.kill()
     for _ in range(3):
-        until_spooled(scene, 200)
+        until_spooled(scene, 40)
         scene.daemon.kill()
         scene.daemon.launch()
         eventually(lambda: scene.daemon.ready()[0] == 503, timeout=30, what="it runs, and is not ready")
