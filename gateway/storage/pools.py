@@ -16,11 +16,12 @@ def translate_error(error: BaseException, database: str) -> errors.StoreError | 
     """The gateway's error for one of the driver's; None for anything that is no database trouble."""
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or "XX000"
-        hint = sqlstate.remedy(state)
+        cause = f"{state} {getattr(error, 'server_source_function', None) or ''}"
+        hint = sqlstate.remedy(cause)
         doing = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
         said = error.args[0] if error.args else type(error).__name__
         text = f"{database}: {doing}{said} (SQLSTATE {state})"
-        return sqlstate.classify(state)(f"{text}; {hint}" if hint else text, state)
+        return sqlstate.classify(cause)(f"{text}; {hint}" if hint else text, state)
     if isinstance(error, TimeoutError):
         return errors.TransientError(f"{database}: no answer in time")
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | EOFError):

@@ -11,8 +11,12 @@ from typing import TypeVar
 
 from gateway import errors
 
+NO_PARTITION = "23514 ExecFindPartition"
+"""A violated check, by its code; but it is the table that has no place for the row, not the row that is wrong."""
+
 _VERDICTS: dict[str, type[errors.StoreError]] = {
     # Longest match wins.
+    NO_PARTITION: errors.StandingError,
     "23505": errors.ConflictError,
     "53400": errors.DecompressionLimitError,
     "22": errors.PoisonError,
@@ -25,6 +29,7 @@ _VERDICTS: dict[str, type[errors.StoreError]] = {
 }
 
 _REMEDIES = {
+    NO_PARTITION: "attach its default partition again: ALTER TABLE … ATTACH PARTITION … DEFAULT",
     "25006": "the server is read-only (a standby, or default_transaction_read_only is on): point the DSN at the "
     "primary, or make it writable",
     "28": "the server refuses our login: check user, password_file and pg_hba.conf",
@@ -46,7 +51,7 @@ def _longest_prefix(table: Mapping[str, T], sqlstate: str, otherwise: T) -> T:
 
 
 def classify(sqlstate: str) -> type[errors.StoreError]:
-    """The error class that tells what to do about this SQLSTATE."""
+    """The error class that tells what to do about this SQLSTATE, with or without the server's routine behind it."""
     return _longest_prefix(_VERDICTS, sqlstate, errors.TransientError)
 
 
