@@ -76,6 +76,21 @@ async def test_a_read_only_server_is_held_for(shared: Databases, writer: Writer,
     assert await rows_of(table, device) == [(0, '{"n": 1}', None)]
 
 
+async def test_a_missing_partition_is_held_for(postgres_databases: Databases, make_writer: Writers) -> None:
+    """Somebody dropped the DEFAULT partition: PostgreSQL calls that a violated check, yet no reading is to blame."""
+    dsn, device, filling = postgres_databases.timeseries_dsn, a_device(), Filling()
+    filling.keyed(device, 1_000_000_000_000_000, {"n": 1})
+    work, writer = Work(filling.batch), make_writer(dsn)
+    change = "ALTER TABLE telemetry DETACH PARTITION telemetry_default"
+    with altered(dsn, change, "ALTER TABLE telemetry ATTACH PARTITION telemetry_default DEFAULT"):
+        with pytest.raises(StandingError, match="ATTACH PARTITION"):
+            await writer.write(work)
+        assert not work.refused
+    await writer.write(work)
+    assert work.outcomes == [STORED]
+    assert postgres_databases.count("telemetry") == 1
+
+
 async def test_commits_are_durable_where_the_server_would_not_care(shared: Databases, writer: Writer) -> None:
     """``synchronous_commit = off`` on the server is raised: an acknowledgement must not outlive its row."""
     change = f"ALTER DATABASE {shared.timeseries_dsn.rpartition('/')[2]}"

@@ -47,6 +47,14 @@ def test_the_verdict(states: list[str], verdict: type[errors.StoreError]) -> Non
     assert {state: classify(state) for state in states} == dict.fromkeys(states, verdict)
 
 
+def test_a_missing_partition_is_no_fault_of_the_row() -> None:
+    """PostgreSQL gives it the code of a violated check; its routine tells them apart."""
+    assert classify("23514 ExecFindPartition") is errors.StandingError
+    assert "ATTACH PARTITION" in remedy("23514 ExecFindPartition")
+    assert classify("23514 ExecConstraints") is errors.PoisonError
+    assert classify("23505 _bt_check_unique") is errors.ConflictError
+
+
 def test_every_code_of_the_driver_has_a_verdict() -> None:
     """And none of them turns readings into dead letters but refused data: classes 22, 23 and 54."""
     known = {
