@@ -11,6 +11,7 @@ import structlog
 from gateway import errors
 from gateway.observability.health import Component, State
 from gateway.patience import Patience
+from tests.support.waiting import eventually_async
 
 TRANSIENT = errors.TransientError("timeseries: connection refused", None)
 OTHER = errors.TransientError("timeseries: no answer in time", None)
@@ -122,8 +123,8 @@ async def test_one_that_goes_on_does_not_speak_for_one_that_waits() -> None:
     stuck, fine = Attempts([STANDING] * 1000), Attempts([])
     with structlog.testing.capture_logs() as lines:
         waiting = asyncio.create_task(shared.until_done(stuck))
-        for _ in range(10):
-            await asyncio.sleep(0.01)
+        for tries in range(1, 10):
+            await eventually_async(lambda tries=tries: stuck.made >= tries)  # type: ignore[misc]
             await shared.until_done(fine)
             assert (component.state, component.detail) == (State.FAILED, str(STANDING))
         stuck._failures.clear()
