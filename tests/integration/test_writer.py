@@ -20,7 +20,7 @@ from tests.support.batching import NOW_US, Filling, Origin, a_device, published
 from tests.support.databases import Databases
 from tests.support.sql import execute
 from tests.support.waiting import eventually_async
-from tests.support.written import Table, altered, letters_of, rows_of, written
+from tests.support.written import Table, altered, letters_of, name_of, rows_of, written
 
 STORED, DUPLICATE, DEAD = Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD_LETTERED
 
@@ -134,7 +134,7 @@ async def test_isolation_takes_a_logarithmic_number_of_transactions(
 async def transactions(databases: Databases) -> int:
     """Transactions in this database so far, but for those of backends that have not reported yet."""
     admin = await asyncpg.connect(databases.server.dsn())
-    name = databases.timeseries_dsn.rpartition("/")[2]
+    name = name_of(databases.timeseries_dsn)
     try:
         await eventually_async(
             lambda: admin.fetchval(

@@ -21,7 +21,7 @@ from tests.support.databases import Databases, migrate
 from tests.support.losing import COMMIT, COPY_DONE, Losing
 from tests.support.sql import execute
 from tests.support.waiting import eventually_async
-from tests.support.written import Table, altered, letters_of, rows_of, written
+from tests.support.written import Table, altered, as_user, letters_of, name_of, rows_of, written
 
 STORED, DUPLICATE, DEAD = Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD_LETTERED
 
@@ -50,8 +50,10 @@ async def test_a_revoked_privilege_is_held_for(shared: Databases, make_writer: W
     """A role that may not write: held, with the privilege named; granted, it goes on by itself."""
     dsn, device, filling, role = shared.timeseries_dsn, a_device(), Filling(), f"weak_{uuid.uuid4().hex[:8]}"
     filling.keyed(device, NOW_US, {"n": 1})
-    work, writer = Work(filling.batch), make_writer(dsn.replace("postgres@", f"{role}@"))
-    create = f"CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+    work, writer = Work(filling.batch), make_writer(as_user(dsn, role, "weak"))
+    create = (
+        f"CREATE ROLE {role} LOGIN PASSWORD 'weak'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+    )
     with altered(dsn, create, f"DROP OWNED BY {role}; DROP ROLE {role}"):
         with pytest.raises(StandingError, match="GRANT") as error:
             await writer.write(work)
@@ -66,7 +68,7 @@ async def test_a_read_only_server_is_held_for(shared: Databases, writer: Writer,
     """Read-only by a setting that only new sessions see changed: mended, the same writer goes on by itself."""
     device, filling = a_device(), Filling()
     filling.keyed(device, NOW_US, {"n": 1})
-    work, change = Work(filling.batch), f"ALTER DATABASE {shared.timeseries_dsn.rpartition('/')[2]}"
+    work, change = Work(filling.batch), f"ALTER DATABASE {name_of(shared.timeseries_dsn)}"
     read_only = "default_transaction_read_only"
     with altered(shared.server.dsn(), f"{change} SET {read_only} = on", f"{change} RESET {read_only}"):
         with pytest.raises(StandingError, match="read-only") as error:
@@ -93,7 +95,7 @@ async def test_a_missing_partition_is_held_for(postgres_databases: Databases, ma
 
 async def test_commits_are_durable_where_the_server_would_not_care(shared: Databases, writer: Writer) -> None:
     """``synchronous_commit = off`` on the server is raised: an acknowledgement must not outlive its row."""
-    change = f"ALTER DATABASE {shared.timeseries_dsn.rpartition('/')[2]}"
+    change = f"ALTER DATABASE {name_of(shared.timeseries_dsn)}"
     off = f"{change} SET synchronous_commit = off"
     with altered(shared.server.dsn(), off, f"{change} RESET synchronous_commit"):
         await writer.probe()

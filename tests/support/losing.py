@@ -31,7 +31,8 @@ class Losing:
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
-        self.dsn = self._there._replace(netloc=f"{self._there.username}@127.0.0.1:{port}").geturl()
+        login = self._there.netloc.rpartition("@")[0]
+        self.dsn = self._there._replace(netloc=f"{login}@127.0.0.1:{port}").geturl()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -48,7 +49,9 @@ class Losing:
         self._writers.clear()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection(self._there.hostname, self._there.port)
+        there_reader, there_writer = await asyncio.open_connection(
+            self._there.hostname, self._there.port or 5432
+        )
         self._writers += [writer, there_writer]
         for work in (self._forth(reader, there_writer), self._back(there_reader, writer)):
             task = asyncio.create_task(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import urllib.parse
 import uuid
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -40,6 +41,17 @@ async def letters_of(table: Table, work: Work) -> dict[uuid.UUID, Any]:
     ids = [letter.id for letter in (*work.batch.letters, *work.refused.values())]
     found = await table.fetch("SELECT * FROM dead_letters WHERE id = ANY($1)", ids)
     return {row["id"]: row for row in found}
+
+
+def name_of(dsn: str) -> str:
+    """The database that a DSN names."""
+    return urllib.parse.urlsplit(dsn).path[1:]
+
+
+def as_user(dsn: str, user: str, password: str) -> str:
+    """The same database by another user."""
+    there = urllib.parse.urlsplit(dsn)
+    return there._replace(netloc=f"{user}:{password}@{there.netloc.rpartition('@')[2]}").geturl()
 
 
 @contextlib.contextmanager
