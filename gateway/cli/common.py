@@ -76,11 +76,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows as a table; None is shown as nothing."""
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     for name in columns:
-        # An id is there to be copied: it is never cut.
-        drawn.add_column(name, no_wrap=name == "id", overflow="fold")
+        # An id is there to be copied, a reason to be searched for: they are never cut.
+        drawn.add_column(name, no_wrap=name in ("id", "reason"), overflow="fold")
     for row in rows:
         drawn.add_row(*("" if cell is None else _cell(cell) for cell in row))
     console.print(drawn, width=None if console.is_terminal else _PIPED_WIDTH)
+
+
+def wide(columns: int) -> bool:
+    """Whether a table of so many columns of text fits; into a pipe everything does."""
+    return not console.is_terminal or console.width >= columns
 
 
 def _cell(value: object) -> str:

@@ -20,6 +20,11 @@ from gateway.storage import pools
 app = typer.Typer()
 T = TypeVar("T")
 
+_WIDE = ("received_at", "id", "stream", "reason", "topic", "detail")
+_NARROW = ("id", "reason", "detail")
+_WIDE_COLUMNS = 150
+"""Columns of a terminal that has room for all; on a smaller one `show` tells the rest."""
+
 ReasonOption = Annotated[str | None, typer.Option(help="Only this reason.", show_default=False)]
 StreamOption = Annotated[str | None, typer.Option(help="Only this stream.", show_default=False)]
 DeviceOption = Annotated[str | None, typer.Option(help="Only this serial number.", show_default=False)]
@@ -54,9 +59,9 @@ def list_(
     if as_json:
         common.print_json([_as_json(record) for record in found])
         return
-    shown = ("received_at", "id", "stream", "reason", "topic", "detail")
+    shown = _WIDE if common.wide(_WIDE_COLUMNS) else _NARROW
     common.table(
-        ("received", "id", "stream", "reason", "topic", "detail"), [[one[n] for n in shown] for one in found]
+        [name.replace("_at", "") for name in shown], [[one[name] for name in shown] for one in found]
     )
     if total > len(found):
         typer.echo(f"{len(found)} of {total} shown: --limit, --reason, --device, --since", err=True)
