@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway import clock, settings
-from gateway.bench import sessions, usage, written
+from gateway import clock
+from gateway.bench import mosquitto, sessions, usage, written
 from gateway.bench.daemon import Daemon
 from gateway.bench.installation import Installation
 from gateway.bench.options import Options, Scenario
@@ -44,18 +44,15 @@ class Bench:
     ) -> None:  # fmt: skip
         self.options, self.installation, self.scratch, self.sight = options, installation, scratch, sight
         self.folder, self.tell = folder, tell
-        self._postgres_pid = postgres_pid
+        self.mqtt = installation.configured.mqtt
+        """The broker."""
+        self._postgres_pid, self._broker_pid = postgres_pid, installation.broker_pid
         self.limit: int | None = None
         """Messages that the broker keeps for one client; None: not reached."""
         self.notes: list[str] = []
         self._clients: set[str] = set()
         self._time_ms = clock.now_us() // 1000 - _HISTORY_MS
         """The devices' time, which goes on from load to load: no reading meets another's key."""
-
-    @property
-    def mqtt(self) -> settings.Mqtt:
-        """The broker."""
-        return self.installation.configured.mqtt
 
     @property
     def names(self) -> Names:
@@ -134,16 +131,28 @@ class Bench:
         wanted = self.options.scenarios
         return [one for one in wanted if self.limit is None or one in (Scenario.DRAIN, Scenario.LATENCY)]
 
+    @contextlib.asynccontextmanager
+    async def narrow_broker(self, window: int) -> AsyncIterator[None]:
+        """For the block another broker, which hands over no more than that many messages at once."""
+        before = self.mqtt, self._broker_pid
+        async with mosquitto.running(self.folder, window=window) as broker:
+            self.mqtt = self.mqtt.model_copy(update={"port": broker.port})
+            self._broker_pid = broker.part.pid
+            try:
+                yield
+            finally:
+                self.mqtt, self._broker_pid = before
+
     # the gateway -----------------------------------------------------------------------------
 
-    def daemon(self, **mqtt: Any) -> Daemon:
-        """The gateway, not started yet; ``mqtt`` are options of that section."""
+    def daemon(self) -> Daemon:
+        """The gateway, not started yet."""
         configured = self.installation.configured
-        ours = {"client_id": self.names.client_id(GATEWAY), "share_group": None, **mqtt}
+        ours = {"client_id": self.names.client_id(GATEWAY), "share_group": None}
         observability = {"listen": "127.0.0.1", "port": free_port(), "log_format": "json"}
         options = configured.model_copy(
             update={
-                "mqtt": configured.mqtt.model_copy(update=ours),
+                "mqtt": self.mqtt.model_copy(update=ours),
                 "streams": (self.names.stream,),
                 "spool": configured.spool.model_copy(update={"folder": self.folder / "spool"}),
                 "validation": configured.validation.model_copy(update={"max_age": None}),
@@ -153,10 +162,10 @@ class Bench:
         return Daemon(options, self.folder)
 
     @contextlib.asynccontextmanager
-    async def running(self, **mqtt: Any) -> AsyncIterator[Daemon]:
+    async def running(self) -> AsyncIterator[Daemon]:
         """The gateway for the block, ready, with a session that the broker keeps."""
         await self.hold(GATEWAY)
-        async with self.daemon(**mqtt) as daemon:
+        async with self.daemon() as daemon:
             await daemon.ready()
             yield daemon
 
@@ -166,4 +175,4 @@ class Bench:
 
     def meter(self, **processes: int | None) -> usage.Meter:
         """Of the servers, as far as they are on this machine, and of these processes."""
-        return usage.Meter({**processes, BROKER: self.installation.broker_pid, POSTGRES: self._postgres_pid})
+        return usage.Meter({**processes, BROKER: self._broker_pid, POSTGRES: self._postgres_pid})

@@ -41,17 +41,14 @@ class Drained:
     peak_bytes: float = math.nan
 
 
-async def drain(
-    bench: Bench, kind: Shape, count: int, *, warm: int = 1, mqtt: Mapping[str, Any] | None = None
-) -> Drained:
+async def drain(bench: Bench, kind: Shape, count: int, *, warm: int = 1) -> Drained:
     """Publish a backlog, start the gateway, see everything committed.
 
     Args:
         warm: the stretch begins with the first look that sees this many rows; those are not in the figures.
-        mqtt: options of that section.
     """
     await bench.backlog(kind, count)
-    async with bench.daemon(**(mqtt or {})) as daemon:
+    async with bench.daemon() as daemon:
         drained = await bench.watching(see(bench, daemon, count, warm), daemon.part)
     return dataclasses.replace(drained, peak_bytes=daemon.peak_bytes)
 

@@ -17,8 +17,7 @@ _CONFIGURATION = """\
 listener {port} 127.0.0.1
 allow_anonymous true
 persistence false
-# As many on their way at once as the client takes; mosquitto's own default is 20.
-max_inflight_messages 0
+max_inflight_messages {window}
 # As many waiting as come; mosquitto's own default drops beyond 1000.
 max_queued_messages 0
 set_tcp_nodelay true
@@ -38,8 +37,12 @@ class Broker:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Broker]:
+async def running(folder: Path, *, window: int = 0) -> AsyncIterator[Broker]:
     """A mosquitto for the block.
+
+    Args:
+        folder: what it writes goes there.
+        window: messages on their way at once to a client; 0: as many as the client takes. Its own default is 20.
 
     Raises:
         StartError: it is not installed, or does not start.
@@ -47,9 +50,10 @@ async def running(folder: Path) -> AsyncIterator[Broker]:
     program = find_program("mosquitto")
     if program is None:
         raise StartError("mosquitto is not on the PATH: install the package 'mosquitto'")
-    broker = Broker(free_port(), Part("mosquitto", folder / "mosquitto.log"))
-    configuration = folder / "mosquitto.conf"
-    configuration.write_text(_CONFIGURATION.format(port=broker.port), "utf-8")
+    port = free_port()
+    broker = Broker(port, Part("mosquitto", folder / f"mosquitto-{port}.log"))
+    configuration = folder / f"mosquitto-{port}.conf"
+    configuration.write_text(_CONFIGURATION.format(port=port, window=window), "utf-8")
     try:
         await broker.part.start([program, "-c", configuration], privileges.other_user(configuration, program))
         await broker.part.until(lambda: answers(broker.port), timeout=20)

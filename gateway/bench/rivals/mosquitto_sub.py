@@ -17,15 +17,9 @@ _NOTHING = Path("/dev/null")
 
 
 class MosquittoSub:
-    """Measured from the start of the process to its end: it needs some milliseconds to start.
+    """Measured from the start of the process to its end: it needs some milliseconds to start."""
 
-    Args:
-        window: most messages unacknowledged; None: as many as the broker sends.
-    """
-
-    def __init__(self, window: int | None = None) -> None:
-        self._window = window
-        self.name = "mosquitto_sub" + (f", window of {window}" if window else "")
+    name = "mosquitto_sub"
 
     def missing(self) -> str | None:
         """It comes with a package of its own."""
@@ -46,5 +40,4 @@ class MosquittoSub:
 
     def _arguments(self, bench: Bench, client_id: str, count: int) -> list[str]:
         where = ["-h", bench.mqtt.host, "-p", str(bench.mqtt.port), "-i", client_id, "-t", bench.names.filter]
-        window = ["-V", "5", "-D", "connect", "receive-maximum", str(self._window)] if self._window else []
-        return [*where, "-q", "1", "-c", "-C", str(count), *window]
+        return [*where, "-q", "1", "-c", "-C", str(count)]
