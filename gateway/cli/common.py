@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import sys
 import uuid
 from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
@@ -30,11 +31,12 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
-console = Console(highlight=False, soft_wrap=True)
-errors_console = Console(stderr=True, highlight=False)
-
 _PIPED_WIDTH = 10_000
 """Columns of a table that goes into a pipe: nothing is wrapped there."""
+
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+errors_console = Console(stderr=True, highlight=False)
+
 _PLACES = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
 
 
@@ -80,7 +82,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         drawn.add_column(name, no_wrap=name in ("id", "reason"), overflow="fold")
     for row in rows:
         drawn.add_row(*("" if cell is None else _cell(cell) for cell in row))
-    console.print(drawn, width=None if console.is_terminal else _PIPED_WIDTH)
+    console.print(drawn)
 
 
 def wide(columns: int) -> bool:

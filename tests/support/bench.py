@@ -35,7 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     """The bench's exit code."""
     with server() as dsn:
         where = [] if dsn is None else ["--superuser-dsn", dsn]
-        return subprocess.run([*GATEWAY, "bench", "--own-servers", *where, *arguments], check=False).returncode
+        return subprocess.run(
+            [*GATEWAY, "bench", "--own-servers", *where, *arguments], check=False
+        ).returncode
 
 
 if __name__ == "__main__":
