@@ -50,6 +50,10 @@ class Held:
             for number, origin, message, cause in oldest
         ]
 
+    def stands(self) -> object:
+        """How far the batches under way are: another value as soon as one of them gets on, if only by halving."""
+        return [(id(work), len(work.left), work.left and work.next.start) for work in self.writing]
+
     def became_less(self) -> None:
         """Messages were settled: whoever waits for that may look."""
         self._less.set()

@@ -22,6 +22,9 @@ class Held(Protocol):
     def oldest(self, count: int) -> list[dict[str, object]]:
         """The oldest messages received and not settled; none: nothing is held."""
 
+    def stands(self) -> object:
+        """Another value as soon as a batch under way gets on."""
+
 
 class Source(Protocol):
     """What is made anew."""
@@ -41,7 +44,8 @@ class NoProgress:
     ) -> None:
         self._held, self._source, self._tallies = held, source, tallies
         self._health, self._state, self._limit = health, health.component("progress"), limit
-        self._settled, self._since = -1, 0.0
+        self._seen: object = None
+        self._since = 0.0
 
     async def watch(self) -> None:
         """Task: look once a second."""
@@ -52,8 +56,9 @@ class NoProgress:
     def look(self, now: float) -> None:
         """Compare with the last look."""
         settled = sum(sum(tally.settled.values()) for tally in self._tallies.values())
-        if settled != self._settled or not self._servers_up() or not self._held.oldest(1):
-            self._settled, self._since = settled, now
+        seen = (settled, self._held.stands())
+        if seen != self._seen or not self._servers_up() or not self._held.oldest(1):
+            self._seen, self._since = seen, now
             self._state.ready()
         elif now - self._since >= self._limit:
             self._give_up(now)

@@ -55,9 +55,13 @@ class Work:
     def known_again(self) -> list[Message]:
         """The messages of the next stretch that only the ledger can recognise when they are delivered again."""
         stretch, batch = self.next, self.batch
-        inside = range(stretch.start, stretch.stop)
-        indices = sorted(index for index in batch.unkeyed.keys() | batch.ids.keys() if index in inside)
-        return [batch.messages[index] for index in indices] + [letter.message for letter in self.letters()]
+        found = [letter.message for letter in self.letters()]
+        if batch.unkeyed or batch.ids:
+            # Over the stretch, not the batch: halving comes here 2n times.
+            inside = range(stretch.start, stretch.stop)
+            indices = [index for index in inside if index in batch.unkeyed or index in batch.ids]
+            found[:0] = [batch.messages[index] for index in indices]
+        return found
 
     def isolate(self, error: errors.PoisonError) -> None:
         """Halve the stretch that the database refuses, or give up on it when it is a single message.
