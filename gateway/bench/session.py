@@ -23,8 +23,10 @@ from gateway.bench.scenarios import drain, latency, memory, scale, start, steady
 from gateway.bench.scratch import Names, Scratch
 from gateway.bench.sight import TelemetrySight
 from gateway.demo.stop import Stop
-from gateway.errors import GatewayError, UsageError
+from gateway.errors import GatewayError, StandingError, UsageError
 from gateway.storage import migrate
+
+_MAY_NOT = "42501"
 
 _RUN: Mapping[Scenario, Callable[[Bench], Awaitable[Findings]]] = {
     Scenario.DRAIN: drain.run,
@@ -84,7 +86,14 @@ async def _here(options: Options, superuser: settings.Database | None, tell: Tel
 async def _there(options: Options, installation: Installation, tell: Tell) -> Report:
     _forget_environment()
     with _folder(options) as folder:
-        return await _run(options, installation, folder, tell)
+        try:
+            return await _run(options, installation, folder, tell)
+        except StandingError as error:
+            if error.sqlstate != _MAY_NOT:
+                raise
+            raise UsageError(
+                f"{error}: connect as the owner of the tables, --db-user gateway_owner --db-password-file …"
+            ) from error
 
 
 async def _run(options: Options, installation: Installation, folder: Path, tell: Tell) -> Report:

@@ -15,9 +15,11 @@ from tests.support.daemon import GATEWAY, REPOSITORY, Daemon
 from tests.support.databases import Databases
 from tests.support.provisioned import provision
 from tests.support.servers import Mosquitto
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.slow]
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": REPOSITORY}
 LITTLE = ("--messages", "1500", "--seconds", "0.5", "--rounds", "1", "--devices", "1000")
 LEFT = {
     "metadata": ("tenants", "device_types", "devices"),
@@ -47,8 +49,7 @@ def bench(where: Daemon, *arguments: str) -> dict[str, Any]:
 def run(configuration: Path, *arguments: str) -> dict[str, Any]:
     """The report of a small bench."""
     command = [*GATEWAY, "bench", "--config", str(configuration), *LITTLE, "--json", *arguments]
-    environment = {**os.environ, "PYTHONPATH": REPOSITORY}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=500)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=500)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
@@ -141,6 +142,31 @@ def test_what_a_killed_bench_left_can_be_removed(
     where.cli("bench", "--remove", name)
     assert [row[0] for row in postgres_databases.metadata("SELECT slug FROM tenants")] == ["acme"]
     assert [row[0] for row in postgres_databases.metadata("SELECT serial_number FROM devices")] == ["mine"]
+
+
+def test_a_bench_that_is_stopped_removes_everything(
+    postgres_databases: Databases, installation: Callable[..., Daemon]
+) -> None:
+    """SIGTERM in the midst of a load: exit code 1, and nothing is left."""
+    where = installation(postgres_databases)
+    command = [*GATEWAY, "bench", "--config", str(where.configuration), "--messages", "300000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as running:
+        eventually(lambda: counts(postgres_databases)["devices"] > 1000, timeout=60)
+        running.terminate()
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "everything that the bench made is removed" in said
+    assert set(counts(postgres_databases).values()) == {0}
+
+
+def test_the_writer_may_not_bench(postgres_databases: Databases, installation: Callable[..., Daemon]) -> None:
+    """Who may not enter tenants is told as whom to connect: exit code 2."""
+    postgres_databases.metadata("DROP ROLE IF EXISTS bench_nobody")
+    postgres_databases.metadata("CREATE ROLE bench_nobody LOGIN")
+    postgres_databases.metadata("GRANT SELECT ON ALL TABLES IN SCHEMA public TO bench_nobody")
+    postgres_databases.timeseries("GRANT SELECT, DELETE ON redelivery_ledger TO bench_nobody")
+    done = installation(postgres_databases).cli("bench", *LITTLE, "--db-user", "bench_nobody", check=False)
+    assert (done.returncode, "--db-user gateway_owner" in done.stderr) == (2, True)
 
 
 def test_this_machine_is_measured_with_servers_of_its_own(tmp_path: Path) -> None:
