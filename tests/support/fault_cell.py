@@ -15,10 +15,10 @@ from typing import Any, Literal, NamedTuple
 
 from tests.support.daemon import Daemon
 from tests.support.databases import Databases
+from tests.support.fault_load import LongLoad
 from tests.support.fault_proof import Refused, Verdict, never, verdict
 from tests.support.fault_table import Row
 from tests.support.fault_watch import Look, Watch
-from tests.support.load import Load
 from tests.support.netns import BadLine
 from tests.support.plan import TELEMETRY, Plan
 from tests.support.provisioned import provision
@@ -28,8 +28,10 @@ from tests.support.sql import execute
 from tests.support.waiting import eventually
 from tests.support.wire import left_in_session
 
-MOST_SECONDS = 240
-"""That a load goes on: it is encoded beforehand, and ended by its cell."""
+MOST = 10**8
+"""Messages of a load that its cell ends."""
+LOAD_SECONDS = 600.0
+"""After which a load gives up."""
 SETTLE_SECONDS = 90.0
 SLOW = """
 CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -88,7 +90,7 @@ class Cell:
         self.notes: list[str] = []
         self._record = record
         self._plan = Plan(0, devices=200, seed=seed, timestamps=combination.timestamps)
-        self._load: Load | None = None
+        self._load: LongLoad | None = None
         self._recoveries: list[float] = []
         self._started = time.monotonic()
 
@@ -100,7 +102,7 @@ class Cell:
         return server
 
     @property
-    def load(self) -> Load:
+    def load(self) -> LongLoad:
         """The load, which has been started."""
         assert self._load is not None
         return self._load
@@ -121,14 +123,16 @@ class Cell:
         assert self.daemon.stop() == 0
         self.watch.start()
 
-    def publish(self, *, rate: float = 0, count: int | None = None, **plan: Any) -> None:
+    def publish(
+        self, *, rate: float = 0, count: int | None = None, timeout: float = LOAD_SECONDS, **plan: Any
+    ) -> None:
         """Start a load, after the one before; the session must exist. Without a count it goes on."""
         if self._load is not None:
             self.published()
-        most = int(rate * MOST_SECONDS) if count is None else count
+        most = MOST if count is None else count
         first = self.messages
         self._plan = dataclasses.replace(self._plan, first=first, count=most, **plan)
-        self._load = Load(self.broker.port, self._plan, rate=rate, timeout=600).start()
+        self._load = LongLoad(self.broker.port, self._plan, rate=rate, timeout=timeout).start()
 
     def published(self, *, early: bool = True) -> None:
         """See the load to its end, now or in its own time; the broker has acknowledged all of it."""

@@ -144,13 +144,15 @@ def encode(plan: Plan) -> list[bytes]:
 class Load(Process):
     """A plan being published by a process of its own; :meth:`result` waits for its end."""
 
+    module = __name__
+
     def __init__(
         self, port: int, plan: Plan, *, rate: float = 0, window: int = 2000, timeout: float = 180
     ) -> None:
         super().__init__("load")
         self._timeout = timeout
         speed = ["--port", str(port), "--rate", str(rate), "--window", str(window), "--timeout", str(timeout)]
-        self._command = [sys.executable, "-m", "tests.support.load", *speed, *plan.arguments()]
+        self._command = [sys.executable, "-m", self.module, *speed, *plan.arguments()]
 
     def command(self) -> Sequence[str]:
         """The publisher."""
@@ -177,7 +179,7 @@ class Load(Process):
 
 def main() -> None:
     """Publish what the arguments say; the plan's sums and the publisher's own go to standard output."""
-    arguments = _parser().parse_args()
+    arguments = parser().parse_args()
     plan = Plan(**{name: getattr(arguments, name) for name in PLANNED})
     publisher = Publisher(arguments.port, encode(plan), window=arguments.window, rate=arguments.rate)
     signal.signal(signal.SIGTERM, lambda *_: publisher.finish())
@@ -199,7 +201,8 @@ def main() -> None:
     sys.stdout.write(json.dumps(told) + "\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Of the command line: a plan, and how it is published."""
     parser = argparse.ArgumentParser(prog=Path(__file__).stem, description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--count", type=int, default=10_000)
