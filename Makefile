@@ -11,7 +11,7 @@ KEY := $(shell { cat $(LOCK) pyproject.toml; pwd; $(PYTHON) -VV; } 2>&1 | sha256
 STAMP := $(VENV)/.installed-$(KEY)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test bench check fmt lock config clean
+.PHONY: help demo test faults bench check fmt lock config clean
 help:  ## show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
@@ -19,7 +19,10 @@ demo: $(STAMP)  ## watch a simulated fleet: broker, gateway and database of its 
 	@$(BIN)/gateway demo $(if $(SECONDS),--seconds $(SECONDS))
 
 test: $(STAMP)  ## run all tests (ARGS="tests/unit -k lock" for some of them)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -m "not faults" $(ARGS)
+
+faults: $(STAMP)  ## the fault matrix, one combination a fault (GATEWAY_FAULTS=all: all of them, for hours)
+	@$(BIN)/python -m pytest tests/faults $(ARGS)
 
 bench: $(STAMP)  ## measure on this machine, with servers of its own (ARGS="--quick --scenario drain --json")
 	@$(BIN)/python -m tests.support.bench $(ARGS)
