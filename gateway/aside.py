@@ -59,7 +59,10 @@ class Aside:
         while True:
             await room.somebody()
             since = room.since()
-            await self._held.until_none_before(since)
+            if not self._held.none_before(since):
+                # Look again at who waits: from an earlier connection somebody may come who waited for a device.
+                await self._held.until_changed()
+                continue
             if await self._in_time(self._stores, lambda: self._recall(since)):  # noqa: B023
                 self._take_again(room.call_in(lambda one: one.chunk.since <= since))  # noqa: B023
             else:

@@ -28,7 +28,7 @@ class Held:
         self.queue = queue
         self.writing: list[Work] = []
         self.unresolved, self.unrecognised = WaitingRoom(), WaitingRoom()
-        self._less = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
     def size_bytes(self) -> int:
@@ -54,19 +54,18 @@ class Held:
         """How far the batches under way are: another value as soon as one of them gets on, if only by halving."""
         return [(id(work), len(work.left), work.left and work.next.start) for work in self.writing]
 
-    def became_less(self) -> None:
-        """Messages were settled: whoever waits for that may look."""
-        self._less.set()
+    def changed(self) -> None:
+        """Messages were settled, or went on to another place: whoever waits for that may look."""
+        self._changed.set()
 
-    async def until_none_before(self, number: int) -> None:
-        """Return when every message with a lesser delivery number is settled."""
-        while self._least() < number:
-            await self.until_less()
+    async def until_changed(self) -> None:
+        """Return when some message is settled, or is elsewhere."""
+        self._changed.clear()
+        await self._changed.wait()
 
-    async def until_less(self) -> None:
-        """Return when some message is settled."""
-        self._less.clear()
-        await self._less.wait()
+    def none_before(self, number: int) -> bool:
+        """Whether every message with a lesser delivery number is settled."""
+        return self._least() >= number
 
     def _least(self) -> int:
         rooms = self.unresolved.oldest(), self.unrecognised.oldest()

@@ -213,6 +213,7 @@ class Pipeline:
         for one in waited:
             self._accept(one.number, one.message, one.route, one.chunk)
         self._after_taking()
+        self.held.changed()
         self.idle()
 
     def _end_all(self, waited: Sequence[Waiting], outcome: Outcome) -> None:
@@ -277,7 +278,7 @@ class Pipeline:
             _report_letters([*batch.letters, *work.refused.values()])
         self.source.settle(batch.numbers + batch.letter_numbers)
         self._mind_memory()
-        self.held.became_less()
+        self.held.changed()
 
     def _flush_ended(self) -> None:
         if not self._ended:
@@ -287,7 +288,7 @@ class Pipeline:
         for (stream, reason), count in self._ignored.items():
             events.ignored(stream=stream, reason=reason, count=count)
         self._ignored.clear()
-        self.held.became_less()
+        self.held.changed()
 
     def _mind_memory(self) -> None:
         """Back-pressure: stop reading the socket when memory is full, never drop."""
@@ -305,7 +306,7 @@ class Pipeline:
         """Return when everything received is settled."""
         while self.held.by_stream():
             self._go.set()
-            await self.held.until_less()
+            await self.held.until_changed()
 
 
 def _bare(chunk: Chunk) -> Chunk:

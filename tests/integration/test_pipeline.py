@@ -229,6 +229,18 @@ async def test_a_redelivery_waits_for_what_came_before_its_connection(plain: Dat
     assert sorted(data["n"] for data in tenant.data() if data["n"] != "other") == [0, 1, 2, 3]
 
 
+async def test_redeliveries_of_two_connections_do_not_wait_for_each_other(plain: Databases) -> None:
+    """One of the first is held by a look-up until some of the second wait for it: the first is judged first."""
+    tenant = Tenant(plain)
+    async with Flow(settings_for(plain)) as flow:
+        flow.take(tenant.message({"n": 0}, packet_id=1))
+        await flow.settle()
+        flow.take(tenant.message({"n": 1}, "GHOST", packet_id=2, duplicate=True), resumed=True, since=1)
+        flow.take(tenant.message({"n": 2}, packet_id=3, duplicate=True), resumed=True, since=2)
+        assert (len(flow.pipeline.held.unresolved), len(flow.pipeline.held.unrecognised)) == (1, 1)
+        assert await flow.settle() == {STORED: 2, DEAD: 1}
+
+
 class Locked:
     """Nobody can write to telemetry meanwhile."""
 

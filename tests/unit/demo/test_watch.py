@@ -13,9 +13,9 @@ INFINITE = float("inf")
 
 def test_reads_what_the_gateway_writes() -> None:
     """The text format as the gateway's own metrics module writes it: names, labels, values."""
-    metrics.dead_letters.labels("telemetry", "malformed").inc(3)
+    labels = {"stream": "of-this-test", "reason": "malformed"}
+    metrics.dead_letters.labels(**labels).inc(3)
     samples = parse(metrics.exposition().decode())
-    labels = {"stream": "telemetry", "reason": "malformed"}
     assert ("gateway_dead_letters_total", labels, 3.0) in samples
     assert any(name == "gateway_commit_seconds_bucket" for name, _, _ in samples)
 
