@@ -37,22 +37,33 @@ class SmallFolder:
         """Give the space back."""
         self._ballast.unlink(missing_ok=True)
 
+    def freeze(self) -> None:
+        """Make it read-only, whoever writes to it now."""
+        # Plain remounting is refused while a file is open for writing; a bind mount over it is not.
+        _mount("--bind", str(self.folder), str(self.folder))
+        _mount("-o", "remount,bind,ro", str(self.folder))
+
+    def thaw(self) -> None:
+        """Undo :meth:`freeze`."""
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True)
-        size = f"size={self._megabytes}m"
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(self.folder)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
+        try:
+            _mount("-t", "tmpfs", "-o", f"size={self._megabytes}m", "tmpfs", str(self.folder))
+        except NoDiskError:
             self.folder.rmdir()
-            raise NoDiskError(f"no file system can be mounted here: {done.stderr.strip()}")
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+
+def _mount(*arguments: str) -> None:
+    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NoDiskError(f"no file system can be mounted here: {done.stderr.strip()}")
 
 
 class SmallDisk(SmallFolder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ class Look(NamedTuple):
         at: ``time.monotonic``.
         pid: of the life that was seen.
         total: the books of all streams.
+        drained: how messages of the spool ended.
         memory: resident, bytes.
         descriptors: open files and sockets.
     """
@@ -32,14 +34,19 @@ class Look(NamedTuple):
     ready: bool
     balanced: bool
     total: dict[str, int]
+    drained: Counter[str]
     figures: dict[str, Any]
     memory: int
     descriptors: int
 
     @property
     def settled(self) -> int:
-        """Messages that have come to an end in this life."""
-        return sum(self.total[end] for end in ENDS)
+        """How often a message has come to an end in this life: in the spool, and once more when it is drained."""
+        return sum(map(self.ended, ENDS))
+
+    def ended(self, outcome: str) -> int:
+        """Messages that ended so in this life."""
+        return self.total[outcome] + self.drained[outcome]
 
 
 class Watch:
@@ -70,15 +77,9 @@ class Watch:
         """The last look at each life, by process id."""
         return {look.pid: look for look in list(self.looks)}
 
-    @property
-    def duplicates(self) -> int:
-        """Duplicates that all lives counted; what one counted after the last look at it is missing."""
-        return sum(look.total["duplicate"] for look in self.lives.values())
-
-    @property
-    def stored(self) -> int:
-        """Messages stored, likewise."""
-        return sum(look.total["stored"] for look in self.lives.values())
+    def ended(self, outcome: str) -> int:
+        """Messages that ended so in all lives; what one did after the last look at it is missing."""
+        return sum(look.ended(outcome) for look in self.lives.values())
 
     @property
     def peak_memory(self) -> int:
@@ -117,7 +118,8 @@ class Watch:
             return None
         if process.pid != self._daemon.pid or not self._daemon.running:
             return None
+        drained: Counter[str] = sum(map(Counter, status["drained"].values()), Counter())
         return Look(
             *(time.monotonic(), process.pid, status["ready"], status["balanced"]),
-            *(status["total"], status["figures"], memory, descriptors),
+            *(status["total"], drained, status["figures"], memory, descriptors),
         )
