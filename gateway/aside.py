@@ -48,7 +48,7 @@ class Aside:
             if await self._in_time(self._devices, lambda: self._registry.resolve(entries)):  # noqa: B023
                 self._take_again(room.call_in(lambda one: all(map(_decided, one.entries))))
             else:
-                await self._spool(room)
+                await self._spool(room, self._devices)
 
     async def recognise(self) -> None:
         """Task: tell redeliveries of what was stored from redeliveries of what was not.
@@ -66,7 +66,7 @@ class Aside:
             if await self._in_time(self._stores, lambda: self._recall(since)):  # noqa: B023
                 self._take_again(room.call_in(lambda one: one.chunk.since <= since))  # noqa: B023
             else:
-                await self._spool(room)
+                await self._spool(room, self._stores)
 
     async def _in_time(self, patience: Patience, attempt: Attempt) -> bool:
         """Do it, however long it takes; with a spool, no longer than messages wait. False: it is not done."""
@@ -75,7 +75,7 @@ class Aside:
         await patience.until_done(attempt)
         return True
 
-    async def _spool(self, room: WaitingRoom) -> None:
+    async def _spool(self, room: WaitingRoom, instead_of: Patience) -> None:
         """Those who wait there now, to the disk; they stay where the disk will not have them."""
         assert self._overflow is not None
         knows = self._overflow.knows
@@ -83,7 +83,7 @@ class Aside:
         redelivered = room.call_in(lambda one: _may_be_redelivery(one) and knows(one.message, one.number))
         self._end(redelivered, Outcome.DUPLICATE)
         waited = room.all()
-        if await self._overflow.keep(self._overflow.records_of(waited)):
+        if await self._overflow.keep(self._overflow.records_of(waited), instead_of):
             gone = set(map(id, waited))
             room.call_in(lambda one: id(one) in gone)
             self._end(waited, Outcome.SPOOLED)

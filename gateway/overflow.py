@@ -7,6 +7,7 @@ spooled with the identity and the receive time of that try, so that it meets its
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway import batches, errors
@@ -20,7 +21,7 @@ from gateway.waiting import Waiting
 from gateway.writer.ledger import digest
 from gateway.writer.work import Work
 
-_FULL_RETRY_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
 
 
 class Overflow:
@@ -43,6 +44,8 @@ class Overflow:
         self._spool, self._component, self._stores = spool, component, stores
         self._after, self._probe = after, probe
         self._away = asyncio.Event()
+        self._broken = asyncio.Event()
+        self._refused: set[Patience] = set()
         self._last_us = 0
 
     async def in_time(self, patience: Patience, attempt: Callable[[], Awaitable[None]]) -> bool:
@@ -52,6 +55,7 @@ class Overflow:
                 await patience.until_done(attempt)
         except TimeoutError:
             return False
+        self._refused.discard(patience)
         return True
 
     async def deliver(
@@ -64,23 +68,34 @@ class Overflow:
                     return
                 await abandon()
                 self._away.set()
-            if await self.keep(_of_work(work)):
+            if await self.keep(_of_work(work), self._stores):
                 _mark_spooled(work)
                 return
             self._away.clear()
 
-    async def keep(self, records: Sequence[Record]) -> bool:
-        """Spool these; False after a while when the disk will not have them. Nothing is spooled in part."""
+    async def keep(self, records: Sequence[Record], instead_of: Patience) -> bool:
+        """Spool these; False after a while when the disk will not have them. Nothing is spooled in part.
+
+        Args:
+            instead_of: with whom the messages waited too long.
+        """
         try:
             await self._spool.append(records)
         except errors.SpoolError as error:
             if str(error) != self._component.detail:
                 events.spool_failed(error=str(error))
             self._component.failed(str(error))
-            await asyncio.sleep(_FULL_RETRY_SECONDS)
+            self._refused.add(instead_of)
+            self._broken.set()
+            await asyncio.sleep(_RETRY_SECONDS)
             return False
-        self._component.ready(f"{self._spool.records} messages wait on disk")
+        self._refused.discard(instead_of)
+        self._usable()
         return True
+
+    def _usable(self) -> None:
+        self._broken.clear()
+        self._component.ready()
 
     def knows(self, message: Message, number: int) -> bool:
         """Whether this very message is in the spool already, under the same packet id."""
@@ -94,6 +109,17 @@ class Overflow:
             await self._stores.until_done(self._probe)
             self._away.clear()
             events.spooling_ended(records=self._spool.records)
+
+    async def watch_disk(self) -> None:
+        """Task: find out when the spool can be used again, although nobody needs it any more."""
+        while True:
+            await self._broken.wait()
+            await asyncio.sleep(_RETRY_SECONDS)
+            if self._refused:  # who was refused tries again, and finds out
+                continue
+            with contextlib.suppress(errors.SpoolError):
+                await self._spool.try_out()
+                self._usable()
 
     def records_of(self, waited: Sequence[Waiting]) -> list[Record]:
         """Messages set aside, as records; whether they are redeliveries is still to be told."""

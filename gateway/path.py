@@ -86,7 +86,7 @@ class Path:
             after=self._options.spool.after,
             probe=self._probe,
         )
-        self._tasks.append(("overflow", made.watch))
+        self._tasks += [("overflow", made.watch), ("spool", made.watch_disk)]
         return made
 
     def _make_drain(self) -> Drain | None:

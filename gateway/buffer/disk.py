@@ -6,6 +6,7 @@ are OSError, except that unreadable sectors read as zeros, which no checksum let
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from gateway.errors import StartError
 
 LOCK = "lock"
+TRIAL = "trial"
+_TRIAL_BYTES = 16 * 1024
 _SECTOR = 4096
 
 
@@ -129,6 +132,22 @@ class Disk:
     def remove(self, name: str) -> None:
         """Delete a file; it may come back in a crash before :meth:`sync`."""
         os.unlink(name, dir_fd=self._folder)
+
+    def try_out(self) -> None:
+        """See that a file can be made, filled and made durable; nothing is left of it.
+
+        Raises:
+            OSError: it cannot.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            self.remove(TRIAL)  # a crash left it
+        trial = self.create(TRIAL)
+        try:
+            trial.write(0, bytes(_TRIAL_BYTES))
+            trial.sync()
+        finally:
+            trial.close()
+            self.remove(TRIAL)
 
     def sync(self) -> None:
         """Make the names durable."""

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import google_crc32c
 import msgspec
 
-from gateway.buffer.disk import LOCK, Disk
+from gateway.buffer.disk import LOCK, TRIAL, Disk
 
 VERSION = 1
 NO_EPOCH = bytes(16)
@@ -83,6 +83,6 @@ def listing(disk: Disk) -> Listing:
         match = _NAME.fullmatch(name)
         if match:
             (aside if match[2] else segments).append(int(match[1]))
-        elif name != LOCK:
+        elif name not in (LOCK, TRIAL):
             unknown.append(name)
     return Listing(segments, aside, unknown)

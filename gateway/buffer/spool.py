@@ -57,6 +57,10 @@ Position = tuple[int, int]
 """Number of the segment and offset in it: names a record for good, over restarts too."""
 
 
+_USABLE_BELOW = 0.75
+"""Of ``max_bytes``: a full spool is usable again when it holds less."""
+
+
 class Portion(msgspec.Struct, frozen=True):
     """Records handed out together, in the order in which they were appended.
 
@@ -123,6 +127,9 @@ class Spool:
         torn, corrupt, unknown = recovered.torn_bytes, recovered.corrupt, recovered.unknown
         if torn or corrupt or unknown:
             events.spool_recovered(torn_bytes=torn, corrupt=corrupt, unknown=unknown)
+        for segment in self._segments.values():
+            if not segment.finished:
+                _tell_damage(segment, 0)
         self._sweep()
         return recovered
 
@@ -181,6 +188,19 @@ class Spool:
         if not self._writing:
             self._write_group()
         await done
+
+    async def try_out(self) -> None:
+        """See that the spool can be used again: for when something was refused, and nothing is to be appended since.
+
+        Raises:
+            SpoolError: it would refuse again, or is nearly full.
+        """
+        if self.size_bytes > self._options.max_bytes * _USABLE_BELOW:
+            raise self._full()
+        try:
+            await asyncio.to_thread(self._disk.try_out)
+        except OSError as error:
+            raise self._failed(error) from error
 
     def _write_group(self) -> None:
         """Write together what waits."""
@@ -299,9 +319,7 @@ class Spool:
             return [], []
         except OSError as error:
             raise self._failed(error) from error
-        for offset, length in list(segment.reader.damage.items())[known:]:
-            self.corrupt += 1
-            events.spool_damaged(segment=name, offset=offset, length=length)
+        self.corrupt += _tell_damage(segment, known)
         if segment.read_through:
             segment.reader.close()
         return offsets, found
@@ -334,3 +352,11 @@ class Spool:
         if segment is self._active and not self._writing:
             self._active = None
             self._appender.seal()
+
+
+def _tell_damage(segment: Segment, known: int) -> int:
+    """Tell of the damaged places after the first ``known`` ones; how many."""
+    found = list(segment.reader.damage.items())[known:]
+    for offset, length in found:
+        events.spool_damaged(segment=layout.name_of(segment.number), offset=offset, length=length)
+    return len(found)

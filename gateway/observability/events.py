@@ -123,7 +123,6 @@ def store_recovered(*, database: str, seconds: float) -> None:
 
 def spool_recovered(*, torn_bytes: int, corrupt: int, unknown: tuple[str, ...]) -> None:
     """At start, the spool was not just as it should be: a torn tail was cut, damage found, strange files left."""
-    metrics.spool_corrupt.inc(corrupt)
     log.warning("spool recovered", torn_bytes=torn_bytes, corrupt=corrupt, unknown=unknown)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.buffer import layout, records
 from gateway.buffer.reader import Reader
@@ -195,6 +196,21 @@ async def test_damage_found_twice_is_set_aside_once(written: Path, offsets: list
     assert found == [0, 2, 3, 4, 5]
     (aside,) = folder.glob("*.corrupt")
     assert aside.stat().st_size == offsets[2]
+
+
+def test_damage_found_at_start_is_told_once(written: Path, offsets: list[int]) -> None:
+    """By segment and place, as damage is that is found later; to read it again tells nothing new."""
+
+    def flip(content: bytearray) -> None:
+        content[offsets[1] + 20] ^= 1
+
+    folder = damaged(written, flip)
+    (segment,) = segments(folder)
+    with capture_logs() as told:
+        drained(folder)
+    (place,) = [line for line in told if line["event"] == "spool damaged"]
+    assert (place["segment"], place["offset"]) == (segment.name, offsets[1])
+    assert place["length"] == offsets[2] - offsets[1]
 
 
 def test_strange_files_are_left_alone_and_named(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:

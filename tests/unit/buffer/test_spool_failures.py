@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.buffer.spool import Spool
 from gateway.errors import SpoolError, StartError
+from gateway.writer.ledger import digest
 from tests.unit.buffer.forgetful import ForgetfulDisk
-from tests.unit.buffer.spooling import numbers, opened, record, rest, segments
+from tests.unit.buffer.spooling import SMALL, names, numbers, opened, record, rest, segments
 
 
 @contextlib.contextmanager
@@ -79,6 +81,26 @@ async def test_a_full_disk(small_disk: Path) -> None:
     spool.settle(positions)
     assert segments(small_disk / "spool") == []
     spool.close()
+
+
+async def test_a_disk_is_tried_out(small_disk: Path) -> None:
+    """While it is full, that is told; with room again nothing is left of the trial, nor of one that a crash left."""
+    folder = small_disk / "spool"
+    spool = opened(folder)
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError):
+        filler.write_bytes(bytes(2**20))
+    for _ in range(2):
+        with pytest.raises(SpoolError, match="No space left on device"):
+            await spool.try_out()
+    filler.unlink()
+    spool.close()
+    (folder / "trial").touch()
+    again = Spool(folder, SMALL, digest)
+    assert again.open().unknown == ()
+    await again.try_out()
+    assert names(folder) == ["lock"]
+    again.close()
 
 
 def remount(place: Path, how: str) -> None:
