@@ -16,6 +16,10 @@ SPARE = 512 * 1024
 """Bytes left free by a ballast: some seconds of readings."""
 
 
+UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
+"""Put before a command of root's, so that the permissions of files count for it too."""
+
+
 class NoDiskError(Exception):
     """No file system can be mounted here."""
 
@@ -36,16 +40,6 @@ class SmallFolder:
     def empty(self) -> None:
         """Give the space back."""
         self._ballast.unlink(missing_ok=True)
-
-    def freeze(self) -> None:
-        """Make it read-only, whoever writes to it now."""
-        # Plain remounting is refused while a file is open for writing; a bind mount over it is not.
-        _mount("--bind", str(self.folder), str(self.folder))
-        _mount("-o", "remount,bind,ro", str(self.folder))
-
-    def thaw(self) -> None:
-        """Undo :meth:`freeze`."""
-        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True)

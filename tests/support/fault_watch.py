@@ -120,6 +120,13 @@ class Watch:
             return None
         drained: Counter[str] = sum(map(Counter, status["drained"].values()), Counter())
         return Look(
-            *(time.monotonic(), process.pid, status["ready"], status["balanced"]),
-            *(status["total"], drained, status["figures"], memory, descriptors),
+            at=time.monotonic(),
+            pid=process.pid,
+            ready=status["ready"],
+            balanced=status["balanced"],
+            total=status["total"],
+            drained=drained,
+            figures=status["figures"],
+            memory=memory,
+            descriptors=descriptors,
         )

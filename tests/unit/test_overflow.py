@@ -24,7 +24,6 @@ class Scene:
         self.overflow = Overflow(self.spool, self.component, self.stores, after=0.05, probe=self.write)
         self.away = True
 
-    @property
     def ready(self) -> bool:
         """Whether the spool is said to work."""
         return self.component.state is State.READY
@@ -46,13 +45,13 @@ async def test_a_full_spool_is_told_until_it_is_drained(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     watch = asyncio.create_task(scene.overflow.watch_disk())
     await scene.fill()
-    assert not scene.ready
+    assert not scene.ready()
     scene.away = False
     assert await scene.overflow.in_time(scene.stores, scene.write)
     await asyncio.sleep(0)
-    assert not scene.ready, "it is still full"
+    assert not scene.ready(), "it is still full"
     scene.spool.settle(rest(scene.spool)[1])
-    await eventually_async(lambda: scene.ready, timeout=5)
+    await eventually_async(scene.ready, timeout=5)
     watch.cancel()
     scene.spool.close()
 
@@ -65,8 +64,8 @@ async def test_who_was_refused_finds_out_himself(tmp_path: Path) -> None:
     watch = asyncio.create_task(scene.overflow.watch_disk())
     assert not await scene.overflow.in_time(scene.stores, scene.write)
     await asyncio.wait([watch], timeout=1.5)
-    assert not scene.ready
+    assert not scene.ready()
     assert await scene.overflow.keep([record(0)], scene.stores)
-    assert scene.ready
+    assert scene.ready()
     watch.cancel()
     scene.spool.close()
