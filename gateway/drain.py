@@ -26,6 +26,7 @@ class Drain:
         self._spool, self._pipeline, self._component = spool, pipeline, component
         self._positions: dict[int, Position] = {}
         self._next = 0
+        self._unreadable: str | None = None
         self._may_read = asyncio.Event()
         self._may_read.set()
         pipeline.source = self
@@ -37,11 +38,19 @@ class Drain:
             await self._may_read.wait()
             try:
                 self._hand_over()
+                self._can_read()
             except SpoolError as error:
-                self._component.failed(str(error))
+                self._unreadable = str(error)
+                self._component.failed(self._unreadable)
                 await asyncio.sleep(_RETRY_SECONDS)
             # Live traffic has the loop between two portions.
             await asyncio.sleep(0)
+
+    def _can_read(self) -> None:
+        """The spool can be read: no more is said of it than it did before."""
+        if self._unreadable == self._component.detail:
+            self._component.ready()
+        self._unreadable = None
 
     async def until_empty(self) -> None:
         """Return when all that is spooled has come to its end."""
@@ -61,6 +70,15 @@ class Drain:
             self._next += 1
             self._pipeline.take(chunk)
         self._pipeline.idle()
+
+    def oldest(self, count: int) -> list[dict[str, object]]:
+        """The oldest messages under way; when there are none, what is not taken from the disk."""
+        waits = [] if self._spool.empty else [{"records": self._spool.records, "waits_for": "the drain"}]
+        return self._pipeline.held.oldest(count) or waits
+
+    def stands(self) -> object:
+        """How far the drain is: another value as soon as it gets on."""
+        return self._next, self._pipeline.held.stands()
 
     def settle(self, numbers: Iterable[int]) -> None:
         """These have come to their end: the spool may forget them."""

@@ -17,6 +17,7 @@ from gateway.patience import Patience
 from gateway.pipeline import Pipeline
 from gateway.routes import Preparation, Routes, Stream
 from gateway.storage import pools
+from gateway.watchdog import NoProgress
 from gateway.writer.copy import PROBE, Writer
 from gateway.writer.ledger import Ledger, digest
 
@@ -103,7 +104,16 @@ class Path:
         drain = Drain(
             self.spool, self._pipeline(small, self.drained, ledger, None), self._health.component("spool")
         )
-        self._tasks.append(("drain", drain.run))
+        progress = NoProgress(
+            drain,
+            None,
+            self.drained.tallies,
+            self._health,
+            limit=self._options.watchdog.no_progress,
+            name="drain",
+            servers=("metadata", "timeseries"),
+        )
+        self._tasks += [("drain", drain.run), ("drain-progress", progress.watch)]
         return drain
 
     def _pipeline(

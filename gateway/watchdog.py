@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from gateway.observability import events
@@ -13,7 +13,6 @@ from gateway.outcomes import Tally
 
 _EVERY_SECONDS = 1.0
 _OLDEST = 10
-_SERVERS = ("metadata", "mqtt", "timeseries")
 
 
 class Held(Protocol):
@@ -37,13 +36,26 @@ class NoProgress:
     """Messages held, servers up, nothing settled for ``limit`` seconds: unready, told, and the connection made anew.
 
     The broker then delivers the unacknowledged messages again, which mends whatever was lost on our side of the wire.
+
+    Args:
+        source: None: there is no connection to make anew, as for the drain of a spool.
+        name: of the component that is unready.
+        servers: components without which nothing is expected to move.
     """
 
     def __init__(
-        self, held: Held, source: Source, tallies: Mapping[str, Tally], health: Health, *, limit: float
+        self,
+        held: Held,
+        source: Source | None,
+        tallies: Mapping[str, Tally],
+        health: Health,
+        *,
+        limit: float,
+        name: str = "progress",
+        servers: Sequence[str] = ("metadata", "mqtt", "timeseries"),
     ) -> None:
-        self._held, self._source, self._tallies = held, source, tallies
-        self._health, self._state, self._limit = health, health.component("progress"), limit
+        self._held, self._source, self._tallies, self._servers = held, source, tallies, servers
+        self._health, self._state, self._limit = health, health.component(name), limit
         self._seen: object = None
         self._since = 0.0
 
@@ -64,12 +76,13 @@ class NoProgress:
             self._give_up(now)
 
     def _servers_up(self) -> bool:
-        return all(self._health.component(name).state is State.READY for name in _SERVERS)
+        return all(self._health.component(name).state is State.READY for name in self._servers)
 
     def _give_up(self, now: float) -> None:
         seconds, self._since = now - self._since, now
         oldest = self._held.oldest(_OLDEST)
-        events.no_progress(seconds=seconds, oldest=oldest)
+        events.no_progress(what=self._state.name, seconds=seconds, oldest=oldest)
         reason = f"nothing settled for {seconds:.0f} s although all servers work (watchdog.no_progress)"
         self._state.failed(reason)
-        self._source.reconnect(reason)
+        if self._source is not None:
+            self._source.reconnect(reason)

@@ -217,9 +217,9 @@ def spooling_ended(*, records: int) -> None:
     log.info("spooling ended", records=records)
 
 
-def no_progress(*, seconds: float, oldest: list[dict[str, object]]) -> None:
-    """Both servers work, messages are held, and nothing is settled: a defect; the connection is made anew."""
-    log.error("no progress", seconds=round(seconds), oldest=oldest)
+def no_progress(*, what: str, seconds: float, oldest: list[dict[str, object]]) -> None:
+    """All servers work, messages are held, and nothing is settled: a defect. ``what``: the live path or the drain."""
+    log.error("no progress", what=what, seconds=round(seconds), oldest=oldest)
 
 
 def worker_started(*, worker: str, pid: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.observability.health import Health, State
 from gateway.outcomes import Outcome, Tally
@@ -77,6 +78,22 @@ def test_a_batch_that_is_halved_is_progress(scene: Scene) -> None:
         scene.work = second
         scene.watchdog.look(second)
     assert scene.reasons == []
+
+
+def test_where_no_connection_can_be_made_anew_it_is_told_only(scene: Scene) -> None:
+    """The drain of a spool has a component of its own, and needs no broker."""
+    scene.health.component("mqtt").waiting("connection refused")
+    tallies = {"telemetry": scene.tally}
+    servers = ("metadata", "timeseries")
+    watchdog = NoProgress(scene, None, tallies, scene.health, limit=LIMIT, name="drain", servers=servers)
+    with capture_logs() as told:
+        watchdog.look(0)
+        watchdog.look(LIMIT)
+    assert scene.health.component("drain").state is State.FAILED
+    assert [(line["what"], line["oldest"]) for line in told] == [("drain", scene.messages)]
+    scene.tally.settled[Outcome.STORED] += 1
+    watchdog.look(LIMIT + 1)
+    assert scene.health.component("drain").state is State.READY
 
 
 def test_no_progress_is_asked_without_messages_or_without_servers(scene: Scene) -> None:

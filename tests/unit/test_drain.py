@@ -1,0 +1,73 @@
+"""The drain of a spool says how far it is, what it waits for, and what it cannot read."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from gateway.buffer.memory import Queue
+from gateway.drain import Drain
+from gateway.errors import SpoolError
+from gateway.held import Held
+from gateway.messages import Chunk
+from gateway.observability.health import Component, State
+from gateway.pipeline import Pipeline
+from tests.support.waiting import eventually_async
+from tests.unit.buffer.spooling import opened, record
+
+
+class Standing:
+    """A path that takes messages, and brings none of them to its end."""
+
+    def __init__(self) -> None:
+        self.held = Held(Queue(max_messages=10, max_bytes=10**6))
+        self.taken: list[int] = []
+
+    def take(self, chunk: Chunk) -> None:
+        """Remember its number."""
+        self.taken.append(chunk.first)
+
+    def idle(self) -> None:
+        """Nothing more comes for now."""
+
+
+async def test_it_says_how_far_it_is(tmp_path: Path) -> None:
+    """Until everything is settled there is something that it waits for; what moves is told from what stands."""
+    spool, path, component = opened(tmp_path), Standing(), Component("spool")
+    drain = Drain(spool, cast("Pipeline", path), component)
+    assert drain.oldest(1) == []
+    await spool.append([record(0), record(1)])
+    assert drain.oldest(1) == [{"records": 2, "waits_for": "the drain"}]
+    before = drain.stands()
+    assert drain.stands() == before
+    running = asyncio.create_task(drain.run())
+    await eventually_async(lambda: path.taken == [0, 1])
+    assert drain.stands() != before
+    assert drain.oldest(1)
+    drain.settle([0, 1])
+    assert drain.oldest(1) == []
+    running.cancel()
+    spool.close()
+
+
+async def test_a_spool_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is told for as long as it is so."""
+    spool, path, component = opened(tmp_path), Standing(), Component("spool")
+    drain = Drain(spool, cast("Pipeline", path), component)
+
+    def fails(_max_bytes: int) -> None:
+        raise SpoolError("spool.folder: Input/output error")
+
+    await spool.append([record(0)])
+    with monkeypatch.context() as broken:
+        broken.setattr(spool, "next_chunk", fails)
+        running = asyncio.create_task(drain.run())
+        await eventually_async(lambda: component.state is State.FAILED)
+        assert "Input/output error" in component.detail
+    await eventually_async(lambda: component.state is State.READY)
+    assert path.taken == [0]
+    running.cancel()
+    spool.close()
