@@ -17,7 +17,9 @@ RUN /opt/gateway/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel
 FROM python:${PYTHON}-slim
 LABEL org.opencontainers.image.title="mqtt-timescale-gateway" \
       org.opencontainers.image.description="MQTT to TimescaleDB ingestion gateway: nothing lost, nothing twice"
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin gateway
+# A volume for the spool, mounted at /var/lib/gateway, is its user's from the beginning.
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin gateway \
+    && install --directory --owner=10001 --group=10001 --mode=700 /var/lib/gateway
 COPY --from=build /opt/gateway /opt/gateway
 ENV PATH=/opt/gateway/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001:10001
