@@ -168,6 +168,7 @@ class Daemon:
             backlog_bytes=lambda: self.pipeline.held.size_bytes,
             reading_paused=lambda: float(self.pipeline.paused),
             registry_entries=lambda: len(self._path.registry),
+            tasks=lambda: len(asyncio.all_tasks()),
         )
 
 

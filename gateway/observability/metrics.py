@@ -86,6 +86,7 @@ def path_gauges(
     backlog_bytes: Callable[[], float],
     reading_paused: Callable[[], float],
     registry_entries: Callable[[], float],
+    tasks: Callable[[], float],
 ) -> Gauges:
     """The gauges of the path, each read when somebody asks."""
     return {
@@ -93,6 +94,7 @@ def path_gauges(
         "gateway_backlog_bytes": ("Bytes held in memory, not yet committed.", backlog_bytes),
         "gateway_reading_paused": ("1 while back-pressure keeps the socket unread.", reading_paused),
         "gateway_registry_entries": ("Topics in the cache of devices.", registry_entries),
+        "gateway_tasks": ("Tasks of the event loop; a number that keeps growing is a leak.", tasks),
     }
 
 

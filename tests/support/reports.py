@@ -23,6 +23,7 @@ def a_report(*, received: int = 10, in_flight: int = 2) -> Report:
                 backlog_bytes=lambda: 230,
                 reading_paused=lambda: 0,
                 registry_entries=lambda: 7,
+                tasks=lambda: 5,
             ),
             **metrics.spool_gauges(records=lambda: 0, size_bytes=lambda: 0),
         },
