@@ -11,7 +11,7 @@ KEY := $(shell { cat $(LOCK) pyproject.toml; pwd; $(PYTHON) -VV; } 2>&1 | sha256
 STAMP := $(VENV)/.installed-$(KEY)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test faults bench check fmt lock config clean
+.PHONY: help demo test faults soak bench check fmt lock config clean
 help:  ## show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
@@ -23,6 +23,9 @@ test: $(STAMP)  ## run all tests (ARGS="tests/unit -k lock" for some of them)
 
 faults: $(STAMP)  ## the fault matrix, one combination a fault (GATEWAY_FAULTS=all: all of them, for hours)
 	@$(BIN)/python -m pytest tests/faults $(ARGS)
+
+soak: $(STAMP)  ## half the top speed with a fault every 20 s, for half an hour (MINUTES=5: shorter)
+	@GATEWAY_SOAK_MINUTES=$(or $(MINUTES),30) $(BIN)/python -m pytest tests/faults/test_soak.py $(ARGS)
 
 bench: $(STAMP)  ## measure on this machine, with servers of its own (ARGS="--quick --scenario drain --json")
 	@$(BIN)/python -m tests.support.bench $(ARGS)

@@ -2,7 +2,7 @@
 
 ``GATEWAY_FAULTS=all`` runs every fault with every combination of engine, transport and readings with or without
 timestamps, for as long as the matrix asks; otherwise each fault runs briefly and with one combination, in turn.
-``GATEWAY_FAULTS_SEED`` repeats a session.
+``GATEWAY_FAULTS_SEED`` repeats a session. ``GATEWAY_SOAK_MINUTES`` lets the soak run, which no other session does.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tests.support.servers import TIMESCALEDB_ROOT, Mosquitto, Postgres, Server,
 from tests.support.sql import execute, scalar
 
 ALL = os.environ.get("GATEWAY_FAULTS") == "all"
+SOAK_MINUTES = float(os.environ.get("GATEWAY_SOAK_MINUTES") or 0)
 MakeCell = Callable[..., Cell]
 Breakable = Callable[[str], Postgres]
 SEED = int(os.environ.get("GATEWAY_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
@@ -59,6 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function) and (combination := _combination(item)):
             fault = item.nodeid.replace(str(combination), "")
             faults.setdefault(item.path, {}).setdefault(fault, []).append(item)
+    if not SOAK_MINUTES:
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
     if not ALL:
         left_out = {id(item) for path in faults for item in _left_out(path, list(faults[path].values()))}
         items[:] = [item for item in items if id(item) not in left_out]

@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.mosquitto
 
-COUNT = 30_000 if ALL else 12_000
+COUNT = 30_000 if ALL else 8_000
 TIMES = 10 if ALL else 4
 SLOW = 0.001
 """Seconds that each row takes, so that the backlog lasts for all faults."""
@@ -32,7 +32,6 @@ def backlog(cell: Cell, **plan: Any) -> None:
     cell.published(early=False)
 
 
-@pytest.mark.combinations(2)
 def test_restarted(make_cell: MakeCell) -> None:
     """Stopped and started while it delivers: it keeps the session, and sends again what was not acknowledged."""
     cell = make_cell(f"broker restart, {TIMES} times while it delivers", SMALL, max_inflight=100)

@@ -11,13 +11,14 @@ from tests.faults.conftest import ALL, MakeCell
 from tests.support.fault_cell import Cell
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.mosquitto, pytest.mark.combinations(2)]
+pytestmark = pytest.mark.mosquitto
 
 KILLS = 50 if ALL else 8
 STOPS = 10 if ALL else 3
 DEADLINE = 5.0
 
 
+@pytest.mark.combinations(2)
 def test_killed_at_random_moments(make_cell: MakeCell) -> None:
     """Killed (-9) under load, some time after it began to settle or while it starts; started again at once."""
     cell = make_cell(f"daemon kill -9, {KILLS} times")

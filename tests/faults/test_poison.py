@@ -57,9 +57,10 @@ def test_refused_by_the_database(make_cell: MakeCell, how: str, share: str) -> N
     cell.published(early=False)
     log = cell.server.log_size()
     cell.recovers(cell.daemon.start)
-    told = cell.prove(refused=refused)
+    cell.all_settled()
     tries = failed_copies(cell, since=log)
-    cell.notes.append(f"{tries} failed attempts for {told.dead_letters} refused messages")
+    cell.notes.append(f"{tries} statements refused")
+    told = cell.prove(refused=refused)
     assert told.dead_letters == sum(map(refused, range(FIRST + COUNT)))
     assert 0 < tries <= told.dead_letters * (math.ceil(math.log2(2 * BATCH)) + 1)
     assert tries < 2 * COUNT

@@ -57,7 +57,6 @@ def emptied(cell: Cell) -> None:
 # the database is away ---------------------------------------------------------------------------
 
 
-@pytest.mark.combinations(2)
 @pytest.mark.parametrize("how", ["kill", "suspend"])
 def test_it_takes_over(make_cell: MakeCell, how: str) -> None:
     """Acknowledged by the spool while the database is dead, or hangs and commits later what was given up."""
@@ -90,7 +89,6 @@ def test_commits_lose_their_answers(make_cell: MakeCell) -> None:
     emptied(cell)
 
 
-@pytest.mark.combinations(2)
 def test_the_daemon_is_killed(make_cell: MakeCell) -> None:
     """Killed (-9) again and again while it spools, and while it drains."""
     cell = with_spool(make_cell, f"spool: daemon kill -9, {2 * KILLS} times while it spools and drains")

@@ -248,6 +248,14 @@ class Cell:
             if line.get("event") == event and all(line.get(name) == value for name, value in fields.items())
         ]
 
+    def all_settled(self, *, lost: int = 0, timeout: float = SETTLE_SECONDS) -> None:
+        """Wait until all that was published is in the tables, and the daemon holds nothing; no load may run."""
+        wanted = self.messages - lost
+        every = max(0.2, wanted / 10**6)  # to count takes its time
+        eventually(
+            lambda: self._idle(wanted), timeout=timeout, every=every, what=f"{wanted} messages settled"
+        )
+
     # the end --------------------------------------------------------------------------------
 
     def prove(self, *, refused: Refused = never, lost: int = 0, timeout: float = SETTLE_SECONDS) -> Verdict:
@@ -262,11 +270,7 @@ class Cell:
         """
         if self._load is not None:
             self.published()
-        wanted = self.messages - lost
-        every = max(0.2, wanted / 10**6)  # to count takes its time
-        eventually(
-            lambda: self._idle(wanted), timeout=timeout, every=every, what=f"{wanted} messages settled"
-        )
+        self.all_settled(lost=lost, timeout=timeout)
         code = self.daemon.stop()
         self.watch.close()
         told = verdict(self.databases, self.plans, refused)
