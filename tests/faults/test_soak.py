@@ -103,12 +103,13 @@ class Soak:
     def goes_on(self, faults: Sequence[Callable[[], None]], seconds: float) -> Counter[str]:
         """One of these faults every 20 s, by chance; how often each was done."""
         done: Counter[str] = Counter()
-        until = time.monotonic() + seconds
-        while (began := time.monotonic()) < until:
+        next_at = time.monotonic()
+        until = next_at + seconds
+        while (next_at := next_at + EVERY) < until:
+            self.cell.lasts(max(1.0, next_at - time.monotonic()))
             fault = self.cell.chance.choice(faults)
             done[fault.__name__.replace("_", " ")] += 1
             fault()
-            self.cell.lasts(max(0.0, EVERY - (time.monotonic() - began)))
         return done
 
 
