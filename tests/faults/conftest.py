@@ -2,7 +2,8 @@
 
 ``GATEWAY_FAULTS=all`` runs every fault with every combination of engine, transport and readings with or without
 timestamps, for as long as the matrix asks; otherwise each fault runs briefly and with one combination, in turn.
-``GATEWAY_FAULTS_SEED`` repeats a session. ``GATEWAY_SOAK_MINUTES`` lets the soak run, which no other session does.
+``GATEWAY_FAULTS_SEED`` repeats a session. ``GATEWAY_FAULTS_DAY`` says how many messages an edge box gathers.
+``GATEWAY_SOAK_MINUTES`` lets the soak run, which no other session does.
 """
 
 from __future__ import annotations
