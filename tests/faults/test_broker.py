@@ -15,8 +15,9 @@ pytestmark = pytest.mark.mosquitto
 
 COUNT = 30_000 if ALL else 8_000
 TIMES = 10 if ALL else 4
-SLOW = 0.001
-"""Seconds that each row takes, so that the backlog lasts for all faults."""
+MORE = 200
+SLOW = 0.005
+"""Seconds that each row takes until the last fault: the backlog lasts some times longer than all faults take."""
 SMALL = {"batch": {"max_rows": 200}}
 
 
@@ -38,10 +39,11 @@ def test_restarted(make_cell: MakeCell) -> None:
     backlog(cell)
     cell.daemon.start()
     for _ in range(TIMES):
-        cell.stored(COUNT // (2 * TIMES))
+        cell.stored(MORE)
         cell.broker.stop()
         cell.unready("mqtt", state="waiting")
         cell.recovers(cell.broker.start)
+    cell.slow(0)
     cell.prove()
 
 
@@ -57,10 +59,11 @@ def test_killed(make_cell: MakeCell) -> None:
     eventually(lambda: saved.stat().st_size > 50 * COUNT, what="the broker has saved its sessions")
     cell.daemon.start()
     for _ in range(TIMES):
-        cell.stored(COUNT // (2 * TIMES))
+        cell.stored(MORE)
         cell.broker.kill()
         cell.unready("mqtt", state="waiting")
         cell.recovers(cell.broker.start)
+    cell.slow(0)
     cell.prove()
 
 
