@@ -33,11 +33,11 @@ MOST = 10**8
 LOAD_SECONDS = 600.0
 """After which a load gives up."""
 SETTLE_SECONDS = 90.0
-SLOW = """
+SLEEP = """
 CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$;
-CREATE OR REPLACE TRIGGER slow BEFORE INSERT ON telemetry FOR EACH {each} EXECUTE FUNCTION slow()
+BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$
 """
+SLOW = "CREATE TRIGGER slow BEFORE INSERT ON telemetry FOR EACH {each} EXECUTE FUNCTION slow()"
 
 
 class Combination(NamedTuple):
@@ -187,8 +187,10 @@ class Cell:
 
     def slow(self, seconds: float, each: Literal["ROW", "STATEMENT"] = "STATEMENT") -> None:
         """From now on each row, or statement, that is written into ``telemetry`` takes so long; 0: no more."""
-        undo = "DROP TRIGGER IF EXISTS slow ON telemetry"
-        execute(self.databases.timeseries_dsn, SLOW.format(seconds=seconds, each=each) if seconds else undo)
+        execute(self.databases.timeseries_dsn, SLEEP.format(seconds=seconds))
+        if seconds:
+            execute(self.databases.timeseries_dsn, SLOW.format(each=each))
+        # The trigger stays: to drop it takes locks for which it and a COPY under way may wait for each other.
 
     def lasts(self, seconds: float, holds: Callable[[], None] = lambda: None) -> None:
         """The fault lasts so long; what must hold meanwhile is looked at again and again, and so is the daemon."""
