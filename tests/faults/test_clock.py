@@ -27,7 +27,6 @@ def clock_of(cell: Cell) -> Clock:
     return clock
 
 
-@pytest.mark.combinations(2)
 @pytest.mark.parametrize("jump", JUMPS)
 def test_the_clock_jumps(make_cell: MakeCell, jump: str) -> None:
     """And back again: all readings are kept, each device's in the order of coming."""
