@@ -269,9 +269,9 @@ def test_a_day_without_an_uplink(make_cell: MakeCell) -> None:
     eventually(lambda: not cell.daemon.total()["in_flight"], timeout=60, what="all is on disk")
     disk = sum(file.stat().st_size for file in folder.iterdir())
     cell.publish(rate=LIVE)
-    cell.recovers(cell.server.start)
     started = time.monotonic()
-    eventually(lambda: drained(cell), timeout=max(60, DAY / 2000), every=0.5, what="the spool is empty")
+    cell.recovers(cell.server.start)
+    eventually(lambda: drained(cell), timeout=max(60, DAY / 2000), every=0.1, what="the spool is empty")
     took = time.monotonic() - started
     assert cell.load.running
     memory = cell.watch.peak_memory
