@@ -136,7 +136,7 @@ def test_soak(make_cell: MakeCell) -> None:
 
 def top_speed(cell: Cell) -> float:
     """Messages a second that are stored while the publisher goes as fast as it can; then all is settled."""
-    cell.start(rate=0)
+    cell.start_long_ago(rate=0)
     cell.stored(1000)
     before, began = cell.watch.ended("stored"), time.monotonic()
     cell.lasts(TOP_SECONDS)

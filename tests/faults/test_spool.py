@@ -261,7 +261,7 @@ def test_a_day_without_an_uplink(make_cell: MakeCell) -> None:
     cell = make_cell(f"spool: edge box: {DAY:,} messages without an uplink".replace(",", " "))
     folder = cell.daemon.folder / "spool"
     cell.daemon.configure({"spool": {"folder": folder, "max_bytes": "64GiB"}})
-    cell.start()
+    cell.start_long_ago()
     cell.stored(500)
     cell.server.stop()
     cell.publish(count=DAY, timeout=4 * 3600)
