@@ -18,7 +18,6 @@ STOPS = 10 if ALL else 3
 DEADLINE = 5.0
 
 
-@pytest.mark.combinations(2)
 def test_killed_at_random_moments(make_cell: MakeCell) -> None:
     """Killed (-9) under load, some time after it began to settle or while it starts; started again at once."""
     cell = make_cell(f"daemon kill -9, {KILLS} times")
