@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import gc
 from collections.abc import Coroutine
 from typing import Any
 
@@ -85,6 +86,8 @@ class Daemon:
         try:
             self._path.open()
             self._start()
+            # What lives as long as the process is never garbage: the collector need not walk it again and again.
+            gc.freeze()
             self._notify.ready("running")
             events.started(client_id=self._options.mqtt.client_id, streams=len(self._options.streams))
             died = await self._until_stop(signals.stop)

@@ -24,8 +24,8 @@ class Intake:
     """The stages before the batch, one after the other."""
 
     def __init__(self, options: settings.Validation, routes: Routes) -> None:
-        self._options, self._routes = options, routes
-        self._times = TimeCheck(options)
+        self._largest, self._routes = options.max_payload_bytes, routes
+        self._judge_time = TimeCheck(options).judge
 
     def encode(self, message: Message, route: Route, chunk: Chunk) -> Encoded:
         """What the message becomes.
@@ -34,38 +34,45 @@ class Intake:
             MessageError: it ends as a dead letter, or ignored.
             Unresolved: devices must be looked up first.
         """
-        device = self._admit(message, route)
+        if route.ending is not None or message.retain or len(message.payload) > self._largest:
+            self._admit(message, route)
+        entry = route.entry
+        device = None if entry is None else entry.device or _known(entry, route)
         readings = route.decode(message.payload)
         if device is None:
             self._see_that_known(readings, route)
         rows: list[bytes] = []
         ids: list[MessageId] = []
-        unkeyed, next_us = None, chunk.received_us
+        unkeyed, next_us, received_us = None, chunk.received_us, chunk.received_us
         for reading in readings:
             owner = device or self._owner(reading, route)
             if reading.device is not None and reading.device != owner.serial_number:
                 raise MessageError(Reason.DEVICE_MISMATCH, f"the payload speaks for {reading.device[:200]!r}")
-            time_us = self._times.judge(reading.time_us, chunk.received_us)
+            time_us = self._judge_time(reading.time_us, received_us)
             if time_us is None:
-                time_us = next_us if chunk.replayed else receive_time(owner, chunk.received_us)
+                time_us = next_us if chunk.replayed else receive_time(owner, received_us)
                 unkeyed, next_us = unkeyed or time_us, time_us + 1
-            if route.carries_id and (own_id := route.own_id(message, reading)) is not None:
+            own_id = reading.message_id if route.id_in_payload else route.own_id(message)
+            if own_id is not None:
                 ids.append((owner.tenant_id, f"{owner.id}:{own_id}"))
-            rows.append(encode_row(time_us, owner.columns, reading.metrics, _metadata(reading, owner)))
-        _mind_retained(message, route, keyed=unkeyed is None)
+            flagged = None if owner.check is None else owner.check(reading)
+            metadata = reading.metadata
+            if flagged or reading.message_id is not None:
+                metadata = _with_notes(reading, flagged)
+            rows.append(encode_row(time_us, owner.columns, reading.metrics, metadata))
+        if message.retain:
+            _mind_retained(route, keyed=unkeyed is None)
         return rows[0] if len(rows) == 1 else b"".join(rows), unkeyed, ids
 
-    def _admit(self, message: Message, route: Route) -> Device | None:
-        """The device of the topic; None where the payload names it."""
+    def _admit(self, message: Message, route: Route) -> None:
+        """Let only those pass whose payload may be looked at."""
         if route.ending is not None:
             raise MessageError(route.ending, f"no stream takes the topic {message.topic[:200]!r}")
         if message.retain and route.retained == "ignore":
             raise _replayed()
         size = len(message.payload)
-        if size > self._options.max_payload_bytes:
+        if size > self._largest:
             raise MessageError(Reason.TOO_LARGE, f"{size} bytes (validation.max_payload_bytes)")
-        entry = route.entry
-        return None if entry is None else entry.device or _known(entry, route)
 
     def _see_that_known(self, readings: Sequence[Reading], route: Route) -> None:
         """Have all devices that the payload names looked up at once, where the topic names none."""
@@ -83,9 +90,9 @@ class Intake:
         return entry.device or _known(entry, route)
 
 
-def _mind_retained(message: Message, route: Route, *, keyed: bool) -> None:
+def _mind_retained(route: Route, *, keyed: bool) -> None:
     """Brokers replay what is retained at every subscribe; without a time it would be stored as if it were new."""
-    if message.retain and route.retained == "auto" and not keyed:
+    if route.retained == "auto" and not keyed:
         raise _replayed()
 
 
@@ -108,11 +115,11 @@ def _known(entry: Entry, route: Route) -> Device:
     raise MessageError(refusal, what[refusal])
 
 
-def _metadata(reading: Reading, owner: Device) -> dict[str, Any] | None:
+def _with_notes(reading: Reading, flagged: dict[str, str] | None) -> dict[str, Any]:
     """What is stored beside the data: what the device said, what the check flagged, the message's own id."""
-    metadata = reading.metadata
-    if owner.check is not None and (flagged := owner.check(reading)):
-        metadata = {**(metadata or {}), "violations": flagged}
+    metadata = dict(reading.metadata or {})
+    if flagged:
+        metadata["violations"] = flagged
     if reading.message_id is not None:
-        metadata = {**(metadata or {}), "message_id": reading.message_id}
+        metadata["message_id"] = reading.message_id
     return metadata

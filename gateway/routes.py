@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from gateway import settings, topics, validation
 from gateway.decoders import Decode
 from gateway.devices.registry import Entry, Registry
-from gateway.messages import Device, DeviceType, Message, Reading
+from gateway.messages import Device, DeviceType, Message
 from gateway.outcomes import Reason, Tally
 from gateway.validation import Check
 from gateway.writer import rows
@@ -38,11 +38,11 @@ class Route:
     """
 
     __slots__ = (
-        "carries_id",
+        "_id_property",
         "decode",
         "ending",
         "entry",
-        "message_id",
+        "id_in_payload",
         "on_conflict",
         "provision_type",
         "retained",
@@ -56,7 +56,8 @@ class Route:
     def __init__(self, stream: Stream, captures: Mapping[str, str]) -> None:
         options = stream.options
         self.stream_name, self.tally, self.decode = options.name, stream.tally, stream.decode
-        self.message_id, self.carries_id = options.message_id, options.message_id != "off"
+        self.id_in_payload = options.message_id == "payload"
+        self._id_property = options.message_id.partition(":")[2]
         self.on_conflict, self.retained = options.on_conflict, options.retained
         self.unknown_device, self.provision_type = options.unknown_device, options.provision_type
         self.ending = Reason.STREAM_IGNORED if options.kind == "ignore" else None
@@ -64,12 +65,14 @@ class Route:
         self.serial_number = captures.get("device")
         self.entry: Entry | None = None
 
-    def own_id(self, message: Message, reading: Reading) -> str | None:
-        """The id that the message carries itself, where the stream says it stands."""
-        if self.message_id == "payload":
-            return reading.message_id
-        name = self.message_id.partition(":")[2]
-        return next((value for key, value in message.user_properties if key == name), None)
+    def own_id(self, message: Message) -> str | None:
+        """The id that a user property of the message carries, where the stream says it stands there."""
+        wanted = self._id_property
+        return (
+            next((value for name, value in message.user_properties if name == wanted), None)
+            if wanted
+            else None
+        )
 
 
 class Routes:

@@ -6,7 +6,7 @@ or rejects the whole message, as the type decides. Times are judged against the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -28,8 +28,14 @@ _TYPES: dict[str, frozenset[type]] = {
 
 
 class _Rule(msgspec.Struct, gc=False):
-    """A field, compiled. ``bounded`` spares text and booleans the comparison."""
+    """A field, compiled.
 
+    Attributes:
+        believes: the types of numbers that only their bounds are left to judge.
+        bounded: spares text and booleans the comparison.
+    """
+
+    believes: frozenset[type]
     accepts: frozenset[type] | None
     bounded: bool
     minimum: float
@@ -60,11 +66,12 @@ def field_check(kind: DeviceType) -> Check | None:
             rule = rules.get(name)
             if rule is None:
                 strangers.append(name)
-            elif value is not None and (found := _judge(rule, value)) is not None:
+            elif type(value) in rule.believes and rule.minimum <= value <= rule.maximum:
+                continue  # nearly all; whatever is not as plain as this is judged
+            elif (found := _judge(rule, value)) is not None:
                 flagged[name] = found
-        for name in required:
-            if reading.metrics.get(name) is None:
-                flagged[name] = Reason.MISSING_FIELD
+        if required:
+            flagged |= _missing(reading, required)
         if strangers and unknown != "keep":
             _strangers(reading, strangers, unknown)
         if flagged and reject:
@@ -76,6 +83,7 @@ def field_check(kind: DeviceType) -> Check | None:
 
 def _compile(field: Field) -> _Rule:
     return _Rule(
+        believes=_TYPES[field.data_type] if field.data_type in ("float", "int") else frozenset(),
         accepts=_TYPES.get(field.data_type),
         bounded=field.data_type in ("float", "int")
         and (field.minimum is not None or field.maximum is not None),
@@ -85,7 +93,13 @@ def _compile(field: Field) -> _Rule:
     )
 
 
+def _missing(reading: Reading, required: Sequence[str]) -> dict[str, str]:
+    return {name: Reason.MISSING_FIELD for name in required if reading.metrics.get(name) is None}
+
+
 def _judge(rule: _Rule, value: Any) -> str | None:
+    if value is None:
+        return None
     kind = type(value)
     if rule.accepts is not None and kind not in rule.accepts and not (rule.integral and _whole(value)):
         return Reason.INVALID_FIELD

@@ -41,6 +41,8 @@ def from_number(value: float) -> int:
 
     Seconds reach the year 5138 that way, and no unit is taken for another between 1973 and then.
     """
+    if type(value) is int and 10**11 <= value < 10**14:  # what nearly all devices send
+        return value * 1000
     size = abs(value)
     if size < 1e14:
         micros = round(value * 1_000_000 if size < 1e11 else value * 1000)

@@ -23,7 +23,7 @@ HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
 
 _EPOCH_US = clock.POSTGRES_EPOCH_US
-_head = struct.Struct(">hiq").pack
+_head = struct.Struct(">hiq40sib").pack
 _length = struct.Struct(">i")
 _pack_length = _length.pack
 _NULL = _pack_length(-1)
@@ -49,11 +49,13 @@ def encode(time_us: int, columns: bytes, data: dict[str, Any], metadata: dict[st
         metadata: likewise, or None.
     """
     text = to_json(data)
-    row = _head(5, 8, time_us - _EPOCH_US) + columns + _pack_length(len(text) + 1) + b"\x01" + text
-    if metadata is None:
-        return row + _NULL
-    text = to_json(metadata)
-    return row + _pack_length(len(text) + 1) + b"\x01" + text
+    head = _head(5, 8, time_us - _EPOCH_US, columns, len(text) + 1, 1)
+    return b"".join((head, text, _NULL if metadata is None else _jsonb(to_json(metadata))))
+
+
+def _jsonb(text: bytes) -> bytes:
+    """A field of a row."""
+    return _pack_length(len(text) + 1) + b"\x01" + text
 
 
 class Row(msgspec.Struct):
@@ -66,9 +68,8 @@ class Row(msgspec.Struct):
 
     def joined(self) -> bytes:
         """The row again, encoded."""
-        text = self.metadata
-        tail = _NULL if text is None else _pack_length(len(text) + 1) + b"\x01" + text
-        return self.head + _pack_length(len(self.data) + 1) + b"\x01" + self.data + tail
+        metadata = _NULL if self.metadata is None else _jsonb(self.metadata)
+        return self.head + _jsonb(self.data) + metadata
 
     @property
     def time_us(self) -> int:

@@ -26,8 +26,7 @@ def test_an_encoded_password_in_a_dsn(password: str) -> None:
 def test_a_password_nobody_encoded(password: str) -> None:
     """A password pasted into a DSN as it is, with @ and / and all, is hidden too."""
     shown = redact(f"cannot reach postgresql://gateway:{password}@db.example: refused")
-    assert password not in shown
-    assert shown.endswith(": refused")
+    assert shown == "cannot reach postgresql://gateway:***@db.example: refused"
 
 
 @given(PASSWORDS)
@@ -36,5 +35,4 @@ def test_a_dsn_encoded_as_a_whole(password: str) -> None:
     dsn = f"postgresql://gateway:{urllib.parse.quote(password, safe='')}@db.example/telemetry"
     encoded = urllib.parse.quote(dsn, safe="")
     shown = redact(f"GET /?dsn={encoded}")
-    assert urllib.parse.quote(urllib.parse.quote(password, safe=""), safe="") not in shown
-    assert "db.example" in shown
+    assert shown == "GET /?dsn=postgresql%3A%2F%2Fgateway%3A***%40db.example%2Ftelemetry"

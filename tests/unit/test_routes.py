@@ -95,24 +95,19 @@ async def test_the_oldest_topics_make_room() -> None:
 @pytest.mark.parametrize(
     ("where", "found"),
     [
-        ("payload", "in the payload"),
+        ("payload", None),
         ("property:id", "in a property"),
         ("property:none", None),
         ("property:x:y", "z"),
+        ("off", None),
     ],
 )
 async def test_where_a_message_carries_its_id(where: str, found: str | None) -> None:
-    """In the payload, or in the user property that the stream names."""
+    """In the payload, in the user property that the stream names, or nobody looks."""
     route = routes_of({"message_id": where}).find("t/acme/S-1")
     properties = [("other", "x"), ("id", "in a property"), ("id", "a second"), ("x:y", "z")]
-    message = published("t/acme/S-1", b"", user_properties=properties)
-    assert route.carries_id
-    assert route.own_id(message, Reading({}, message_id="in the payload")) == found
-
-
-async def test_ids_can_be_left_alone() -> None:
-    """``off``: nobody looks."""
-    assert not routes_of({"message_id": "off"}).find("t/acme/S-1").carries_id
+    assert route.id_in_payload == (where == "payload")
+    assert route.own_id(published("t/acme/S-1", b"", user_properties=properties)) == found
 
 
 def test_devices_of_a_type_share_its_check() -> None:
