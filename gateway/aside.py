@@ -44,11 +44,18 @@ class Aside:
         room = self._held.unresolved
         while True:
             await room.somebody()
-            entries = room.entries()
-            if await self._in_time(self._devices, lambda: self._registry.resolve(entries)):  # noqa: B023
-                self._take_again(room.call_in(lambda one: all(map(_decided, one.entries))))
-            else:
+            if not await self._in_time(self._devices, self._look_up):
                 await self._spool(room, self._devices)
+
+    async def _look_up(self) -> None:
+        """One try for all who wait now; whoever can be decided goes on, although others may have to wait."""
+        room = self._held.unresolved
+        try:
+            await self._registry.resolve(room.entries())
+        finally:
+            decided = room.call_in(lambda one: all(map(_decided, one.entries)))
+            if decided:
+                self._take_again(decided)
 
     async def recognise(self) -> None:
         """Task: tell redeliveries of what was stored from redeliveries of what was not.

@@ -96,6 +96,7 @@ class Pipeline:
         )
         self._ended: list[int] = []
         self._ignored: Counter[tuple[str, Reason]] = Counter()
+        self._defects: Counter[str] = Counter()
         self._go = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
         self._last_letter_us = 0
@@ -106,7 +107,7 @@ class Pipeline:
     def take(self, chunk: Chunk) -> None:
         """All messages of one socket read."""
         known, find, accept = self._routes.known, self._routes.find, self._accept
-        number = chunk.first
+        number, unresolved = chunk.first, len(self.held.unresolved)
         for message in chunk.messages:
             route = known.get(message.topic) or find(message.topic)
             route.tally.received += 1
@@ -114,7 +115,7 @@ class Pipeline:
                 route.tally.qos0 += 1
             accept(number, message, route, chunk)
             number += 1
-        metrics.registry_hits.inc(len(chunk.messages))
+        metrics.registry_hits.inc(len(chunk.messages) - len(self.held.unresolved) + unresolved)
         self._after_taking()
 
     def _accept(self, number: int, message: Message, route: Route, chunk: Chunk) -> None:
@@ -128,7 +129,7 @@ class Pipeline:
             self.held.unresolved.add(Waiting(number, message, route, _bare(chunk), unknown.entries))
             return
         except Exception as error:
-            events.defect(stage="decode", error=repr(error))
+            self._defects[repr(error)[:500]] += 1
             self._refuse(
                 number, message, route, chunk, MessageError(Reason.GATEWAY_DEFECT, repr(error)[:500])
             )
@@ -192,6 +193,7 @@ class Pipeline:
     def _after_taking(self) -> None:
         """Settle what ended at once; see whether a batch is due and whether memory is full."""
         self._flush_ended()
+        self._tell_defects()
         if self._queue.seal_if_full():
             self._go.set()
         elif self._linger is None and len(self._queue.open):
@@ -289,6 +291,11 @@ class Pipeline:
             events.ignored(stream=stream, reason=reason, count=count)
         self._ignored.clear()
         self.held.changed()
+
+    def _tell_defects(self) -> None:
+        for error, count in self._defects.items():
+            events.defect(stage="decode", error=error, count=count)
+        self._defects.clear()
 
     def _mind_memory(self) -> None:
         """Back-pressure: stop reading the socket when memory is full, never drop."""

@@ -32,7 +32,8 @@ from gateway.outcomes import Reason
 _TIME_KEYS = ("ts", "timestamp", "time")
 _LONGEST_NUMBER = 308
 """Digits; an integer with more may be beyond double precision, and would break every rollup that meets it."""
-_DIGITS = re.compile(rb"[0-9]{309}")
+_DIGITS = re.compile(rb"(?<![0-9])[0-9]{309}")
+"""From the first digit of a number only: to begin at each would take its length squared."""
 _COLON, _BACKSLASH, _BRACKET = b":\\["
 """As numbers: to look for one in bytes takes a third of the time that one-byte bytes take."""
 

@@ -114,7 +114,8 @@ class Registry:
         """Learn about all of these, with one query for all; or about none, while the registry keeps changing.
 
         Raises:
-            StoreError: the metadata database cannot answer; nothing is known that was not before.
+            StoreError: the metadata database cannot answer, or does not let devices be entered; those that it has are
+                known nevertheless.
         """
         wanted = [entry for entry in entries if entry.device is None and entry.refused() is None]
         if not wanted:
@@ -124,13 +125,21 @@ class Registry:
             for _ in range(_STALE_TRIES):
                 version = self._version
                 rows = await self._look_up(connection, wanted)
-                if await self._provision(connection, wanted, rows):
-                    rows = await self._look_up(connection, wanted)
+                try:
+                    if await self._provision(connection, wanted, rows):
+                        rows = await self._look_up(connection, wanted)
+                except Exception:  # whoever is there already need not wait until devices can be entered
+                    if version == self._version:
+                        self._learn_all((e, row) for e, row in zip(wanted, rows, strict=True) if row["id"])
+                    raise
                 if version == self._version:
                     break
             else:  # what was read may be stale: whoever waits asks again
                 return
-        for entry, row in zip(wanted, rows, strict=True):
+        self._learn_all(zip(wanted, rows, strict=True))
+
+    def _learn_all(self, found: Iterable[tuple[Entry, Any]]) -> None:
+        for entry, row in found:
             self._learn(entry, row)
 
     async def _look_up(self, connection: Any, wanted: Sequence[Entry]) -> list[Any]:

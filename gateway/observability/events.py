@@ -167,9 +167,9 @@ def provisioning_failed(*, tenant: str, count: int, error: str) -> None:
     log.error("provisioning failed", tenant=tenant, count=count, error=error)
 
 
-def defect(*, stage: str, error: str) -> None:
-    """The gateway itself failed where it should not; what it was doing ends in a way that loses nothing."""
-    log.error("defect", stage=stage, error=error)
+def defect(*, stage: str, error: str, count: int) -> None:
+    """The gateway itself failed where it should not, on so many messages; they end in a way that loses nothing."""
+    log.error("defect", stage=stage, error=error, count=count)
 
 
 def reading_paused(*, held_bytes: int) -> None:

@@ -17,7 +17,7 @@ import pytest
 from gateway import settings
 from gateway.devices import registry as registry_module
 from gateway.devices.registry import Entry, Registry
-from gateway.errors import StoreError, TransientError
+from gateway.errors import StandingError, StoreError, TransientError
 from gateway.messages import Device
 from gateway.observability.health import Component, State
 from gateway.outcomes import Reason
@@ -237,6 +237,19 @@ async def test_a_type_that_is_not_there_refuses_its_devices_only(scene: Scene) -
     entries = [scene.entry("A", "no-such-type"), scene.entry("B", "no-such-type"), scene.entry("C", "sensor")]
     await scene.registry.resolve(entries)
     assert [entry.refusal for entry in entries] == [None, Reason.UNKNOWN_DEVICE, None]
+
+
+async def test_a_database_that_takes_no_devices_still_tells_those_it_has(scene: Scene) -> None:
+    """Read-only, on a standby for instance: who is to be entered waits, who is there does not."""
+    scene.provision("A")
+    known, new = scene.entry("A"), scene.entry("B", "sensor")
+    async with scene.pool.connection() as one, scene.pool.connection() as other:
+        for connection in (one, other):
+            await connection.execute("SET default_transaction_read_only = on")
+    with pytest.raises(StandingError):
+        await scene.registry.resolve([known, new])
+    assert known.device is not None
+    assert (new.device, new.refused()) == (None, None)
 
 
 async def test_an_improper_serial_number_is_not_entered(scene: Scene) -> None:
