@@ -128,7 +128,12 @@ async def _scenarios(bench: Bench) -> list[Findings]:
     try:
         if not bench.installation.own:
             bench.bound_by(await bench.kept())
-        return [await _RUN[scenario](bench) for scenario in bench.scenarios()]
+        findings = []
+        for scenario in bench.scenarios():
+            # What earlier writes left for the disk would make the commits of this scenario wait.
+            await asyncio.to_thread(os.sync)
+            findings.append(await _RUN[scenario](bench))
+        return findings
     finally:
         await bench.release()
 
