@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -125,6 +126,10 @@ class Bench:
                 f"this broker keeps {kept} messages for an absent client and drops the others (mosquitto: "
                 "max_queued_messages): backlogs are no longer, and only drain and slow rates of latency are run"
             )
+
+    async def still(self) -> None:
+        """Have the disk do what it was left with: commits would wait for it, and for the blocks of deleted files."""
+        await asyncio.to_thread(os.sync)
 
     def scenarios(self) -> list[Scenario]:
         """What is to be run, without those that would have the broker drop messages."""

@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -25,6 +26,7 @@ from gateway.storage.revisions import Name
 from gateway.storage.roles import Roles
 
 _GIB = 2**30
+_WAL_FILES = 64
 
 
 @contextlib.asynccontextmanager
@@ -93,6 +95,7 @@ def _tuning() -> dict[str, str]:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "shared_buffers": f"{min(memory // 4, 2 * _GIB) // 2**20}MB",
+        "min_wal_size": "2GB",
         "max_wal_size": "8GB",
         "checkpoint_timeout": "30min",
     }
@@ -111,9 +114,17 @@ async def _databases(folder: Path, server: settings.Database) -> AsyncIterator[d
         await initialise.initialise(server, names, roles, secret)
         async with migrate.session("server", server) as connection:
             await connection.execute(f"GRANT pg_checkpoint, pg_signal_backend TO {roles.owner}")
+            await _age(connection)
         yield await _migrated(server, names, roles, secret)
     finally:
         await _drop(server, names, roles)
+
+
+async def _age(connection: Any) -> None:
+    """Give the server WAL files to use again, as one has that ran for a while: a new one is zeros first."""
+    for _ in range(_WAL_FILES):
+        await connection.execute("SELECT pg_logical_emit_message(false, 'gateway', ''), pg_switch_wal()")
+    await connection.execute("CHECKPOINT")
 
 
 async def _migrated(

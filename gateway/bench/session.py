@@ -130,8 +130,7 @@ async def _scenarios(bench: Bench) -> list[Findings]:
             bench.bound_by(await bench.kept())
         findings = []
         for scenario in bench.scenarios():
-            # What earlier writes left for the disk would make the commits of this scenario wait.
-            await asyncio.to_thread(os.sync)
+            await bench.still()
             findings.append(await _RUN[scenario](bench))
         return findings
     finally:

@@ -15,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from tests.support.daemon import GATEWAY
 from tests.support.servers import TIMESCALEDB_ROOT, TIMESERIES_DSN, Timescale
 
-TUNED = {"shared_buffers": "2GB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
+TUNED = {
+    "shared_buffers": "2GB", "min_wal_size": "2GB", "max_wal_size": "8GB", "checkpoint_timeout": "30min",
+}  # fmt: skip
 """As the bench tunes a server of its own: no checkpoint in the midst of a run."""
 
 

@@ -53,6 +53,7 @@ async def run(bench: Bench) -> Findings:
 
 async def _measure(bench: Bench, daemon: Daemon, looking: Any, kind: Shape, rate: int) -> list[Any]:
     await bench.scratch.empty()
+    await bench.still()
     device = uuid.UUID((await bench.scratch.ids([shape.PROBE]))[shape.PROBE])
     probes = Probes(looking, device)
     published = await bench.watching(_publish(bench, probes, kind, rate), daemon.part)
