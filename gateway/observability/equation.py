@@ -11,6 +11,8 @@ _OPERATORS = ("=", *("+" for _ in Outcome), "")
 
 Book = Mapping[str, int]
 """Every term of the equation, and ``balance``: see :meth:`gateway.observability.status.Report.books`."""
+NOTHING: Book = dict.fromkeys((*_TERMS, "balance", "qos0"), 0)
+"""The book of somebody who received nothing yet."""
 
 
 def lines(streams: Mapping[str, Book], total: Book) -> list[str]:

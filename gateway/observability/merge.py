@@ -11,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from gateway.observability.equation import NOTHING
+
 Answer = Mapping[str, Any]
 """What a daemon's ``/status`` says."""
 
@@ -25,7 +27,7 @@ def statuses(answers: Mapping[str, Answer | None], *, stopping: bool) -> dict[st
         "version": next((answer["version"] for answer in heard.values()), ""),
         "uptime_seconds": max((answer["uptime_seconds"] for answer in heard.values()), default=0.0),
         "balanced": all(answer["balanced"] for answer in heard.values()),
-        "total": _added(answer["total"] for answer in heard.values()),
+        "total": _added([NOTHING, *(answer["total"] for answer in heard.values())]),
         "streams": _added_by_name(answer["streams"] for answer in heard.values()),
         "drained": _added_by_name(answer["drained"] for answer in heard.values()),
         "ready": len(heard) == len(answers) and all(answer["ready"] for answer in heard.values()),

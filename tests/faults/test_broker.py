@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.mosquitto
 
 COUNT = 30_000 if ALL else 8_000
-TIMES = 10 if ALL else 4
+TIMES = 10 if ALL else 2
 MORE = 200
 SLOW = 0.005
 """Seconds that each row takes until the last fault: the backlog lasts some times longer than all faults take."""

@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.mosquitto
 
 SECONDS = 30 if ALL else 5
-KILLS = 25 if ALL else 5
+KILLS = 25 if ALL else 3
 LOSSES = 100 if ALL else 20
 DAY = int(os.environ.get("GATEWAY_FAULTS_DAY") or (20_000_000 if ALL else 60_000))
 """Messages of an edge box in a day: one each second from 230 devices."""

@@ -281,7 +281,7 @@ class Cell:
         code = self.daemon.stop()
         self.watch.close()
         told = verdict(self.databases, self.plans, refused)
-        self._record(self._row(told))
+        self._record(self._row(told, destroyed=lost))
         assert told.right(lost), told
         assert not self.watch.unbalanced(), self.watch.unbalanced()[:3]
         assert code == 0, f"the daemon ended with {code}:\n{self.daemon.tail()}"
@@ -309,7 +309,7 @@ class Cell:
         quiet = len({(look.pid, look.settled) for look in looks}) == 1
         return looks[-1] if quiet and looks[-1].ready and not looks[-1].total["in_flight"] else None
 
-    def _row(self, told: Verdict) -> Row:
+    def _row(self, told: Verdict, *, destroyed: int) -> Row:
         return Row(
             *(self.fault, self.combination.engine, self.combination.transport, self.combination.timed),
             *(
@@ -324,4 +324,5 @@ class Cell:
             self.seed,
             round(time.monotonic() - self._started, 1),
             ", ".join(self.notes),
+            destroyed,
         )

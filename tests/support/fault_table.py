@@ -33,6 +33,7 @@ class Row:
         recovery: seconds from the mending to ready and settling again, the longest of the cell; None: nothing to mend.
         seconds: that the cell took, servers and proof included.
         note: what else was measured.
+        destroyed: of those lost, how many the fault destroyed on a disk after they were durable: its very purpose.
     """
 
     fault: str
@@ -49,6 +50,7 @@ class Row:
     seed: int
     seconds: float
     note: str = ""
+    destroyed: int = 0
 
 
 HEADINGS = (
@@ -88,8 +90,11 @@ def summary(rows: Sequence[Row]) -> str:
     """All rows in one line."""
     recoveries = [row.recovery for row in rows if row.recovery is not None]
     recovery = f"{statistics.median(recoveries):.1f} s (median)" if recoveries else "none to measure"
+    destroyed = sum(row.destroyed for row in rows)
     return (
-        f"{len(rows)} cells, {sum(row.messages for row in rows)} messages: lost {sum(row.lost for row in rows)}, "
+        f"{len(rows)} cells, {sum(row.messages for row in rows)} messages: "
+        f"lost {sum(row.lost for row in rows) - destroyed}"
+        f"{f' (and {destroyed} destroyed on disk by their cells)' if destroyed else ''}, "
         f"twice {sum(row.twice for row in rows)}, duplicates absorbed {sum(row.duplicates for row in rows)}; "
         f"recovery {recovery}"
     )
