@@ -72,10 +72,9 @@ async def _drain(bench: Bench, kind: Shape) -> Drained:
 def _ratios(bench: Bench, runs: dict[str, list[Drained]]) -> list[Ratio]:
     few, many = runs[str(Shape())], runs[str(Shape(devices=bench.options.devices))]
     what = f"{bench.options.devices:,} devices ÷ 1,000 devices"
-    ratios = [
-        Ratio(f"scale, gateway's CPU per message: {what}", _cpu(many) / _cpu(few)),
-        Ratio(f"scale, time per message: {what}", _rate(few) / _rate(many)),
-    ]
+    ratios = [Ratio(f"scale, time per message: {what}", _rate(few) / _rate(many))]
+    if cpu := _cpu(few):  # the system counts in hundredths of a second: a short run may have used none
+        ratios.insert(0, Ratio(f"scale, gateway's CPU per message: {what}", _cpu(many) / cpu))
     if _NARROW_RIVAL in runs:
         narrow = _rate(runs[_NARROW]) / _rate(runs[_NARROW_RIVAL])
         ratios.append(Ratio(f"scale, messages/s, {_NARROW}: gateway ÷ {_RIVAL.name}", narrow))
