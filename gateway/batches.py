@@ -135,6 +135,20 @@ def letter(
     )
 
 
+class OwnTimes:
+    """Receive times that no two messages share, with room for the readings of each."""
+
+    def __init__(self) -> None:
+        self._last_us = 0
+
+    def next(self, message: Message, received_us: int) -> int:
+        """The first of this message's own, not before ``received_us``, µs."""
+        own = max(received_us, self._last_us + 1)
+        # Readings without a time are keyed one microsecond apart; no payload has more of them than braces.
+        self._last_us = own + message.payload.count(b"{")
+        return own
+
+
 def letter_before(message: Message) -> uuid.UUID | None:
     """The dead letter that the message was before it was replayed."""
     found: uuid.UUID | None = getattr(message, "dead_letter_id", None)

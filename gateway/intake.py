@@ -34,6 +34,7 @@ class Intake:
             MessageError: it ends as a dead letter, or ignored.
             Unresolved: devices must be looked up first.
         """
+        # The conditions of _admit, which nearly no message meets: a call spared for all others.
         if route.ending is not None or message.retain or len(message.payload) > self._largest:
             self._admit(message, route)
         entry = route.entry

@@ -46,7 +46,7 @@ class Overflow:
         self._away = asyncio.Event()
         self._broken = asyncio.Event()
         self._refused: set[Patience] = set()
-        self._last_us = 0
+        self._own_times = batches.OwnTimes()
 
     async def in_time(self, patience: Patience, attempt: Callable[[], Awaitable[None]]) -> bool:
         """Whether this could be done within the time that messages wait."""
@@ -128,18 +128,13 @@ class Overflow:
                 one.message,
                 one.route.stream_name,
                 one.number,
-                self._own_time(one) if one.received_us is None else one.received_us,
+                self._own_times.next(one.message, one.chunk.received_us)
+                if one.received_us is None
+                else one.received_us,
                 resumed=one.chunk.resumed,
             )
             for one in waited
         ]
-
-    def _own_time(self, one: Waiting) -> int:
-        """A receive time that no other record has: readings without a time of their own will be keyed by it."""
-        own = max(one.chunk.received_us, self._last_us + 1)
-        # Readings of one message are keyed one microsecond apart; no payload has more of them than braces.
-        self._last_us = own + one.message.payload.count(b"{")
-        return own
 
 
 def _of_work(work: Work) -> list[Record]:

@@ -99,7 +99,7 @@ class Pipeline:
         self._defects: Counter[str] = Counter()
         self._go = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
-        self._last_letter_us = 0
+        self._letter_times = batches.OwnTimes()
         self.paused = False
 
     # ------------------------------------------------------------------ first half: from the socket to a batch
@@ -129,10 +129,9 @@ class Pipeline:
             self.held.unresolved.add(Waiting(number, message, route, _bare(chunk), unknown.entries))
             return
         except Exception as error:
-            self._defects[repr(error)[:500]] += 1
-            self._refuse(
-                number, message, route, chunk, MessageError(Reason.GATEWAY_DEFECT, repr(error)[:500])
-            )
+            said = repr(error)[:500]
+            self._defects[said] += 1
+            self._refuse(number, message, route, chunk, MessageError(Reason.GATEWAY_DEFECT, said))
             return
         if unkeyed is not None and self._seen_before(number, message, route, chunk, unkeyed):
             return
@@ -157,17 +156,11 @@ class Pipeline:
             self._ignored[route.stream_name, error.reason] += 1
             self._end(number, route, Outcome.IGNORED)
             return
-        received_us = self._letter_time(message, chunk)
+        # A replay must be able to tell equal letters apart.
+        received_us = self._letter_times.next(message, chunk.received_us)
         if not self._seen_before(number, message, route, chunk, received_us):
             letter = batches.letter(number, message, route, received_us, error)
             self._queue.open.add_letter(number, route, letter)
-
-    def _letter_time(self, message: Message, chunk: Chunk) -> int:
-        """A receive time of the letter's own: a replay must be able to tell equal messages apart."""
-        own = max(chunk.received_us, self._last_letter_us + 1)
-        # Its readings will be keyed one microsecond apart; no payload has more of them than braces.
-        self._last_letter_us = own + message.payload.count(b"{")
-        return own
 
     def _seen_before(
         self, number: int, message: Message, route: Route, chunk: Chunk, received_us: int

@@ -67,12 +67,9 @@ class Route:
 
     def own_id(self, message: Message) -> str | None:
         """The id that a user property of the message carries, where the stream says it stands there."""
-        wanted = self._id_property
-        return (
-            next((value for name, value in message.user_properties if name == wanted), None)
-            if wanted
-            else None
-        )
+        if not self._id_property:
+            return None
+        return next((value for name, value in message.user_properties if name == self._id_property), None)
 
 
 class Routes:

@@ -31,13 +31,11 @@ class _Rule(msgspec.Struct, gc=False):
     """A field, compiled.
 
     Attributes:
-        believes: the types of numbers that only their bounds are left to judge.
-        bounded: spares text and booleans the comparison.
+        believes: the types of a number, of which only the bounds are left to judge; empty where none is wanted.
     """
 
     believes: frozenset[type]
     accepts: frozenset[type] | None
-    bounded: bool
     minimum: float
     maximum: float
     integral: bool
@@ -82,11 +80,10 @@ def field_check(kind: DeviceType) -> Check | None:
 
 
 def _compile(field: Field) -> _Rule:
+    types = _TYPES.get(field.data_type)
     return _Rule(
-        believes=_TYPES[field.data_type] if field.data_type in ("float", "int") else frozenset(),
-        accepts=_TYPES.get(field.data_type),
-        bounded=field.data_type in ("float", "int")
-        and (field.minimum is not None or field.maximum is not None),
+        believes=types if types and field.data_type in ("float", "int") else frozenset(),
+        accepts=types,
         minimum=float("-inf") if field.minimum is None else field.minimum,
         maximum=float("inf") if field.maximum is None else field.maximum,
         integral=field.data_type == "int",
@@ -103,7 +100,7 @@ def _judge(rule: _Rule, value: Any) -> str | None:
     kind = type(value)
     if rule.accepts is not None and kind not in rule.accepts and not (rule.integral and _whole(value)):
         return Reason.INVALID_FIELD
-    if rule.bounded and not rule.minimum <= value <= rule.maximum:
+    if rule.believes and not rule.minimum <= value <= rule.maximum:
         return Reason.OUT_OF_RANGE
     return None
 

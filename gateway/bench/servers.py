@@ -75,14 +75,14 @@ def _installation(
 
 @contextlib.asynccontextmanager
 async def _embedded(folder: Path) -> AsyncIterator[tuple[settings.Database, Part]]:
-    """A cluster that has a quarter of the memory, as its manual advises, and no checkpoint in the midst of a run."""
+    """A cluster of the bench's own, tuned."""
     postgres = embedded.Postgres(Folder(folder))
     address = SecretStr(postgres.address.dsn(embedded.SUPERUSER, embedded.SUPERUSER))
     superuser = settings.Database(dsn=address, password_file=postgres.password_file)
     try:
         await postgres.start()
         async with migrate.session("server", superuser) as connection:
-            for name, value in _tuning().items():
+            for name, value in tuning().items():
                 await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
         await postgres.stop()
         await postgres.start()
@@ -91,7 +91,8 @@ async def _embedded(folder: Path) -> AsyncIterator[tuple[settings.Database, Part
         await postgres.stop()
 
 
-def _tuning() -> dict[str, str]:
+def tuning() -> dict[str, str]:
+    """Settings of a server to be measured: as PostgreSQL's manual advises, and no checkpoint in the midst of a run."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "shared_buffers": f"{min(memory // 4, 2 * _GIB) // 2**20}MB",

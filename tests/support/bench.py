@@ -12,13 +12,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
+from gateway.bench import servers
 from tests.support.daemon import GATEWAY
 from tests.support.servers import TIMESCALEDB_ROOT, TIMESERIES_DSN, Timescale
-
-TUNED = {
-    "shared_buffers": "2GB", "min_wal_size": "2GB", "max_wal_size": "8GB", "checkpoint_timeout": "30min",
-}  # fmt: skip
-"""As the bench tunes a server of its own: no checkpoint in the midst of a run."""
 
 
 @contextlib.contextmanager
@@ -27,7 +23,7 @@ def server() -> Iterator[str | None]:
     if dsn := os.environ.get(TIMESERIES_DSN):
         yield dsn
     elif os.environ.get(TIMESCALEDB_ROOT):
-        with Timescale(durable=True, settings=TUNED) as started:
+        with Timescale(durable=True, settings=servers.tuning()) as started:
             yield started.start().dsn()
     else:
         yield None
