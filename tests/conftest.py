@@ -1,14 +1,14 @@
 """Fixtures for all tiers: real servers, migrated databases, and the logs of all that ran when a test fails.
 
 Servers that are not on this machine make a test skip with the reason; named in GATEWAY_TEST_REQUIRE
-(``mosquitto,timescaledb``), they make it fail.
+(``mosquitto,timescaledb``), they make it fail; so do ``faketime``, ``mount`` and ``netns``.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import hypothesis
 import pytest
@@ -45,10 +45,14 @@ def _made(name: str, make: Callable[[], S]) -> S:
     try:
         return make()
     except MissingServerError as missing:
-        reason = f"{name}: {missing}"
+        lacking(name, str(missing))
+
+
+def lacking(name: str, reason: str) -> NoReturn:
+    """The end of this test for want of something: failed where that is required, skipped elsewhere."""
     if name in REQUIRED:
-        pytest.fail(f"required by GATEWAY_TEST_REQUIRE, but {reason}", pytrace=False)
-    pytest.skip(reason)
+        pytest.fail(f"required by GATEWAY_TEST_REQUIRE, but {name}: {reason}", pytrace=False)
+    pytest.skip(f"{name}: {reason}")
 
 
 # brokers --------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from gateway.observability.health import State
 from gateway.settings import Stream, Tls
+from tests.conftest import lacking
 from tests.contracts.conftest import Options
 from tests.support.certificates import Authority
 from tests.support.reception import numbered, publish, receiving
@@ -185,7 +186,7 @@ def _access_rules(folder: Path, allowed: str) -> list[str]:
     places = ("lib", "lib64", "lib/*-linux-gnu")
     found = [file for place in places for file in Path("/usr").glob(f"{place}/mosquitto_dynamic_security.so")]
     if not found:
-        pytest.skip("mosquitto came without its dynamic security plugin")
+        lacking("mosquitto", "it came without its dynamic security plugin")
     salt = secrets.token_bytes(12)
     rule = {"acltype": "subscribeLiteral", "topic": allowed, "allow": True}
     rules = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import REQUIRED
+from tests.conftest import lacking
 from tests.faults.conftest import MakeCell
 from tests.support.fault_cell import Cell
 from tests.support.fault_clock import Clock, NoClockError
@@ -20,9 +20,7 @@ def clock_of(cell: Cell) -> Clock:
     try:
         clock = Clock(cell.daemon.folder)
     except NoClockError as missing:
-        if "faketime" in REQUIRED:
-            pytest.fail(str(missing), pytrace=False)
-        pytest.skip(str(missing))
+        lacking("faketime", str(missing))
     cell.daemon.variables = clock.variables
     return clock
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import lacking
 from tests.faults.conftest import ALL, SEED, MakeCell
 from tests.support.netns import BadLine, NoNetworkError
 from tests.support.proxy import Proxy
@@ -27,7 +28,7 @@ def line() -> Iterator[BadLine]:
         with BadLine(random.Random(SEED)) as line:
             yield line
     except NoNetworkError as missing:
-        pytest.skip(str(missing))
+        lacking("netns", str(missing))
 
 
 @pytest.mark.parametrize("to", ["broker", "database"])

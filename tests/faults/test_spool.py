@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.buffer import inspection
+from tests.conftest import lacking
 from tests.faults.conftest import ALL, MakeCell
 from tests.support.fault_cell import Cell
 from tests.support.fault_commit import LossyCommits
@@ -205,7 +206,7 @@ def small_folder(tmp_path: Path) -> Iterator[SmallFolder]:
         with SmallFolder(tmp_path / "spool") as folder:
             yield folder
     except NoDiskError as missing:
-        pytest.skip(str(missing))
+        lacking("mount", str(missing))
 
 
 def fails(cell: Cell, breaks: Callable[[], object], words: str, mends: Callable[[], object]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.storage.roles import WRITER
+from tests.conftest import lacking
 from tests.faults.conftest import ALL, Breakable, MakeCell
 from tests.support.fault_cell import Cell, Combination
 from tests.support.fault_disk import NoDiskError, SmallDisk
@@ -143,7 +144,7 @@ def small_disk(breakable: Breakable, combination: Combination) -> Iterator[Small
         with SmallDisk(server) as disk:
             yield disk
     except NoDiskError as missing:
-        pytest.skip(str(missing))
+        lacking("mount", str(missing))
 
 
 def test_the_disk_is_full(small_disk: SmallDisk, make_cell: MakeCell) -> None:

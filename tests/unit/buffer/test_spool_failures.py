@@ -16,6 +16,7 @@ import pytest
 from gateway.buffer.spool import Spool
 from gateway.errors import SpoolError, StartError
 from gateway.writer.ledger import digest
+from tests.conftest import lacking
 from tests.unit.buffer.forgetful import ForgetfulDisk
 from tests.unit.buffer.spooling import SMALL, names, numbers, opened, record, rest, segments
 
@@ -57,7 +58,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=64k", "spool-test", place], capture_output=True, check=False
     )
     if mounted.returncode:
-        pytest.skip("may not mount here")
+        lacking("mount", "no file system can be mounted here")
     try:
         yield place
     finally:
