@@ -87,7 +87,7 @@ class Aside:
         assert self._overflow is not None
         knows = self._overflow.knows
         # They may be in the spool since they came to wait, by an earlier connection or process.
-        redelivered = room.call_in(lambda one: _may_be_redelivery(one) and knows(one.message, one.number))
+        redelivered = room.call_in(lambda one: _may_be_redelivery(one) and knows(one.message, one.chunk.turn))
         self._end(redelivered, Outcome.DUPLICATE)
         waited = room.all()
         if await self._overflow.keep(self._overflow.records_of(waited), instead_of):

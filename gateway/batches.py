@@ -54,6 +54,7 @@ class Batch:
         unkeyed: messages with a reading that had no time of its own, by index: the receive time given to the first
             such reading, µs. Only the redelivery ledger can know these messages again.
         ids: of messages that carry ids of their own, by index.
+        turn: of the latest chunk that a message of it came in; see :class:`gateway.messages.Chunk`.
         size: bytes held.
     """
 
@@ -68,6 +69,7 @@ class Batch:
         "received_us",
         "rows",
         "size",
+        "turn",
         "unkeyed",
     )
 
@@ -82,6 +84,7 @@ class Batch:
         self.letters: list[DeadLetter] = []
         self.letter_numbers: list[int] = []
         self.letter_origins: list[Origin] = []
+        self.turn = 0
         self.size = 0
 
     def __len__(self) -> int:
@@ -107,10 +110,6 @@ class Batch:
     def oldest(self) -> int:
         """The least delivery number."""
         return min(min(self.numbers, default=_NEVER), min(self.letter_numbers, default=_NEVER))
-
-    def latest(self) -> int:
-        """The greatest delivery number."""
-        return max(max(self.numbers, default=-1), max(self.letter_numbers, default=-1))
 
     def count_by_stream(self) -> Counter[str]:
         """How many messages of each stream are held."""

@@ -53,6 +53,8 @@ class Chunk(msgspec.Struct, gc=False):
         received_us: receive time, µs since the Unix epoch.
         resumed: the broker kept the session of an earlier connection, so DUP may speak of that one.
         since: delivery number of the first message of this connection.
+        turn: messages with a packet id that came for the first time, up to the last of this chunk: how far the broker's
+            packet ids have come. A redelivery keeps its id, and does not count.
         replayed: it has been on the path before; ``received_us`` is of then, and of this message alone.
     """
 
@@ -61,6 +63,7 @@ class Chunk(msgspec.Struct, gc=False):
     received_us: int
     resumed: bool = False
     since: int = 0
+    turn: int = 0
     replayed: bool = False
 
 

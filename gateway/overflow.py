@@ -97,9 +97,9 @@ class Overflow:
         self._broken.clear()
         self._component.ready()
 
-    def knows(self, message: Message, number: int) -> bool:
+    def knows(self, message: Message, turn: int) -> bool:
         """Whether this very message is in the spool already, under the same packet id."""
-        return message.packet_id is not None and self._spool.knows(message.packet_id, digest(message), number)
+        return message.packet_id is not None and self._spool.knows(message.packet_id, digest(message), turn)
 
     async def watch(self) -> None:
         """Task: find out when the time-series database is back."""
@@ -131,6 +131,7 @@ class Overflow:
                 self._own_times.next(one.message, one.chunk.received_us)
                 if one.received_us is None
                 else one.received_us,
+                turn=one.chunk.turn,
                 resumed=one.chunk.resumed,
             )
             for one in waited
@@ -147,18 +148,21 @@ def _of_work(work: Work) -> list[Record]:
             batch.origins[index].stream_name,
             batch.numbers[index],
             batch.unkeyed.get(index, batch.received_us[index]),
+            turn=batch.turn,
         )
         for index in indices
     ]
     numbers = [*batch.letter_numbers, *(batch.numbers[index] for index in work.refused)]
     letters = [*batch.letters, *work.refused.values()]
     return readings + [
-        _record(letter.message, letter.stream, number, letter.received_us)
+        _record(letter.message, letter.stream, number, letter.received_us, turn=batch.turn)
         for number, letter in zip(numbers, letters, strict=True)
     ]
 
 
-def _record(message: Message, stream: str, number: int, received_us: int, *, resumed: bool = False) -> Record:
+def _record(
+    message: Message, stream: str, number: int, received_us: int, *, turn: int, resumed: bool = False
+) -> Record:
     return Record(
         stream=stream,
         topic=message.topic,
@@ -168,7 +172,7 @@ def _record(message: Message, stream: str, number: int, received_us: int, *, res
         retain=message.retain,
         duplicate=message.duplicate and resumed,
         resumed=resumed,
-        number=number,
+        turn=turn,
         identity=batches.identity(number, message),
         user_properties=tuple(message.user_properties),
     )

@@ -108,6 +108,7 @@ class Pipeline:
         """All messages of one socket read."""
         known, find, accept = self._routes.known, self._routes.find, self._accept
         number, unresolved = chunk.first, len(self.held.unresolved)
+        self._queue.open.turn = chunk.turn
         for message in chunk.messages:
             route = known.get(message.topic) or find(message.topic)
             route.tally.received += 1
@@ -168,7 +169,7 @@ class Pipeline:
         """Whether the path is done with it: a redelivery of what is durable, or one that waits to be recognised."""
         if not (message.duplicate and chunk.resumed):
             return False
-        if self._overflow is not None and self._overflow.knows(message, number):
+        if self._overflow is not None and self._overflow.knows(message, chunk.turn):
             self._end(number, route, Outcome.DUPLICATE)
         elif not self._ledger.loaded(chunk.since):
             waiting = Waiting(number, message, route, _bare(chunk), received_us=received_us)
@@ -206,7 +207,9 @@ class Pipeline:
     def _take_again(self, waited: Sequence[Waiting]) -> None:
         """Messages that waited aside, decided now."""
         for one in waited:
+            self._queue.open.turn = max(self._queue.open.turn, one.chunk.turn)
             self._accept(one.number, one.message, one.route, one.chunk)
+            self._queue.seal_if_full()  # a whole session may have waited
         self._after_taking()
         self.held.changed()
         self.idle()

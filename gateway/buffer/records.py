@@ -30,7 +30,8 @@ class Record(msgspec.Struct, gc=False, array_like=True, frozen=True):
     Attributes:
         received_us: receive time, µs since the Unix epoch.
         resumed: the broker had resumed a session when it came, so DUP may speak of an earlier connection.
-        number: delivery number in the process that received it.
+        turn: how far the broker's packet ids had come in the process that received it; see
+            :class:`gateway.messages.Chunk`.
         identity: 16 bytes that are this message's alone, whichever process holds it.
     """
 
@@ -42,7 +43,7 @@ class Record(msgspec.Struct, gc=False, array_like=True, frozen=True):
     retain: bool
     duplicate: bool
     resumed: bool
-    number: int
+    turn: int
     identity: bytes
     user_properties: tuple[tuple[str, str], ...] = ()
 

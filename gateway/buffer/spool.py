@@ -163,13 +163,13 @@ class Spool:
         """Receive time of the oldest record, to within a portion, µs since the Unix epoch; None when empty."""
         return next((one.oldest_us for one in self._segments.values() if not one.finished), None)
 
-    def knows(self, packet_id: int, digest: bytes, number: int) -> bool:
+    def knows(self, packet_id: int, digest: bytes, turn: int) -> bool:
         """Whether a message that is delivered again is spooled, or was.
 
         Args:
-            number: its delivery number in this process.
+            turn: how far the broker's packet ids have come in this process.
         """
-        return self._recent.knows(packet_id, digest, number)
+        return self._recent.knows(packet_id, digest, turn)
 
     # ------------------------------------------------------------------ appending
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import operator
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
@@ -26,13 +27,14 @@ from gateway.mqtt.connection import (
     broker_name,
 )
 from gateway.mqtt.source import Sink
-from gateway.mqtt.window import Window
+from gateway.mqtt.window import NO_ID, Window
 from gateway.observability import events
 from gateway.observability.health import Component
 from gateway.settings import Mqtt
 
 T = TypeVar("T")
 Connect = Callable[[Mqtt, Receiver], Connection]
+_REDELIVERED = operator.attrgetter("duplicate")
 
 
 class _ClosedError(Exception):
@@ -67,6 +69,7 @@ class ReconnectingSource:
         self._granted: set[Subscription] = set()
         self._resumed = False
         self._since: int | None = None
+        self._turn = 0
         self._dropped: asyncio.Future[GatewayError] | None = None
         self._up_since = math.inf
         self._waited = 0.0
@@ -142,7 +145,10 @@ class ReconnectingSource:
             first = self._window.register(packet_ids)
             if self._since is None:
                 self._since = first
-            self._sink.take(Chunk(messages, first, now_us(), self._resumed, self._since))
+            self._turn += len(packet_ids) - packet_ids.count(NO_ID)
+            if self._resumed:
+                self._turn -= sum(map(_REDELIVERED, messages))
+            self._sink.take(Chunk(messages, first, now_us(), self._resumed, self._since, self._turn))
 
     def idle(self) -> None:
         """The socket has nothing more for now."""

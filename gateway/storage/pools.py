@@ -51,6 +51,24 @@ def statement(name: str) -> Iterator[None]:
         raise
 
 
+@contextlib.asynccontextmanager
+async def transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """All of the block or nothing. Whoever gives up waiting for the server hangs up: it may never answer a ROLLBACK."""
+    work = connection.transaction()
+    await work.start()
+    try:
+        yield
+    except (asyncio.CancelledError, TimeoutError):
+        connection.terminate()
+        raise
+    except BaseException:
+        if not connection.is_closed():
+            await work.rollback()
+        raise
+    else:
+        await work.commit()
+
+
 async def connect(
     database: settings.Database, *, application_name: str, name: str = ""
 ) -> asyncpg.Connection:
@@ -108,6 +126,10 @@ class Pool:
                 held = await connect(self._database, application_name=f"gateway-{self.name}", name=self.name)
             with translate(self.name):
                 yield held
+        except asyncio.CancelledError:
+            if held is not None:
+                held.terminate()  # what was asked is still to be answered, perhaps never
+            raise
         finally:
             self._free.put_nowait(held)
 

@@ -106,7 +106,7 @@ class Writer:
         with pools.translate(self._name):
             if not work.letters() and not work.known_again():
                 return await _copy(connection, "telemetry", rows_of_all[stretch.start : stretch.stop])
-            async with connection.transaction():
+            async with pools.transaction(connection):
                 seen = await self._seen(connection, work)
                 fresh = [rows_of_all[i] for i in range(stretch.start, stretch.stop) if i not in seen]
                 count = await _copy(connection, "telemetry", fresh)
@@ -119,7 +119,7 @@ class Writer:
         """The same stretch by way of a temporary table, which takes every key."""
         try:
             with pools.translate(self._name):
-                async with connection.transaction():
+                async with pools.transaction(connection):
                     if lift_limit:
                         await connection.execute(conflicts.LIFT_DECOMPRESSION_LIMIT)
                     return await self._stage_stretch(connection, work)
@@ -153,7 +153,7 @@ class Writer:
 
     async def _enter(self, connection: Any, work: Work) -> None:
         with pools.statement("INSERT INTO redelivery_ledger"):
-            await self._ledger.write(connection, work.next.id, work.batch.latest(), work.known_again())
+            await self._ledger.write(connection, work.next.id, work.batch.turn, work.known_again())
 
 
 def _mark_seen(work: Work, seen: Collection[int]) -> None:

@@ -6,7 +6,8 @@ broker says that it sends them again (DUP) in the session it kept. Never is a me
 
 Hazard: a packet id may come again for another message of the same bytes. The broker cannot reuse an id before
 it has our acknowledgement, and takes ids in turn, so a row is believed only until 65 535 more messages have
-been received.
+come for the first time. What comes again has the id it had: to count it too would forget, after a few lost
+connections in a row, what the broker may still send again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ON CONFLICT (batch_id) DO NOTHING
 _LOAD = """
 SELECT packet_ids, digests FROM redelivery_ledger
 WHERE client_id = $1 AND received > (SELECT max(received) FROM redelivery_ledger WHERE client_id = $1) - $2
-ORDER BY received
+ORDER BY received, written_at
 """
 _LAST = "SELECT coalesce(max(received), 0) FROM redelivery_ledger WHERE client_id = $1"
 _PRUNE = "DELETE FROM redelivery_ledger WHERE client_id = $1 AND received <= $2"
@@ -83,19 +84,19 @@ class Ledger:
         return message.packet_id is not None and self._stored.get(message.packet_id) == digest(message)
 
     async def write(
-        self, connection: Any, batch_id: uuid.UUID, last_number: int, messages: Iterable[Message]
+        self, connection: Any, batch_id: uuid.UUID, turn: int, messages: Iterable[Message]
     ) -> None:
         """One row for these messages, inside the caller's transaction; prunes now and then.
 
         Args:
-            last_number: delivery number of the latest message of the batch.
+            turn: of the batch; see :class:`gateway.messages.Chunk`.
         """
         numbered = [message for message in messages if message.packet_id is not None]
         if not numbered:
             return
         if self._before_start is None:
             self._before_start = await connection.fetchval(_LAST, self.client_id)
-        received = self._before_start + (0 if self._of_the_past else last_number + 1)
+        received = self._before_start + (0 if self._of_the_past else turn)
         await connection.execute(_INSERT, batch_id, self.client_id, received, *_columns(numbered))
         self._rows += 1
         if self._rows % _PRUNE_EVERY == 0:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.faults.conftest import ALL, MakeCell
+from tests.support.fault_acks import LostAcks
 from tests.support.fault_cell import Cell
 from tests.support.waiting import eventually
 
@@ -16,6 +17,10 @@ pytestmark = pytest.mark.mosquitto
 KILLS = 50 if ALL else 8
 STOPS = 10 if ALL else 3
 DEADLINE = 5.0
+LIVES = 4
+BACKLOG = 40_000
+"""Messages in flight; a life receives nearly all of them before it is killed."""
+IN_STEPS = {"batch": {"max_rows": 1000}, "buffer": {"max_bytes": "256MiB"}}
 
 
 def test_killed_at_random_moments(make_cell: MakeCell) -> None:
@@ -35,6 +40,30 @@ def test_killed_at_random_moments(make_cell: MakeCell) -> None:
     cell.daemon.kill()
     cell.recovers(cell.daemon.start)
     cell.prove()
+
+
+def test_killed_before_its_acknowledgements_arrive(make_cell: MakeCell) -> None:
+    """Killed (-9) again and again with much in flight, all of which comes again each time.
+
+    What the earliest life stored is known to the last, although more messages were received than there are packet ids.
+    """
+    cell = make_cell(f"daemon kill -9, {LIVES} times, acknowledgements lost", IN_STEPS, max_inflight=0)
+    with LostAcks(cell.broker.port) as proxy:
+        cell.by_way_of(broker=proxy)
+        cell.subscribe()
+        cell.publish(count=BACKLOG)
+        cell.published(early=False)
+        cell.slow(0.3)
+        proxy.losing = True
+        for _ in range(LIVES):
+            cell.daemon.launch()
+            have = cell.rows()
+            eventually(lambda: cell.rows() > have + 3000, timeout=60, what="more is stored")  # noqa: B023
+            cell.daemon.kill()
+        proxy.losing = False
+        cell.slow(0)
+        cell.recovers(cell.daemon.start)
+        cell.prove()
 
 
 def test_stopped(make_cell: MakeCell) -> None:

@@ -25,11 +25,11 @@ def message(packet_id: int, payload: bytes = b'{"n": 1}', topic: str = "t/acme/S
     return published(topic, payload, packet_id=packet_id)
 
 
-async def enter(ledger: Ledger, table: Table, last_number: int, *messages: Message) -> uuid.UUID:
-    """Write these messages as a batch that ended with this delivery number."""
+async def enter(ledger: Ledger, table: Table, before: int, *messages: Message) -> uuid.UUID:
+    """Write these messages as a batch before whose end so many others came."""
     batch_id = uuid.uuid4()
     async with table.transaction():
-        await ledger.write(table, batch_id, last_number, messages)
+        await ledger.write(table, batch_id, before + 1, messages)
     return batch_id
 
 
@@ -101,7 +101,7 @@ async def test_a_row_is_believed_as_long_as_ids_last(
 
 
 async def test_the_count_goes_on_after_a_restart(table: Table, client: str) -> None:
-    """Delivery numbers begin at 0 in each process; what they count does not."""
+    """Each process counts from 0; the ledger goes on where it was."""
     await enter(Ledger(client), table, 40_000, message(1))
     await enter(Ledger(client), table, 20_000, message(2))
     assert await known(client, table, [message(1), message(2)]) == [True, True]
@@ -132,7 +132,7 @@ async def test_a_transaction_can_be_asked_for_by_its_id(table: Table, client: st
     ledger, batch_id = Ledger(client), uuid.uuid4()
     assert not await written(table, batch_id)
     for _ in range(2):
-        await ledger.write(table, batch_id, 0, [message(1)])
+        await ledger.write(table, batch_id, 1, [message(1)])
     assert await written(table, batch_id)
     assert await table.fetchval("SELECT count(*) FROM redelivery_ledger WHERE client_id = $1", client) == 1
 

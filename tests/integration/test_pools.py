@@ -97,3 +97,14 @@ async def test_a_password_file_that_cannot_be_read_is_named(tmp_path: Path, post
     with pytest.raises(ConfigurationError) as refused:
         await pools.connect(database("secret://nonsense"), application_name="gateway-odd")
     assert "gateway-odd" in str(refused.value)
+
+
+async def test_a_question_given_up_costs_its_connection(shared: Databases) -> None:
+    """Its answer may never come, and the next who asks must not wait for it."""
+    pool = Pool("odd", database(shared.timeseries_dsn), size=1)
+    first = await ask(pool, "SELECT pg_backend_pid()")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await ask(pool, "SELECT pg_sleep(60)::text::int")
+    assert await ask(pool, "SELECT pg_backend_pid()") != first
+    await pool.close()

@@ -36,9 +36,9 @@ class Frame(NamedTuple):
     body: bytes
 
 
-def frames(stream: bytes) -> list[Frame]:
-    """The complete packets in a recorded stream."""
-    found: list[Frame] = []
+def packets_of(stream: bytes) -> tuple[list[bytes], bytes]:
+    """The complete packets in a recorded stream, and what has begun after them."""
+    found: list[bytes] = []
     at = 0
     while True:
         length, shift, start = 0, 0, at + 1
@@ -49,9 +49,19 @@ def frames(stream: bytes) -> list[Frame]:
             if stream[start - 1] < 0x80:
                 break
         if start + length > len(stream) or start < at + 2:
-            return found
-        found.append(Frame(stream[at] >> 4, stream[at] & 0x0F, stream[start : start + length]))
+            return found, stream[at:]
+        found.append(stream[at : start + length])
         at = start + length
+
+
+def frames(stream: bytes) -> list[Frame]:
+    """The complete packets in a recorded stream, taken apart."""
+    return [_frame(packet) for packet in packets_of(stream)[0]]
+
+
+def _frame(packet: bytes) -> Frame:
+    body = next(at for at, byte in enumerate(packet) if at and byte < 0x80) + 1
+    return Frame(packet[0] >> 4, packet[0] & 0x0F, packet[body:])
 
 
 def publish_packet_id(frame: Frame) -> int | None:

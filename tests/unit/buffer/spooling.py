@@ -25,7 +25,7 @@ def record(number: int, payload: bytes = b'{"temperature": 21.5}', packet_id: in
         retain=False,
         duplicate=False,
         resumed=False,
-        number=number,
+        turn=number,
         identity=number.to_bytes(16),
         user_properties=(("unit", "°C"),),
     )
@@ -50,7 +50,7 @@ def rest(spool: Spool, max_bytes: int = 2**20) -> tuple[list[Record], list[Posit
 
 def numbers(records: list[Record]) -> list[int]:
     """What they are told by."""
-    return [one.number for one in records]
+    return [one.turn for one in records]
 
 
 def segments(folder: Path) -> list[Path]:

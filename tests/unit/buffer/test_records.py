@@ -21,7 +21,7 @@ RECORDS = st.builds(
     retain=st.booleans(),
     duplicate=st.booleans(),
     resumed=st.booleans(),
-    number=st.integers(0, 2**63 - 1),
+    turn=st.integers(0, 2**63 - 1),
     identity=st.binary(min_size=16, max_size=16),
     user_properties=st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple),
 )

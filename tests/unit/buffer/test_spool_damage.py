@@ -58,7 +58,7 @@ def drained(folder: Path) -> tuple[list[int], Recovery, int]:
     spool = Spool(folder, SMALL, digest)
     recovery = spool.open()
     found, positions = rest(spool)
-    assert all(one == record(one.number) for one in found)
+    assert all(one == record(one.turn) for one in found)
     spool.settle(positions)
     assert spool.empty
     spool.close()

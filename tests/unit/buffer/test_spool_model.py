@@ -87,7 +87,7 @@ class Model(RuleBasedStateMachine):
         results = self.loop.run_until_complete(self.gather(groups))
         self.disk.once = None
         for group, result in zip(groups, results, strict=True):
-            numbers = {record.number for record in group}
+            numbers = {record.turn for record in group}
             if result is None:
                 self.promised |= numbers
             elif isinstance(result, SpoolError):
@@ -158,7 +158,7 @@ class Model(RuleBasedStateMachine):
         bit = 1 << data.draw(st.integers(0, 7))
         whole = dict(self.frames(number))
         hurt = [at for at, body in whole.items() if at <= offset < at + records.HEAD_BYTES + len(body)]
-        self.hurt |= {record.number for at in hurt if (record := records.decode(whole[at]))}
+        self.hurt |= {record.turn for at in hurt if (record := records.decode(whole[at]))}
         for content in (self.inode(number).cached, self.inode(number).durable):
             content[offset] ^= bit
         self.flips += [(number, at, offset) for at in hurt]
@@ -204,13 +204,13 @@ class Model(RuleBasedStateMachine):
             assert self.spool.records == 0 or not self.spool.empty
             return False
         for record, position in zip(portion.records, portion.positions, strict=True):
-            assert record == self.tried[record.number]
-            assert self.newest < record.number
-            assert record.number not in self.denied | self.loose | self.gone
+            assert record == self.tried[record.turn]
+            assert self.newest < record.turn
+            assert record.turn not in self.denied | self.loose | self.gone
             assert self.spool.knows(record.packet_id or 0, digest(record), len(self.tried))
-            self.newest = record.number
-            self.handed[record.number] = position
-            self.segment_of[record.number] = position[0]
+            self.newest = record.turn
+            self.handed[record.turn] = position
+            self.segment_of[record.turn] = position[0]
         return True
 
     def settle_these(self, numbers: set[int]) -> None:
