@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.mosquitto
 
-COUNT = 30_000 if ALL else 8_000
+COUNT = 60_000 if ALL else 8_000
 TIMES = 10 if ALL else 2
 MORE = 200
 SLOW = 0.005

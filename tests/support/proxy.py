@@ -137,15 +137,15 @@ class Proxy:
         ]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            leg.cut()  # on a line that is silent nobody would ever take the rest
+            raise
         finally:
             self._legs.discard(leg)
             for pump in both:
                 pump.cancel()
             await asyncio.gather(*both, return_exceptions=True)
-            for end in (writer, server):
-                end.close()
-                with contextlib.suppress(OSError):
-                    await end.wait_closed()
+            await _hang_up(writer, server)
 
     async def _pump(self, leg: Leg, reader: asyncio.StreamReader, forward: Forward) -> None:
         """Pass on in order, each piece ``delay`` seconds after it came."""
@@ -168,3 +168,16 @@ class Proxy:
                 return
             await asyncio.sleep(max(moment - self._loop.time(), 0))
             await forward(read)
+
+
+async def _hang_up(*ends: asyncio.StreamWriter) -> None:
+    """Close both, when what was written has gone; cancelled, at once."""
+    for end in ends:
+        end.close()
+    try:
+        for end in ends:
+            with contextlib.suppress(OSError):
+                await end.wait_closed()
+    finally:
+        for end in ends:
+            end.transport.abort()
