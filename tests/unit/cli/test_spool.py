@@ -87,7 +87,7 @@ async def test_export_prints_every_record(file: Path, folder: Path) -> None:
     await spool.append([record(60, b"\xff\x00")])
     spool.close()
     lines = [json.loads(line) for line in command(file, "spool", "export").stdout.splitlines()]
-    assert [line["number"] for line in lines] == list(range(61))
+    assert [line["turn"] for line in lines] == list(range(61))
     assert lines[0]["payload"] == '{"temperature": 21.5}'
     assert lines[0]["received_at"] == "2025-11-20T12:00:00Z"
     assert lines[0]["user_properties"] == [["unit", "°C"]]
