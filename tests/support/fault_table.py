@@ -1,8 +1,8 @@
 """What the fault matrix found: one row a cell, as text, as Markdown and as JSON lines.
 
-    python -m tests.support.fault_table .cache/faults.jsonl
+    python -m tests.support.fault_table [--by-fault] .cache/faults.jsonl
 
-prints the rows of some sessions as the table of ``docs/reliability.md``.
+prints the rows of some sessions as a table of ``docs/reliability.md``, a cell or a fault a row.
 """
 
 from __future__ import annotations
@@ -59,6 +59,12 @@ HEADINGS = (
 )  # fmt: skip
 
 
+BY_FAULT = (
+    "fault", "cells", "messages", "stored", "duplicates", "dead letters", "lost", "twice", "recovery s", "at most",
+)  # fmt: skip
+COUNTS = ("messages", "stored", "duplicates", "dead_letters", "lost", "twice")
+
+
 def cells_of(row: Row) -> list[str]:
     """The row as text, under ``HEADINGS``."""
     recovery = "" if row.recovery is None else f"{row.recovery:.1f}"
@@ -77,13 +83,21 @@ def aligned(rows: Sequence[Row]) -> list[str]:
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
-def markdown(rows: Sequence[Row]) -> list[str]:
-    """The table for a page."""
+def of_fault(rows: Sequence[Row]) -> list[str]:
+    """The cells of one fault in sum, under ``BY_FAULT``."""
+    recoveries = [row.recovery for row in rows if row.recovery is not None]
+    times = [statistics.median(recoveries), max(recoveries)] if recoveries else []
     return [
-        f"| {' | '.join(HEADINGS)} |",
-        f"|{' --- |' * len(HEADINGS)}",
-        *(f"| {' | '.join(cells_of(row))} |" for row in rows),
+        *(rows[0].fault, str(len(rows))),
+        *(f"{sum(getattr(row, name) for row in rows):,}".replace(",", " ") for name in COUNTS),
+        *([f"{seconds:.1f}" for seconds in times] or ["", ""]),
     ]
+
+
+def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    """A table for a page."""
+    ruled = [headings, ["---"] * len(headings), *lines]
+    return [f"| {' | '.join(line)} |" for line in ruled]
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -124,8 +138,16 @@ def load(*files: Path) -> list[Row]:
 
 def main() -> None:
     """The rows of the named files as Markdown."""
-    rows = load(*map(Path, sys.argv[1:]))
-    sys.stdout.write("\n".join([*markdown(rows), "", summary(rows), ""]))
+    names = [name for name in sys.argv[1:] if name != "--by-fault"]
+    rows = load(*map(Path, names))
+    if len(names) < len(sys.argv) - 1:
+        faults: dict[str, list[Row]] = {}
+        for row in rows:
+            faults.setdefault(row.fault, []).append(row)
+        table = markdown(BY_FAULT, map(of_fault, faults.values()))
+    else:
+        table = markdown(HEADINGS, map(cells_of, rows))
+    sys.stdout.write("\n".join([*table, "", summary(rows), ""]))
 
 
 if __name__ == "__main__":
