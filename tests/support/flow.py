@@ -67,7 +67,7 @@ class Flow:
         self.options, self.health = options, Health()
         self.path = Path(options, self.health)
         self.pipeline = self.path.pipeline
-        self.taken = 0
+        self.taken = self._turn = 0
         self.hand = Hand(self)
         self.pipeline.source = self.hand
         self._tasks = Supervisor()
@@ -101,7 +101,8 @@ class Flow:
         at = time.time_ns() // 1000 if received_us is None else received_us
         first = self.taken
         self.taken += len(messages)
-        self.pipeline.take(Chunk(messages, first, at, resumed, since))
+        self._turn += sum(one.packet_id is not None and not (resumed and one.duplicate) for one in messages)
+        self.pipeline.take(Chunk(messages, first, at, resumed, since, self._turn))
         self.check_books()
         if idle:
             self.pipeline.idle()
