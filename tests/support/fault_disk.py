@@ -42,7 +42,7 @@ class SmallFolder:
         self._ballast.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)  # of an earlier cell with the same server
         try:
             _mount("-t", "tmpfs", "-o", f"size={self._megabytes}m", "tmpfs", str(self.folder))
         except NoDiskError:
