@@ -11,7 +11,7 @@ from gateway.batches import Batch
 class Queue:
     """Batches waiting to be written: sealed ones first, then whatever has collected.
 
-    Bounds are looked at between chunks: a batch may exceed them by one chunk.
+    Bounds are looked at between chunks, and after each message that waited aside: a batch may exceed them by one chunk.
     """
 
     def __init__(self, *, max_messages: int, max_bytes: int) -> None:

@@ -34,7 +34,7 @@ from gateway.settings import Mqtt
 
 T = TypeVar("T")
 Connect = Callable[[Mqtt, Receiver], Connection]
-_REDELIVERED = operator.attrgetter("duplicate")
+_redelivered = operator.attrgetter("duplicate")
 
 
 class _ClosedError(Exception):
@@ -147,7 +147,7 @@ class ReconnectingSource:
                 self._since = first
             self._turn += len(packet_ids) - packet_ids.count(NO_ID)
             if self._resumed:
-                self._turn -= sum(map(_REDELIVERED, messages))
+                self._turn -= sum(map(_redelivered, messages))
             self._sink.take(Chunk(messages, first, now_us(), self._resumed, self._since, self._turn))
 
     def idle(self) -> None:

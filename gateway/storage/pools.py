@@ -51,16 +51,24 @@ def statement(name: str) -> Iterator[None]:
         raise
 
 
-@contextlib.asynccontextmanager
-async def transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """All of the block or nothing. Whoever gives up waiting for the server hangs up: it may never answer a ROLLBACK."""
-    work = connection.transaction()
-    await work.start()
+@contextlib.contextmanager
+def hanging_up(connection: asyncpg.Connection) -> Iterator[None]:
+    """Whoever gives up waiting inside hangs up: the server may never answer, and the driver would wait for it again."""
     try:
         yield
     except (asyncio.CancelledError, TimeoutError):
         connection.terminate()
         raise
+
+
+@contextlib.asynccontextmanager
+async def transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """All of the block or nothing; nobody waits for the ROLLBACK of a server that does not answer."""
+    work = connection.transaction()
+    await work.start()
+    try:
+        with hanging_up(connection):
+            yield
     except BaseException:
         if not connection.is_closed():
             await work.rollback()
@@ -124,12 +132,8 @@ class Pool:
         try:
             if held is None or held.is_closed():
                 held = await connect(self._database, application_name=f"gateway-{self.name}", name=self.name)
-            with translate(self.name):
+            with translate(self.name), hanging_up(held):
                 yield held
-        except asyncio.CancelledError:
-            if held is not None:
-                held.terminate()  # what was asked is still to be answered, perhaps never
-            raise
         finally:
             self._free.put_nowait(held)
 

@@ -112,9 +112,7 @@ def test_one_row_too_many_fails_the_run(
     postgres_databases: Databases, installation: Callable[..., Daemon]
 ) -> None:
     """A figure is worth nothing when rows do not match messages: exit code 1, with both counts."""
-    postgres_databases.timeseries(
-        "CREATE SEQUENCE inserts"
-    )  # one more of all of them, however many COPYs they take
+    postgres_databases.timeseries("CREATE SEQUENCE inserts")  # however many COPYs there are, one adds a row
     postgres_databases.timeseries(
         """CREATE FUNCTION one_more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
              IF nextval('inserts') = 1 THEN

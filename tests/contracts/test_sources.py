@@ -205,9 +205,9 @@ async def test_what_is_not_settled_comes_again(
         assert sorted({chunk.resumed for chunk in reception.chunks if chunk.first < 6}) == [False]
         assert sorted({chunk.resumed for chunk in reception.chunks if chunk.first >= 6}) == [True]
         assert {6} == {chunk.since for chunk in reception.chunks if chunk.first >= 6}
-        assert {6} == {chunk.turn for chunk in reception.chunks if chunk.first >= 6}, (
-            "ids have come no further"
-        )
+        assert {6} == {
+            chunk.turn for chunk in reception.chunks if chunk.first >= 6
+        }  # ids have come no further
 
 
 async def test_late_settles_of_a_lost_connection_acknowledge_nothing(

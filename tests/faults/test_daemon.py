@@ -57,8 +57,7 @@ def test_killed_before_its_acknowledgements_arrive(make_cell: MakeCell) -> None:
         proxy.losing = True
         for _ in range(LIVES):
             cell.daemon.launch()
-            have = cell.rows()
-            eventually(lambda: cell.rows() > have + 3000, timeout=60, what="more is stored")  # noqa: B023
+            cell.stored(3000)
             cell.daemon.kill()
         proxy.losing = False
         cell.slow(0)

@@ -19,6 +19,7 @@ from gateway import clock, decoders
 from gateway.decoders import Decode, Limits
 from gateway.messages import Reading
 from gateway.outcomes import Outcome
+from gateway.writer import ledger
 from tests.support.bad_input import CASES
 from tests.support.batching import NOW_US, published, settings_for
 from tests.support.databases import Databases, Workshop
@@ -53,6 +54,11 @@ class Tenant:
     def data(self, device: str = "A") -> list[Any]:
         """What the rows of a device hold, in time."""
         return [json.loads(row["data"]) for row in self.rows(device)]
+
+    def transactions(self, device: str = "A") -> list[int]:
+        """How many rows of a device each transaction brought, least first."""
+        statement = "SELECT count(*) FROM telemetry WHERE device_id = $1 GROUP BY xmin::text ORDER BY 1"
+        return [row["count"] for row in self.databases.timeseries(statement, self.devices[device])]
 
     def letters(self) -> list[tuple[str, bytes]]:
         """Reason and payload of the dead letters, as they came."""
@@ -196,6 +202,33 @@ async def test_a_redelivery_of_what_the_ledger_knows_is_a_duplicate(shared: Data
     assert len(tenant.letters()) == 1
 
 
+async def test_what_an_early_life_stored_is_known_to_the_last(
+    plain: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed again and again: what is delivered again each time does not bring packet ids on."""
+    monkeypatch.setattr(ledger, "WINDOW", 10)
+    tenant, client = Tenant(plain), str(uuid.uuid4())
+    async with Flow(settings_for(plain, client_id=client)) as flow:
+        flow.take(*(tenant.message({"n": n}, packet_id=n) for n in range(1, 4)))
+        assert await flow.settle() == {STORED: 3}
+    again = [tenant.message({"n": n}, packet_id=n, duplicate=True) for n in range(1, 12)]
+    for outcomes in ({DUPLICATE: 3, STORED: 8}, {DUPLICATE: 11}, {DUPLICATE: 11}):
+        async with Flow(settings_for(plain, client_id=client)) as flow:
+            flow.take(*again, resumed=True)
+            assert await flow.settle() == outcomes
+    assert sorted(data["n"] for data in tenant.data()) == list(range(1, 12))
+
+
+async def test_redeliveries_that_waited_go_in_batches(plain: Databases) -> None:
+    """A whole session may have waited for the ledger: it is no one batch."""
+    tenant = Tenant(plain)
+    again = [tenant.message({"n": n}, packet_id=n + 1, duplicate=True) for n in range(35)]
+    async with Flow(settings_for(plain, batch={"max_rows": 10})) as flow:
+        flow.take(*again, resumed=True)
+        assert await flow.settle() == {STORED: 35}
+    assert tenant.transactions() == [5, 10, 10, 10]
+
+
 async def test_dup_alone_drops_nothing(plain: Databases) -> None:
     """In a session that was not kept, DUP speaks of another session: stored."""
     tenant, client = Tenant(plain), str(uuid.uuid4())
@@ -310,11 +343,7 @@ async def test_while_one_batch_is_written_the_next_collects(plain: Databases) ->
             for n in range(1, 20):
                 flow.take(tenant.message({"n": n}))
         await flow.settle()
-    transactions = plain.timeseries(
-        "SELECT count(*) FROM telemetry WHERE device_id = $1 GROUP BY xmin::text ORDER BY 1",
-        tenant.devices["A"],
-    )
-    assert [row["count"] for row in transactions] == [1, 19]
+    assert tenant.transactions() == [1, 19]
 
 
 async def test_a_trickle_asks_the_database_for_nothing_but_its_rows(plain: Databases) -> None:

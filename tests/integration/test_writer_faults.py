@@ -7,8 +7,7 @@ import contextlib
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -22,7 +21,7 @@ from tests.integration.conftest import Writers
 from tests.support.batching import NOW_US, Filling, a_device, published
 from tests.support.databases import Databases, migrate
 from tests.support.losing import COMMIT, COPY_DONE, Losing
-from tests.support.sql import execute, scalar
+from tests.support.sql import execute
 from tests.support.waiting import eventually_async
 from tests.support.written import Table, altered, as_user, letters_of, name_of, rows_of, written
 
@@ -324,30 +323,26 @@ async def test_who_gives_up_a_transaction_waits_for_no_rollback(
     shared: Databases, writer: Writer, table: Table
 ) -> None:
     """The session hangs with the transaction open: cancelled, the writer is free at once, and can try again."""
-    device, filling = a_device(), Filling()
+    dsn, device, filling = shared.timeseries_dsn, a_device(), Filling()
     filling.unkeyed(device, NOW_US, {"n": 1})
     work = Work(filling.batch)
-    async with suspended(shared, table, writer.write(work)) as writing:
-        writing.cancel()
-        ended, _ = await asyncio.wait([writing], timeout=5)
-        assert ended
-        assert writing.cancelled()
+    await writer.probe()
+    async with locked(dsn) as holder:
+        writing = asyncio.create_task(writer.write(work))
+        async with suspended(await eventually_async(lambda: holder.fetchval(BLOCKED))):
+            writing.cancel()
+            ended, _ = await asyncio.wait([writing], timeout=5)
+            assert ended
+            assert writing.cancelled()
     await writer.write(work)
     assert await rows_of(table, device) == [(0, '{"n": 1}', None)]
 
 
 @contextlib.asynccontextmanager
-async def suspended(
-    databases: Databases, table: Table, writes: Coroutine[Any, Any, None]
-) -> AsyncIterator[asyncio.Task[None]]:
-    """Somebody writes into a locked table, and his session then stands still (SIGSTOP) for the block."""
-    waits = "SELECT pid FROM pg_stat_activity WHERE application_name = 'gateway-writer' AND wait_event_type = 'Lock'"
-    async with table.transaction():
-        await table.execute("LOCK TABLE telemetry")
-        writing = asyncio.create_task(writes)
-        pid = await eventually_async(lambda: scalar(databases.timeseries_dsn, waits))
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield writing
-        finally:
-            os.kill(pid, signal.SIGCONT)
+async def suspended(pid: int) -> AsyncIterator[None]:
+    """The session of this process stands still."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -7,13 +7,14 @@ prints the rows of some sessions as a table of ``docs/reliability.md``, a cell o
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
 import platform
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 REPORT = Path(os.environ.get("GATEWAY_FAULTS_REPORT", ".cache/faults.jsonl"))
@@ -83,8 +84,15 @@ def aligned(rows: Sequence[Row]) -> list[str]:
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
-def of_fault(rows: Sequence[Row]) -> list[str]:
-    """The cells of one fault in sum, under ``BY_FAULT``."""
+def by_fault(rows: Iterable[Row]) -> Iterator[list[str]]:
+    """The cells of each fault in sum, under ``BY_FAULT``."""
+    faults: dict[str, list[Row]] = {}
+    for row in rows:
+        faults.setdefault(row.fault, []).append(row)
+    return map(_sum, faults.values())
+
+
+def _sum(rows: Sequence[Row]) -> list[str]:
     recoveries = [row.recovery for row in rows if row.recovery is not None]
     times = [statistics.median(recoveries), max(recoveries)] if recoveries else []
     return [
@@ -138,15 +146,12 @@ def load(*files: Path) -> list[Row]:
 
 def main() -> None:
     """The rows of the named files as Markdown."""
-    names = [name for name in sys.argv[1:] if name != "--by-fault"]
-    rows = load(*map(Path, names))
-    if len(names) < len(sys.argv) - 1:
-        faults: dict[str, list[Row]] = {}
-        for row in rows:
-            faults.setdefault(row.fault, []).append(row)
-        table = markdown(BY_FAULT, map(of_fault, faults.values()))
-    else:
-        table = markdown(HEADINGS, map(cells_of, rows))
+    parser = argparse.ArgumentParser(description="The rows of fault sessions as Markdown.")
+    parser.add_argument("files", nargs="*", type=Path, default=[REPORT], help="JSON lines (%(default)s)")
+    parser.add_argument("--by-fault", action="store_true", help="the cells of a fault in sum")
+    asked = parser.parse_args()
+    rows = load(*asked.files)
+    table = markdown(BY_FAULT, by_fault(rows)) if asked.by_fault else markdown(HEADINGS, map(cells_of, rows))
     sys.stdout.write("\n".join([*table, "", summary(rows), ""]))
 
 
