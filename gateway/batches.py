@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.errors import MessageError
-from gateway.messages import DeadLetter, Message
+from gateway.messages import Chunk, DeadLetter, Message
 from gateway.outcomes import Tally
 
 MessageId = tuple[uuid.UUID, str]
@@ -89,6 +89,26 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.numbers) + len(self.letters)
+
+    def add(self, number: int, message: Message, origin: Origin, received_us: int, row: bytes) -> None:
+        """Hold a message with its rows."""
+        self.numbers.append(number)
+        self.messages.append(message)
+        self.origins.append(origin)
+        self.received_us.append(received_us)
+        self.rows.append(row)
+        self.size += len(message.payload) + len(row) + OVERHEAD_BYTES
+
+    def add_all(self, chunk: Chunk, origins: Sequence[Origin], rows: Sequence[bytes]) -> None:
+        """Hold all messages of a chunk."""
+        count = len(rows)
+        self.numbers += range(chunk.first, chunk.first + count)
+        self.messages += chunk.messages
+        self.origins += origins
+        self.received_us += [chunk.received_us] * count
+        self.rows += rows
+        payloads = sum([len(message.payload) for message in chunk.messages])
+        self.size += payloads + sum(map(len, rows)) + OVERHEAD_BYTES * count
 
     def add_letter(self, number: int, origin: Origin, letter: DeadLetter) -> None:
         """Hold a message on its way to the dead letters."""

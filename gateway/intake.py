@@ -27,6 +27,16 @@ class Intake:
         self._largest, self._routes = options.max_payload_bytes, routes
         self._judge_time = TimeCheck(options).judge
 
+    def plain_rows(self, chunk: Chunk, routes: Sequence[Route]) -> list[bytes | None]:
+        """The row of each message that is plain; None: :meth:`encode` decides."""
+        received_us = chunk.received_us
+        return [
+            None
+            if (device := route.short.device) is None or device.plain_row is None or message.retain
+            else device.plain_row(message.payload, received_us, device.columns)
+            for message, route in zip(chunk.messages, routes, strict=True)
+        ]
+
     def encode(self, message: Message, route: Route, chunk: Chunk) -> Encoded:
         """What the message becomes.
 

@@ -85,6 +85,11 @@ class Reading(msgspec.Struct, gc=False):
     message_id: str | None = None
 
 
+PlainRow = Callable[[bytes, int, bytes], bytes | None]
+"""Payload, receive time (µs) and the device's ``columns`` to the encoded row, when the message is plain in every
+respect; None: the full way decides."""
+
+
 class Field(msgspec.Struct, frozen=True):
     """One field of a device type. ``minimum`` and ``maximum`` are inclusive, in ``unit``."""
 
@@ -119,6 +124,7 @@ class Device(msgspec.Struct):
             strictly increasing per device, so that two readings never share a key.
         columns: the part that is the same in every row of the device, encoded.
         check: judges the fields of a reading as the device's type says; None: anything goes.
+        plain_row: the short way of its plain messages in native JSON; None: there is none.
     """
 
     id: uuid.UUID
@@ -130,6 +136,7 @@ class Device(msgspec.Struct):
     last_receive_us: int = 0
     columns: bytes = b""
     check: Callable[[Reading], dict[str, str] | None] | None = None
+    plain_row: PlainRow | None = None
 
 
 class DeadLetter(msgspec.Struct):

@@ -36,7 +36,7 @@ class Path:
         self.timeseries = pools.Pool("timeseries", options.databases.timeseries, size=1)
         self.stores = self._patience("timeseries")
         self.registry = Registry(
-            self._metadata, options.registry, health.component("metadata"), Preparation()
+            self._metadata, options.registry, health.component("metadata"), Preparation(options.validation)
         )
         self._writers: list[Writer] = []
         self._tasks: list[tuple[str, Task]] = []

@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
@@ -106,18 +106,31 @@ class Pipeline:
 
     def take(self, chunk: Chunk) -> None:
         """All messages of one socket read."""
-        known, find, accept = self._routes.known, self._routes.find, self._accept
-        number, unresolved = chunk.first, len(self.held.unresolved)
-        self._queue.open.turn = chunk.turn
-        for message in chunk.messages:
-            route = known.get(message.topic) or find(message.topic)
+        known, find = self._routes.known, self._routes.find
+        routes = [known.get(message.topic) or find(message.topic) for message in chunk.messages]
+        for message, route in zip(chunk.messages, routes, strict=True):
             route.tally.received += 1
             if message.packet_id is None:
                 route.tally.qos0 += 1
-            accept(number, message, route, chunk)
-            number += 1
-        metrics.registry_hits.inc(len(chunk.messages) - len(self.held.unresolved) + unresolved)
+        self._queue.open.turn = chunk.turn
+        unresolved = len(self.held.unresolved)
+        rows = self._intake.plain_rows(chunk, routes)
+        if all(rows):
+            self._queue.open.add_all(chunk, routes, cast("list[bytes]", rows))
+        else:
+            self._take_each(chunk, routes, rows)
+        metrics.registry_hits.inc(len(routes) - len(self.held.unresolved) + unresolved)
         self._after_taking()
+
+    def _take_each(self, chunk: Chunk, routes: Sequence[Route], rows: Sequence[bytes | None]) -> None:
+        """A chunk in which some message is not plain."""
+        batch = self._queue.open
+        every = zip(chunk.messages, routes, rows, strict=True)
+        for number, (message, route, row) in enumerate(every, chunk.first):
+            if row is None:
+                self._accept(number, message, route, chunk)
+            else:
+                batch.add(number, message, route, chunk.received_us, row)
 
     def _accept(self, number: int, message: Message, route: Route, chunk: Chunk) -> None:
         """One message: into the batch, to the dead letters, aside, or to its end."""
@@ -141,12 +154,7 @@ class Pipeline:
             batch.unkeyed[len(batch.numbers)] = unkeyed
         if ids:
             batch.ids[len(batch.numbers)] = ids
-        batch.numbers.append(number)
-        batch.messages.append(message)
-        batch.origins.append(route)
-        batch.received_us.append(chunk.received_us)
-        batch.rows.append(encoded)
-        batch.size += len(message.payload) + len(encoded) + batches.OVERHEAD_BYTES
+        batch.add(number, message, route, chunk.received_us, encoded)
 
     def _refuse(self, number: int, message: Message, route: Route, chunk: Chunk, error: MessageError) -> None:
         """To the dead letters, or to its end when configuration says that it is ignored.

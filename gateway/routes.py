@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-from gateway import settings, topics, validation
+from gateway import plain, settings, topics, validation
 from gateway.decoders import Decode
 from gateway.devices.registry import Entry, Registry
-from gateway.messages import Device, DeviceType, Message
+from gateway.messages import Device, DeviceType, Message, PlainRow
 from gateway.outcomes import Reason, Tally
 from gateway.validation import Check
 from gateway.writer import rows
@@ -16,7 +16,8 @@ from gateway.writer import rows
 NO_STREAM = "none"
 """Stands in the books for topics that match no stream: subscriptions of an earlier configuration, mostly."""
 
-_MAX_CHECKS = 10_000
+_MAX_TYPES = 10_000
+_NOBODY = Entry("", "", None)
 
 
 class Stream:
@@ -33,20 +34,23 @@ class Route:
 
     Attributes:
         entry: the device of the topic; None where the payload names it, or where ``ending`` is set.
+        short: the same for messages that may take the short way (:mod:`gateway.plain`); else an entry of nobody.
         ending: why messages of this topic never become readings; None: they may.
+        id_property: the user property that carries a message's own id; empty: none does.
         retained: what becomes of retained replays.
     """
 
     __slots__ = (
-        "_id_property",
         "decode",
         "ending",
         "entry",
         "id_in_payload",
+        "id_property",
         "on_conflict",
         "provision_type",
         "retained",
         "serial_number",
+        "short",
         "stream_name",
         "tally",
         "tenant",
@@ -57,19 +61,20 @@ class Route:
         options = stream.options
         self.stream_name, self.tally, self.decode = options.name, stream.tally, stream.decode
         self.id_in_payload = options.message_id == "payload"
-        self._id_property = options.message_id.partition(":")[2]
+        self.id_property = options.message_id.partition(":")[2]
         self.on_conflict, self.retained = options.on_conflict, options.retained
         self.unknown_device, self.provision_type = options.unknown_device, options.provision_type
         self.ending = Reason.STREAM_IGNORED if options.kind == "ignore" else None
         self.tenant = captures.get("tenant", options.tenant)
         self.serial_number = captures.get("device")
         self.entry: Entry | None = None
+        self.short = _NOBODY
 
     def own_id(self, message: Message) -> str | None:
         """The id that a user property of the message carries, where the stream says it stands there."""
-        if not self._id_property:
+        if not self.id_property:
             return None
-        return next((value for name, value in message.user_properties if name == self._id_property), None)
+        return next((value for name, value in message.user_properties if name == self.id_property), None)
 
 
 class Routes:
@@ -101,6 +106,8 @@ class Routes:
                 route = Route(stream, captures)
                 if route.ending is None and route.serial_number is not None:
                     route.entry = self.entry(route, route.serial_number)
+                    if stream.options.decoder == "json" and not route.id_property:
+                        route.short = route.entry
                 return route
         route = Route(self._stray, {})
         route.ending = Reason.NO_STREAM
@@ -117,18 +124,20 @@ def _stray_stream() -> Stream:
 
 
 class Preparation:
-    """Gives a device what its readings need: encoded columns, and its type's check, shared by all of the type."""
+    """Gives a device what its readings need: encoded columns, and what all of its type share."""
 
-    def __init__(self) -> None:
-        self._checks: dict[int, tuple[DeviceType, Check | None]] = {}
+    def __init__(self, rules: settings.Validation) -> None:
+        self._rules = rules
+        self._types: dict[int, tuple[DeviceType, Check | None, PlainRow | None]] = {}
 
     def __call__(self, device: Device) -> None:
         """Prepare this device."""
-        known = self._checks.get(id(device.type))
+        known = self._types.get(id(device.type))
         if known is None:
-            if len(self._checks) >= _MAX_CHECKS:
-                self._checks.clear()
-            # The type is kept beside its check: its id() must not come to mean another.
-            known = self._checks[id(device.type)] = device.type, validation.field_check(device.type)
-        device.check = known[1]
+            if len(self._types) >= _MAX_TYPES:
+                self._types.clear()
+            # The type is kept beside what is made for it: its id() must not come to mean another.
+            check, plain_row = validation.field_check(device.type), plain.plain_row(device.type, self._rules)
+            known = self._types[id(device.type)] = device.type, check, plain_row
+        _, device.check, device.plain_row = known
         device.columns = rows.device_columns(device)

@@ -59,7 +59,7 @@ def kind() -> DeviceType:
 def routes(packets: Sequence[mqtt5.PublishPacket], kind: DeviceType) -> Routes:
     """All topics seen, all devices known."""
     database = settings.Database(dsn=SecretStr("postgresql://nobody@/nothing"))
-    prepare = Preparation()
+    prepare = Preparation(settings.Validation())
     registry = Registry(
         Pool("metadata", database), settings.Registry(), Health().component("metadata"), prepare
     )

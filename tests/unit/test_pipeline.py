@@ -25,7 +25,7 @@ def learn(flow: Flow, *serials: str) -> dict[str, Device]:
     """These devices of the tenant ``acme`` are known."""
     devices = {serial: a_device(serial) for serial in serials}
     for serial, device in devices.items():
-        Preparation()(device)
+        Preparation(flow.options.validation)(device)
         flow.path.registry.entry("acme", serial).learn(device)
     return devices
 

@@ -112,7 +112,7 @@ async def test_where_a_message_carries_its_id(where: str, found: str | None) -> 
 
 def test_devices_of_a_type_share_its_check() -> None:
     """Made once a type; a type that was changed is another object, with a check of its own."""
-    prepare, kind = Preparation(), a_type(Field("x", "int", required=True))
+    prepare, kind = Preparation(settings_for(None).validation), a_type(Field("x", "int", required=True))
     one, other, later = a_device("A"), a_device("B"), a_device("C")
     one.type = other.type = kind
     later.type = a_type(Field("x", "int"))
