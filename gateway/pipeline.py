@@ -128,6 +128,7 @@ class Pipeline:
         every = zip(chunk.messages, routes, rows, strict=True)
         for number, (message, route, row) in enumerate(every, chunk.first):
             if row is None:
+                route.detour()
                 self._accept(number, message, route, chunk)
             else:
                 batch.add(number, message, route, chunk.received_us, row)

@@ -18,6 +18,8 @@ NO_STREAM = "none"
 
 _MAX_TYPES = 10_000
 _NOBODY = Entry("", "", None)
+_DETOUR = 64
+"""Messages of a topic that take the full way before the short one is tried again: a vain try costs half a µs."""
 
 
 class Stream:
@@ -34,18 +36,20 @@ class Route:
 
     Attributes:
         entry: the device of the topic; None where the payload names it, or where ``ending`` is set.
-        short: the same for messages that may take the short way (:mod:`gateway.plain`); else an entry of nobody.
+        short: the same while messages may take the short way (:mod:`gateway.plain`); else an entry of nobody.
         ending: why messages of this topic never become readings; None: they may.
-        id_property: the user property that carries a message's own id; empty: none does.
         retained: what becomes of retained replays.
     """
 
     __slots__ = (
+        "_detour",
+        "_id_property",
+        "_plain_format",
+        "_short",
         "decode",
         "ending",
         "entry",
         "id_in_payload",
-        "id_property",
         "on_conflict",
         "provision_type",
         "retained",
@@ -61,20 +65,34 @@ class Route:
         options = stream.options
         self.stream_name, self.tally, self.decode = options.name, stream.tally, stream.decode
         self.id_in_payload = options.message_id == "payload"
-        self.id_property = options.message_id.partition(":")[2]
+        self._id_property = options.message_id.partition(":")[2]
         self.on_conflict, self.retained = options.on_conflict, options.retained
         self.unknown_device, self.provision_type = options.unknown_device, options.provision_type
         self.ending = Reason.STREAM_IGNORED if options.kind == "ignore" else None
         self.tenant = captures.get("tenant", options.tenant)
         self.serial_number = captures.get("device")
         self.entry: Entry | None = None
-        self.short = _NOBODY
+        self.short = self._short = _NOBODY
+        self._plain_format = options.decoder == "json" and not self._id_property
+        self._detour = 0
+
+    def lead_to(self, entry: Entry) -> None:
+        """The topic names this device."""
+        self.entry = entry
+        if self._plain_format:
+            self.short = self._short = entry
+
+    def detour(self) -> None:
+        """A message went the full way: so do the next of its topic, for they are hardly plainer."""
+        if self._short.device is not None:
+            self._detour = (self._detour + 1) % _DETOUR
+            self.short = _NOBODY if self._detour else self._short
 
     def own_id(self, message: Message) -> str | None:
         """The id that a user property of the message carries, where the stream says it stands there."""
-        if not self.id_property:
+        if not self._id_property:
             return None
-        return next((value for name, value in message.user_properties if name == self.id_property), None)
+        return next((value for name, value in message.user_properties if name == self._id_property), None)
 
 
 class Routes:
@@ -105,9 +123,7 @@ class Routes:
             if captures is not None:
                 route = Route(stream, captures)
                 if route.ending is None and route.serial_number is not None:
-                    route.entry = self.entry(route, route.serial_number)
-                    if stream.options.decoder == "json" and not route.id_property:
-                        route.short = route.entry
+                    route.lead_to(self.entry(route, route.serial_number))
                 return route
         route = Route(self._stray, {})
         route.ending = Reason.NO_STREAM

@@ -111,7 +111,7 @@ class Validation(Section):
     """What is believed of a payload, and of a device's clock."""
 
     max_payload_bytes: Bytes = Field(1 * 2**20, description="larger payloads become dead letters")
-    max_depth: int = Field(32, ge=1, le=200, description="deepest nesting of a payload")
+    max_depth: int = Field(32, ge=2, le=200, description="deepest nesting of a payload")
     max_readings: int = Field(10_000, ge=1, description="most readings in one message")
     max_future_skew: Seconds = Field(600, description="a timestamp further ahead is 'in the future'")
     max_age: Seconds | None = Field(

@@ -47,29 +47,22 @@ def decoder(limits: Limits) -> Decode:
             tree = parse(payload)
         except (ValueError, RecursionError):
             raise _explain(payload, limits) from None
-        if type(tree) is dict:
-            metrics, stamp = tree.get("metrics"), tree.get("ts")
-            if (
-                type(metrics) is dict
-                and type(stamp) is int
-                and len(tree) == 2
-                and _plain(payload, 2 + len(metrics))
-            ):
-                return [Reading(_some(metrics), timestamps.from_number(stamp))]
-        _look_closer(tree, payload, limits)
+        if not (type(tree) is dict and _plain(tree, payload)):
+            _look_closer(tree, payload, limits)
         return [_reading(tree, limits)] if type(tree) is dict else _many(tree, limits)
 
     return decode
 
 
-def _plain(payload: bytes, keys: int) -> bool:
-    """Whether the bytes of this object cannot hide anything, given how many keys were found in it.
+def _plain(tree: dict[str, Any], payload: bytes) -> bool:
+    """Whether the bytes of this object cannot hide anything, as nearly all cannot.
 
-    As many colons as keys: no key stood there twice, no object is nested. No bracket: no array. No backslash: no
-    NUL, no surrogate. Short: no endless number. What this is not sure of gets the closer look.
+    As many colons as keys: no key stood there twice, no object is nested but the metrics. No bracket: no array. No
+    backslash: no NUL, no surrogate. Short: no endless number. What this is not sure of gets the closer look.
     """
+    metrics = tree.get("metrics")
     return (
-        payload.count(_COLON) == keys
+        payload.count(_COLON) == len(tree) + (len(metrics) if type(metrics) is dict else 0)
         and _BACKSLASH not in payload
         and _BRACKET not in payload
         and len(payload) <= _LONGEST_NUMBER

@@ -77,8 +77,16 @@ def test_encode_row(benchmark: Benchmark) -> None:
     assert row.time_us == now
 
 
+def test_short_way(benchmark: Benchmark, routes: Routes, packets: Packets) -> None:
+    """Plain messages: from the payload to the row in one step."""
+    intake, chunk = Intake(settings.Validation(), routes), Chunk(packets, 0, clock.now_us())
+    found = resolved(routes, packets)
+    encoded = benchmark(intake.plain_rows, chunk, found)
+    assert encoded == [intake.encode(p, route, chunk)[0] for p, route in zip(packets, found, strict=True)]
+
+
 def test_intake(benchmark: Benchmark, routes: Routes, packets: Packets) -> None:
-    """All stages before the batch: from a message to its row."""
+    """All stages before the batch, the full way: from a message to its row."""
     intake, chunk = Intake(settings.Validation(), routes), Chunk(packets, 0, clock.now_us())
     found = resolved(routes, packets)
 

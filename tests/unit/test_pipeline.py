@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -15,10 +15,12 @@ from gateway.batches import OVERHEAD_BYTES
 from gateway.messages import Device
 from gateway.outcomes import Outcome, Reason
 from gateway.routes import Preparation
+from gateway.writer.rows import take_apart
 from tests.support.batching import NOW_US, a_device, published, settings_for
 from tests.support.flow import Flow
 
 NOW_MS = NOW_US // 1000
+Reading = Callable[[int], dict[str, Any]]
 
 
 def learn(flow: Flow, *serials: str) -> dict[str, Device]:
@@ -43,13 +45,29 @@ def message(payload: Any, device: str = "A", **rest: Any) -> Any:
     return published(f"t/acme/{device}", payload, **rest)
 
 
-async def test_a_chunk_becomes_part_of_the_open_batch(flow: Flow) -> None:
-    """In order, encoded, with its bytes counted; nothing is settled yet."""
-    messages = [message({"ts": NOW_MS + n, "n": n}) for n in range(3)]
+def flat(n: int) -> dict[str, Any]:
+    """A reading that has no short way."""
+    return {"ts": NOW_MS + n, "n": n}
+
+
+def plain(n: int) -> dict[str, Any]:
+    """A reading that has one."""
+    return {"ts": NOW_MS + n, "metrics": {"n": n}}
+
+
+@pytest.mark.parametrize("readings", [(flat, flat, flat), (plain, plain, plain), (plain, flat, plain)])
+async def test_a_chunk_becomes_part_of_the_open_batch(flow: Flow, readings: Sequence[Reading]) -> None:
+    """In order, encoded, with its bytes counted, whichever way each went; nothing is settled yet."""
+    messages = [message(reading(n)) for n, reading in enumerate(readings)]
     flow.take(*messages)
     batch = flow.pipeline.held.queue.open
     assert batch.numbers == [0, 1, 2]
     assert batch.messages == messages
+    assert [origin.serial_number for origin in batch.origins] == ["A"] * 3
+    assert len(set(batch.received_us)) == 1
+    assert [row.data for blob in batch.rows for row in take_apart(blob)] == [
+        b'{"n":%d}' % n for n in range(3)
+    ]
     assert flow.hand.settled == []
     assert flow.held() == {"telemetry": 3}
     encoded = sum(map(len, batch.rows))

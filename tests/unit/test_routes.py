@@ -46,6 +46,20 @@ async def test_the_first_stream_that_matches_takes_it() -> None:
     assert found == ["special", "telemetry", "rest"]
 
 
+async def test_who_is_not_plain_goes_the_full_way_for_a_while() -> None:
+    """A topic's messages are alike: to try the short way with each would be in vain, never again a pity."""
+    route = routes_of().find("t/acme/S-1")
+    assert route.entry is not None
+    route.detour()
+    assert route.short is route.entry, "nobody could tell: the device is not known yet"
+    route.entry.learn(a_device("S-1"))
+    ways = []
+    for _ in range(130):
+        route.detour()
+        ways.append(route.short is route.entry)
+    assert [n for n, short in enumerate(ways, 1) if short] == [64, 128]
+
+
 async def test_where_the_topic_names_no_device_the_payload_must() -> None:
     """The tenant is the stream's, or the topic's."""
     route = routes_of({"topic": "all/#", "tenant": "acme"}).find("all/x")
