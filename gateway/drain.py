@@ -7,6 +7,8 @@ were spooled; how they end now is counted apart.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import operator
 from collections.abc import Iterable
 
 from gateway.buffer.spool import Position, Spool
@@ -17,6 +19,7 @@ from gateway.pipeline import Pipeline
 
 _PORTION_BYTES = 1 << 18
 _RETRY_SECONDS = 1.0
+_received = operator.attrgetter("received_us", "resumed")
 
 
 class Drain:
@@ -64,10 +67,10 @@ class Drain:
             return
         # A redelivery is judged when all portions before its own are settled, which may hold what it repeats.
         since = self._next
-        for record, position in zip(portion.records, portion.positions, strict=True):
-            self._positions[self._next] = position
-            chunk = Chunk((record,), self._next, record.received_us, record.resumed, since, replayed=True)
-            self._next += 1
+        self._positions.update(enumerate(portion.positions, since))
+        for (received_us, resumed), together in itertools.groupby(portion.records, _received):
+            chunk = Chunk(list(together), self._next, received_us, resumed, since, replayed=True)
+            self._next += len(chunk.messages)
             self._pipeline.take(chunk)
         self._pipeline.idle()
 
