@@ -31,6 +31,8 @@ _BOOKS_SECONDS = 1.0
 _UPKEEP_SECONDS = 3600.0
 _PARTITIONS_AHEAD = dt.timedelta(days=7)
 _CLOSE_SECONDS = 3.0
+_MOST_UNDER_WAY = 200_000
+"""Objects that the collector sees come and not go before it looks for garbage: three for each packet id there is."""
 
 
 def run(options: settings.Settings) -> int:
@@ -86,8 +88,10 @@ class Daemon:
         try:
             self._path.open()
             self._start()
-            # What lives as long as the process is never garbage: the collector need not walk it again and again.
+            # What lives as long as the process is never garbage, nor is what is under way: the collector need not
+            # walk either again and again.
             gc.freeze()
+            gc.set_threshold(_MOST_UNDER_WAY)
             self._notify.ready("running")
             events.started(client_id=self._options.mqtt.client_id, streams=len(self._options.streams))
             died = await self._until_stop(signals.stop)
