@@ -32,7 +32,7 @@ class Intake:
         received_us = chunk.received_us
         return [
             None
-            if (device := route.short.device) is None or device.plain_row is None or message.retain
+            if (device := route.short).plain_row is None or message.retain
             else device.plain_row(message.payload, received_us, device.columns)
             for message, route in zip(chunk.messages, routes, strict=True)
         ]

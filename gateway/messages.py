@@ -125,7 +125,8 @@ class Device(msgspec.Struct):
             strictly increasing per device, so that two readings never share a key.
         columns: the part that is the same in every row of the device, encoded.
         check: judges the fields of a reading as the device's type says; None: anything goes.
-        plain_row: the short way of its plain messages in native JSON; None: there is none.
+        plain_row: the short way of its plain messages in native JSON; None: there is none, or none any more, for the
+            registry has forgotten the device.
     """
 
     id: uuid.UUID

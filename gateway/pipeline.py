@@ -128,13 +128,13 @@ class Pipeline:
         every = zip(chunk.messages, routes, rows, strict=True)
         for number, (message, route, row) in enumerate(every, chunk.first):
             if row is None:
-                route.detour()
                 self._accept(number, message, route, chunk)
             else:
                 batch.add(number, message, route, chunk.received_us, row)
 
     def _accept(self, number: int, message: Message, route: Route, chunk: Chunk) -> None:
-        """One message: into the batch, to the dead letters, aside, or to its end."""
+        """One message, the full way: into the batch, to the dead letters, aside, or to its end."""
+        route.detour()
         try:
             encoded, unkeyed, ids = self._intake.encode(message, route, chunk)
         except MessageError as error:

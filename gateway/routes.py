@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Mapping, Sequence
 
 from gateway import plain, settings, topics, validation
@@ -17,7 +18,7 @@ NO_STREAM = "none"
 """Stands in the books for topics that match no stream: subscriptions of an earlier configuration, mostly."""
 
 _MAX_TYPES = 10_000
-_NOBODY = Entry("", "", None)
+_NOBODY = Device(uuid.UUID(int=0), uuid.UUID(int=0), "", "", DeviceType(uuid.UUID(int=0), "", {}))
 _DETOUR = 64
 """Messages of a topic that take the full way before the short one is tried again: a vain try costs half a µs."""
 
@@ -36,7 +37,7 @@ class Route:
 
     Attributes:
         entry: the device of the topic; None where the payload names it, or where ``ending`` is set.
-        short: the same while messages may take the short way (:mod:`gateway.plain`); else an entry of nobody.
+        short: the device itself while messages may take the short way (:mod:`gateway.plain`); else nobody.
         ending: why messages of this topic never become readings; None: they may.
         retained: what becomes of retained replays.
     """
@@ -45,7 +46,6 @@ class Route:
         "_detour",
         "_id_property",
         "_plain_format",
-        "_short",
         "decode",
         "ending",
         "entry",
@@ -72,21 +72,20 @@ class Route:
         self.tenant = captures.get("tenant", options.tenant)
         self.serial_number = captures.get("device")
         self.entry: Entry | None = None
-        self.short = self._short = _NOBODY
+        self.short = _NOBODY
         self._plain_format = options.decoder == "json" and not self._id_property
         self._detour = 0
 
-    def lead_to(self, entry: Entry) -> None:
-        """The topic names this device."""
-        self.entry = entry
-        if self._plain_format:
-            self.short = self._short = entry
-
     def detour(self) -> None:
-        """A message went the full way: so do the next of its topic, for they are hardly plainer."""
-        if self._short.device is not None:
-            self._detour = (self._detour + 1) % _DETOUR
-            self.short = _NOBODY if self._detour else self._short
+        """A message goes the full way; so do the next of its topic when the short one was tried in vain."""
+        device = None if self.entry is None else self.entry.device
+        if device is None or not self._plain_format:
+            return
+        if self.short is device:
+            self._detour = _DETOUR
+        elif self._detour:
+            self._detour -= 1
+        self.short = _NOBODY if self._detour else device
 
     def own_id(self, message: Message) -> str | None:
         """The id that a user property of the message carries, where the stream says it stands there."""
@@ -123,7 +122,7 @@ class Routes:
             if captures is not None:
                 route = Route(stream, captures)
                 if route.ending is None and route.serial_number is not None:
-                    route.lead_to(self.entry(route, route.serial_number))
+                    route.entry = self.entry(route, route.serial_number)
                 return route
         route = Route(self._stray, {})
         route.ending = Reason.NO_STREAM

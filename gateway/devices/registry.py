@@ -58,12 +58,15 @@ class Entry:
         self.refused_until = 0.0
 
     def forget(self) -> None:
-        """Unresolved again."""
-        self._last = self.device or self._last
+        """Unresolved again, also for those who remember the device itself."""
+        if self.device is not None:
+            self.device.plain_row = None
+            self._last = self.device
         self.device = self.refusal = None
 
     def learn(self, device: Device) -> None:
         """Known. Receive times go on where they were, so that they stay strictly increasing."""
+        self.forget()  # two who looked it up at once: nobody may go on with the first
         if self._last is not None:
             device.last_receive_us = self._last.last_receive_us
         self.device, self.refusal = device, None

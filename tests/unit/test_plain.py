@@ -71,6 +71,7 @@ class Ways:
         self.device.type = of
         Preparation(rules)(self.device)
         registry.entry("acme", "S-1").learn(self.device)
+        self._route.detour()
 
     def short(self, payload: bytes, **rest: Any) -> bytes | None:
         """The row of the short way."""
@@ -171,10 +172,15 @@ def test_who_may_not_take_it(
     assert Ways(a_type()).short(FULL) is not None
 
 
-def test_a_device_that_was_disabled_has_no_short_way() -> None:
-    """What the registry forgets, routes do not remember."""
+@pytest.mark.parametrize("change", ["forgotten", "learnt again"])
+def test_what_the_registry_forgets_routes_do_not_remember(change: str) -> None:
+    """A device that is disabled, or of another type now, has no short way until it is looked up again."""
     ways = Ways(a_type())
     entry = ways._route.entry
     assert entry is not None
-    entry.forget()
+    if change == "forgotten":
+        entry.forget()
+    else:
+        entry.learn(a_device("S-1"))
+        entry.forget()
     assert ways.short(FULL) is None

@@ -47,17 +47,18 @@ async def test_the_first_stream_that_matches_takes_it() -> None:
 
 
 async def test_who_is_not_plain_goes_the_full_way_for_a_while() -> None:
-    """A topic's messages are alike: to try the short way with each would be in vain, never again a pity."""
-    route = routes_of().find("t/acme/S-1")
+    """A topic's messages are alike: to try the short way with each would be in vain."""
+    route, device = routes_of().find("t/acme/S-1"), a_device("S-1")
     assert route.entry is not None
-    route.detour()
-    assert route.short is route.entry, "nobody could tell: the device is not known yet"
-    route.entry.learn(a_device("S-1"))
     ways = []
-    for _ in range(130):
+    for known in (None, *[device] * 131):
+        if known is not None:
+            route.entry.learn(known)
         route.detour()
-        ways.append(route.short is route.entry)
-    assert [n for n, short in enumerate(ways, 1) if short] == [64, 128]
+        ways.append(route.short is device)
+    assert [n for n, short in enumerate(ways) if short] == [1, 66, 131], (
+        "as soon as it is known, then now and then"
+    )
 
 
 async def test_where_the_topic_names_no_device_the_payload_must() -> None:
