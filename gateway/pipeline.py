@@ -131,10 +131,12 @@ class Pipeline:
                 self._accept(number, message, route, chunk)
             else:
                 batch.add(number, message, route, chunk.received_us, row)
+        # Once a chunk: its rows were all tried before the first of these.
+        for route in {route for route, row in zip(routes, rows, strict=True) if row is None}:
+            route.detour()
 
     def _accept(self, number: int, message: Message, route: Route, chunk: Chunk) -> None:
         """One message, the full way: into the batch, to the dead letters, aside, or to its end."""
-        route.detour()
         try:
             encoded, unkeyed, ids = self._intake.encode(message, route, chunk)
         except MessageError as error:
@@ -218,6 +220,7 @@ class Pipeline:
         for one in waited:
             self._queue.open.turn = max(self._queue.open.turn, one.chunk.turn)
             self._accept(one.number, one.message, one.route, one.chunk)
+            one.route.shorten()
             self._queue.seal_if_full()  # a whole session may have waited
         self._after_taking()
         self.held.changed()

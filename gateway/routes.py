@@ -20,7 +20,7 @@ NO_STREAM = "none"
 _MAX_TYPES = 10_000
 _NOBODY = Device(uuid.UUID(int=0), uuid.UUID(int=0), "", "", DeviceType(uuid.UUID(int=0), "", {}))
 _DETOUR = 64
-"""Messages of a topic that take the full way before the short one is tried again: a vain try costs half a µs."""
+"""Chunks in which a topic takes the full way before the short one is tried again: a vain try costs half a µs."""
 
 
 class Stream:
@@ -76,16 +76,19 @@ class Route:
         self._plain_format = options.decoder == "json" and not self._id_property
         self._detour = 0
 
-    def detour(self) -> None:
-        """A message goes the full way; so do the next of its topic when the short one was tried in vain."""
+    def shorten(self) -> None:
+        """The next messages may take the short way, when the device is known and the topic is on no detour."""
         device = None if self.entry is None else self.entry.device
-        if device is None or not self._plain_format:
-            return
-        if self.short is device:
-            self._detour = _DETOUR
+        if device is not None and self._plain_format and not self._detour:
+            self.short = device
+
+    def detour(self) -> None:
+        """Of a chunk's messages some had to take the full way; where the short one was tried, the next ones do too."""
+        if self.short.plain_row is not None:
+            self._detour, self.short = _DETOUR, _NOBODY
         elif self._detour:
             self._detour -= 1
-        self.short = _NOBODY if self._detour else device
+        self.shorten()
 
     def own_id(self, message: Message) -> str | None:
         """The id that a user property of the message carries, where the stream says it stands there."""

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.acceptance.conftest import Scene
+from tests.support.daemon import Daemon
 from tests.support.databases import Databases
 from tests.support.plan import Plan
 from tests.support.proof import prove, settled
@@ -77,6 +78,34 @@ def test_a_killed_worker_loses_nothing(postgres_databases: Databases, make_scene
     )
     prove(scene.databases, plan)
     assert scene.daemon.stop() == 0
+
+
+def test_gateways_of_two_hosts_share_the_messages(
+    postgres_databases: Databases, make_scene: MakeScene
+) -> None:
+    """One share group, client ids and nothing else of their own: one is killed and comes back, nothing is lost."""
+    group = {"mqtt": {"share_group": "fleet"}}
+    scene = make_scene(postgres_databases, group)
+    with Daemon(scene.broker.port, postgres_databases, group, name="second") as second:
+        gateways = [scene.daemon.start(), second.start()]
+        plan = Plan(COUNT, devices=100)
+        load = scene.load(plan, rate=4000)
+        eventually(lambda: scene.stored() > COUNT // 4, timeout=30, what="a quarter stored")
+        assert min(one.status()["total"]["stored"] for one in gateways) > COUNT // 20
+        second.kill()
+        load.result()
+        second.start()  # what the broker had put into its session waits there
+        expected = plan.expected()
+        eventually(
+            lambda: (
+                scene.stored() == len(expected.stored)
+                and scene.databases.count("dead_letters") == expected.dead.total()
+            ),
+            timeout=60,
+            what="every message stored or a dead letter",
+        )
+        prove(scene.databases, plan)
+        assert [one.stop() for one in gateways] == [0, 0]
 
 
 def test_workers_divide_streams(postgres_databases: Databases, make_scene: MakeScene) -> None:

@@ -15,6 +15,7 @@ from gateway.batches import OVERHEAD_BYTES
 from gateway.messages import Device
 from gateway.outcomes import Outcome, Reason
 from gateway.routes import Preparation
+from gateway.writer import rows
 from gateway.writer.rows import take_apart
 from tests.support.batching import NOW_US, a_device, published, settings_for
 from tests.support.flow import Flow
@@ -72,6 +73,30 @@ async def test_a_chunk_becomes_part_of_the_open_batch(flow: Flow, readings: Sequ
     assert flow.held() == {"telemetry": 3}
     encoded = sum(map(len, batch.rows))
     assert flow.held_bytes == sum(len(one.payload) + OVERHEAD_BYTES for one in messages) + encoded
+
+
+async def test_who_became_plain_takes_the_short_way(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many messages of a topic a chunk holds."""
+    full: list[int] = []
+    accept = flow.pipeline._accept
+
+    def accepted(number: int, *rest: Any) -> None:
+        full.append(number)
+        accept(number, *rest)
+
+    monkeypatch.setattr(flow.pipeline, "_accept", accepted)
+    for first in range(0, 500, 5):
+        flow.take(*(message(plain(n)) for n in range(first, first + 5)))
+    assert full == [0, 1, 2, 3, 4]
+
+
+async def test_a_defect_of_the_short_way_costs_nothing(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The full way takes what the short one fails on."""
+    monkeypatch.setattr(rows, "encode", lambda *_: 1 / 0)
+    flow.take(message(plain(0)))
+    flow.take(message(plain(1)))
+    assert flow.pipeline.held.queue.open.numbers == [0, 1]
+    assert flow.pipeline.held.queue.open.letters == []
 
 
 async def test_what_is_refused_goes_with_the_batch(flow: Flow) -> None:

@@ -71,7 +71,7 @@ class Ways:
         self.device.type = of
         Preparation(rules)(self.device)
         registry.entry("acme", "S-1").learn(self.device)
-        self._route.detour()
+        self._route.shorten()
 
     def short(self, payload: bytes, **rest: Any) -> bytes | None:
         """The row of the short way."""
