@@ -64,6 +64,7 @@ $(STAMP):
 		$(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet \
 			--disable-pip-version-check --require-hashes --no-deps --requirement $(LOCK); \
 	else echo "$(PYTHON) has neither the module ensurepip nor pip: install the package python3-venv"; exit 1; fi
-	@$(PIP) install --quiet --require-hashes --requirement $(LOCK)
+	@$(PIP) install --quiet --require-hashes --no-deps --requirement $(LOCK)
+	@$(PIP) check
 	@$(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
