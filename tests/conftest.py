@@ -1,7 +1,7 @@
 """Fixtures for all tiers: real servers, migrated databases, and the logs of all that ran when a test fails.
 
 Servers that are not on this machine make a test skip with the reason; named in GATEWAY_TEST_REQUIRE
-(``mosquitto,timescaledb``), they make it fail; so do ``faketime``, ``mount`` and ``netns``.
+(``mosquitto,timescaledb``), they make it fail; so do ``faketime``, ``mount``, ``netns`` and ``pips``.
 """
 
 from __future__ import annotations

@@ -16,7 +16,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-LOCKS = {"requirements.lock": frozenset[str](), "requirements-dev.lock": frozenset({"demo", "dev"})}
+LOCKS = {
+    "requirements.lock": frozenset[str](),
+    "requirements-demo.lock": frozenset({"demo"}),
+    "requirements-dev.lock": frozenset({"demo", "dev"}),
+}
 MAY_SLEEP = {
     "tests/support/waiting.py": "waits for conditions, for all others",
     "tests/support/load.py": "a publisher that tries to connect again",
@@ -109,10 +113,11 @@ def test_the_lock_is_hashed_and_names_no_address(lock: str) -> None:
     assert " /" not in text
 
 
-def test_both_locks_pin_the_same_versions() -> None:
+@pytest.mark.parametrize("lock", LOCKS)
+def test_all_locks_pin_the_same_versions(lock: str) -> None:
     """What is tested is what is shipped."""
     tested = pins("requirements-dev.lock")
-    assert {name: tested.get(name) for name in pins("requirements.lock")} == pins("requirements.lock")
+    assert {name: tested.get(name) for name in pins(lock)} == pins(lock)
 
 
 def test_no_file_names_a_registry_or_holds_a_key() -> None:
@@ -166,7 +171,7 @@ def test_nothing_sleeps_for_luck() -> None:
     assert lines == []
 
 
-@pytest.mark.parametrize("script", [".ci/run"])
+@pytest.mark.parametrize("script", [".ci/run", ".ci/environment"])
 def test_scripts_are_executable(script: str) -> None:
     """What is called by its path has the run bit."""
     assert (ROOT / script).stat().st_mode & 0o111
