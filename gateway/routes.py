@@ -14,9 +14,6 @@ from gateway.outcomes import Reason, Tally
 from gateway.validation import Check
 from gateway.writer import rows
 
-NO_STREAM = "none"
-"""Stands in the books for topics that match no stream: subscriptions of an earlier configuration, mostly."""
-
 _MAX_TYPES = 10_000
 _NOBODY = Device(uuid.UUID(int=0), uuid.UUID(int=0), "", "", DeviceType(uuid.UUID(int=0), "", {}))
 _DETOUR = 64
@@ -137,7 +134,7 @@ class Routes:
 
 
 def _stray_stream() -> Stream:
-    options = settings.Stream(name=NO_STREAM, topic="#", tenant=NO_STREAM)
+    options = settings.Stream(name=settings.NO_STREAM, topic="#", kind="ignore")
     return Stream(options, lambda _payload: [])
 
 

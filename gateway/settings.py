@@ -26,6 +26,7 @@ from gateway.sections import Bytes, Database, Mqtt, Seconds, Section, Tls
 from gateway.topics import Template
 
 __all__ = [
+    "NO_STREAM",
     "Batch",
     "Buffer",
     "Database",
@@ -44,6 +45,15 @@ __all__ = [
     "load",
     "read_file",
 ]
+
+
+NO_STREAM = "none"
+"""Stands in the books for topics that match no stream: subscriptions of an earlier configuration, mostly."""
+
+_RESERVED_NAMES = {
+    NO_STREAM: "messages whose topic matches no stream are counted under it",
+    "total": "the sum of all streams is shown under it",
+}
 
 
 class Databases(Section):
@@ -245,8 +255,12 @@ class Settings(BaseSettings):
     watchdog: Watchdog = Watchdog()
 
     @model_validator(mode="after")
-    def _unique_streams(self) -> Self:
+    def _own_names(self) -> Self:
         names = [stream.name for stream in self.streams]
+        for name in filter(_RESERVED_NAMES.get, names):
+            raise ValueError(
+                f"a stream cannot be named {name!r}: {_RESERVED_NAMES[name]}; choose another name"
+            )
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"stream names must differ: {', '.join(twice)}")

@@ -54,12 +54,17 @@ WRITER: Mapping[Name, Mapping[str, str]] = {
         "telemetry": "SELECT, INSERT, UPDATE",
         "events": "SELECT, INSERT, UPDATE",
         "metrics": "SELECT, INSERT, UPDATE",
-        "dead_letters": "SELECT, INSERT, UPDATE (replays, replayed_at, replay_outcome)",
+        "dead_letters": "SELECT, INSERT, "
+        "UPDATE (stream, reason, detail, tenant, device, replays, replayed_at, replay_outcome)",
         "redelivery_ledger": "SELECT, INSERT, DELETE",
-        "processed_messages": "SELECT, INSERT, DELETE",
+        "processed_messages": "SELECT, INSERT, UPDATE, DELETE",
     },
 }
-"""UPDATE on telemetry is for ``on_conflict``; a DELETE of readings is retention's, which owns the tables."""
+"""Every table, and no more of it than the daemon and its operators' commands need.
+
+UPDATE on telemetry is for ``on_conflict``; a DELETE of readings is retention's, which owns the tables. A replay notes
+how a dead letter ended, and never touches its bytes.
+"""
 
 READER: Mapping[Name, Mapping[str, str]] = {
     "metadata": {

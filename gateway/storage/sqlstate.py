@@ -34,7 +34,8 @@ _REMEDIES = {
     "primary, or make it writable",
     "28": "the server refuses our login: check user, password_file and pg_hba.conf",
     "3D": "the database does not exist: run `gateway db init`, then `gateway db upgrade`",
-    "42501": "a privilege is missing: run `gateway db init` as a superuser, or GRANT it",
+    "42501": "a privilege is missing: run `gateway db upgrade` as the owner of the tables, or `gateway db init`, "
+    "which grant the roles what they need; GRANT it to any other login",
     "42P01": "a table is missing: run `gateway db upgrade`",
     "42703": "a column is missing: run `gateway db upgrade`",
     "42883": "a function is missing: run `gateway db upgrade`",

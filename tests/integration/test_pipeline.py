@@ -597,9 +597,9 @@ async def test_ignored_streams_and_stray_topics(plain: Databases) -> None:
         assert flow.ended("none") == {DEAD: 1}
         assert flow.ended("all") == {STORED: 1}
     found = plain.timeseries(
-        "SELECT reason, topic, stream FROM dead_letters WHERE payload = $1", tenant.name.encode()
+        "SELECT reason, topic, stream, tenant FROM dead_letters WHERE payload = $1", tenant.name.encode()
     )
-    assert [tuple(row) for row in found] == [("no_stream", "$SYS/broker/uptime", "none")]
+    assert [tuple(row) for row in found] == [("no_stream", "$SYS/broker/uptime", "none", None)]
 
 
 async def test_messages_with_ids_of_their_own(plain: Databases) -> None:

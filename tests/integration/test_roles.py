@@ -14,7 +14,7 @@ import pytest
 from gateway import errors
 from gateway.devices import models, provisioning
 from gateway.settings import Database
-from gateway.storage import dsn, engines, migrate, passwords, revisions, roles
+from gateway.storage import dsn, engines, migrate, passwords, pools, revisions, roles
 from gateway.storage.initialise import initialise
 from gateway.storage.revisions import Name
 from tests.support.schema import schema
@@ -359,6 +359,47 @@ async def test_privileges_that_were_lost_come_back(installation: Installation) -
     )
     await installation.init()
     assert before == schema(installation.superuser_dsn("timeseries"))
+
+
+_UNDECLARED = """
+SELECT c.relname::text, c.relkind::text FROM pg_class c
+WHERE c.relnamespace = 'public'::regnamespace AND NOT c.relispartition AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+"""
+
+
+async def test_every_table_has_its_declared_privileges(installation: Installation) -> None:
+    """``storage/roles.py`` names every table, view and sequence that the migrations make, and no other."""
+    for name in revisions.NAMES:
+        found = {row[0]: row[1] for row in query(installation.superuser_dsn(name), _UNDECLARED)}
+        views = {relation for relation, kind in found.items() if kind in ("v", "m")}
+        assert found.keys() - views == roles.WRITER[name].keys() - views, "what the writer may do"
+        assert views <= roles.READER[name].keys() <= found.keys(), "what the reader may do"
+
+
+@pytest.mark.parametrize("mend", ["upgrade", "init"])
+async def test_an_installation_of_an_earlier_version_gets_what_it_lacks(
+    installation: Installation, as_role: AsRole, mend: str
+) -> None:
+    """What the error advises helps: ``gateway db upgrade`` with nothing to apply, and ``gateway db init``."""
+    writer = installation.roles.writer
+    execute(
+        installation.superuser_dsn("timeseries"),
+        f"REVOKE ALL ON processed_messages, dead_letters FROM {writer}; "
+        f"GRANT SELECT, INSERT, DELETE ON processed_messages TO {writer}; "
+        f"GRANT SELECT, INSERT, UPDATE (replays) ON dead_letters TO {writer}",
+    )
+    daemon = await as_role("timeseries", "writer")
+    enter = "INSERT INTO processed_messages (tenant_id, message_id) VALUES (gen_random_uuid(), 'm') "
+    enter += "ON CONFLICT (tenant_id, message_id) DO UPDATE SET processed_at = now()"
+    with (
+        pytest.raises(errors.StandingError, match=r"gateway db upgrade.*gateway db init"),
+        pools.translate("t"),
+    ):
+        await daemon.execute(enter)
+    await (installation.upgrade(installation.roles.owner) if mend == "upgrade" else installation.init())
+    await daemon.execute(enter)
+    await daemon.execute("UPDATE dead_letters SET stream = stream, reason = reason, detail = detail")
 
 
 async def test_no_superuser_is_needed(fresh: Installation) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from gateway.messages import Field, Reading
 from gateway.outcomes import Reason
-from gateway.routes import NO_STREAM, Preparation, Routes
+from gateway.routes import Preparation, Routes
+from gateway.settings import NO_STREAM
 from tests.support.batching import a_device, a_type, published, settings_for
 from tests.support.flow import Flow
 
@@ -81,6 +82,7 @@ async def test_what_matches_no_stream_is_stray(topic: str) -> None:
     routes = routes_of()
     route = routes.find(topic)
     assert (route.ending, route.stream_name, route.entry) == (Reason.NO_STREAM, NO_STREAM, None)
+    assert route.tenant is None
     assert routes.tallies[NO_STREAM] is route.tally
 
 

@@ -75,6 +75,14 @@ MISTAKES: dict[str, tuple[str, str]] = {
         r"unknown_device = 'provision' and provision_type go together",
     ),
     "a name twice": ("[[streams]]\nname='telemetry'\ntopic='{tenant}/{device}'", r"must differ: telemetry"),
+    "the stray stream's name": (
+        "[[streams]]\nname='none'\ntopic='{tenant}/{device}'",
+        r"a stream cannot be named 'none': messages whose topic matches no stream .*; choose another name",
+    ),
+    "the name of the sum": (
+        "[[streams]]\nname='total'\ntopic='{tenant}/{device}'",
+        r"a stream cannot be named 'total': the sum of all streams",
+    ),
     "a bad template": ("[[streams]]\nname='s'\ntopic='{tenant}/#/{device}'", r"stream s: "),
     "half a client certificate": ("[mqtt.tls]\ncert_file='x.pem'", r"cert_file and key_file go together"),
     "no TOML": ("[[[", r"gateway\.toml is not TOML"),
