@@ -54,6 +54,7 @@ class Batch:
         unkeyed: messages with a reading that had no time of its own, by index: the receive time given to the first
             such reading, µs. Only the redelivery ledger can know these messages again.
         ids: of messages that carry ids of their own, by index.
+        replayed: some messages were dead letters before.
         turn: of the latest chunk that a message of it came in; see :class:`gateway.messages.Chunk`.
         size: bytes held.
     """
@@ -67,6 +68,7 @@ class Batch:
         "numbers",
         "origins",
         "received_us",
+        "replayed",
         "rows",
         "size",
         "turn",
@@ -81,6 +83,7 @@ class Batch:
         self.rows: list[bytes] = []
         self.unkeyed: dict[int, int] = {}
         self.ids: dict[int, Sequence[MessageId]] = {}
+        self.replayed = False
         self.letters: list[DeadLetter] = []
         self.letter_numbers: list[int] = []
         self.letter_origins: list[Origin] = []
@@ -160,11 +163,10 @@ class OwnTimes:
     def __init__(self) -> None:
         self._last_us = 0
 
-    def next(self, message: Message, received_us: int) -> int:
-        """The first of this message's own, not before ``received_us``, µs."""
+    def next(self, received_us: int, readings: int = 1) -> int:
+        """The first of this message's own, not before ``received_us``, µs; the others follow without a gap."""
         own = max(received_us, self._last_us + 1)
-        # Readings without a time are keyed one microsecond apart; no payload has more of them than braces.
-        self._last_us = own + message.payload.count(b"{")
+        self._last_us = own + readings - 1
         return own
 
 

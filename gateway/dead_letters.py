@@ -1,6 +1,6 @@
-"""Dead letters in the database: find them, look at one, note how a replay of them ended.
+"""Dead letters in the database: find them, look at one, make a message of it again.
 
-They are written by the writer, in the transaction of the batch they came with.
+They are written by the writer, in the transaction of the batch they came with; so is how a replay of them ended.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gateway import clock
-from gateway.outcomes import Outcome
+from gateway.outcomes import Reason
 
 _COLUMNS = (
     "id, received_at, stream, topic, payload, reason, detail, tenant, device, qos, retained, properties, "
@@ -96,23 +96,9 @@ async def count(connection: Any, selection: Selection) -> int:
     )
 
 
-async def note_stored(connection: Any, ids: Sequence[uuid.UUID], outcome: Outcome) -> None:
-    """A replay of these ended so."""
-    await connection.execute(
-        "UPDATE dead_letters SET replays = replays + 1, replayed_at = now(), replay_outcome = $2 WHERE id = ANY($1)",
-        ids,
-        outcome.value,
-    )
-
-
-async def failed_since(connection: Any, ids: Sequence[uuid.UUID], since: dt.datetime) -> set[uuid.UUID]:
-    """Which of these a replay since then could not store."""
-    rows = await connection.fetch(
-        "SELECT id FROM dead_letters WHERE id = ANY($1) AND replayed_at >= $2 AND replay_outcome = 'dead_lettered'",
-        ids,
-        since,
-    )
-    return {row["id"] for row in rows}
+async def note_failed(connection: Any, letter: uuid.UUID, reason: Reason, detail: str) -> None:
+    """A replay of this one failed again, outside of the path."""
+    await connection.execute(_NOTE_FAILED, letter, reason.value, detail)
 
 
 def as_message(record: Mapping[str, Any]) -> Replayed:
@@ -129,6 +115,12 @@ AND ($3::text IS NULL OR stream = $3) AND ($4::text IS NULL OR device = $4)
 AND ($5::timestamptz IS NULL OR received_at >= $5)
 AND ($6 OR replay_outcome IS NULL OR replay_outcome NOT IN ('stored', 'duplicate'))"""
 
+
+_NOTE_FAILED = """
+UPDATE dead_letters SET replays = replays + 1, replayed_at = now(), replay_outcome = 'dead_lettered',
+  reason = $2, detail = $3
+WHERE id = $1
+"""
 
 _NEWEST_FIRST = """($7::timestamptz IS NULL OR (received_at, id) < ($7, $8::uuid))
 ORDER BY received_at DESC, id DESC"""

@@ -56,8 +56,14 @@ class Drain:
         self._unreadable = None
 
     async def until_empty(self) -> None:
-        """Return when all that is spooled has come to its end."""
+        """Return when all that is spooled has come to its end.
+
+        Raises:
+            SpoolError: it cannot be read.
+        """
         while not self._spool.empty:
+            if self._unreadable is not None:
+                raise SpoolError(self._unreadable)
             await self._pipeline.drain()
             await asyncio.sleep(0.05)
 

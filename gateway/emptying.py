@@ -2,48 +2,80 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from gateway import settings
+import msgspec
+
+from gateway import foreground, settings
 from gateway.observability.health import Health
 from gateway.path import Path as MessagePath
-from gateway.supervisor import Supervisor
+
+Progress = Callable[[int, str], None]
+"""Called with the number of records that have come to their end, and with what is waited for; empty: nothing is."""
 
 
-async def run(options: settings.Settings, folders: Iterable[Path]) -> Counter[str]:
-    """Send what is spooled in these folders through the path, one after the other; how it ended, by outcome.
+class Result(msgspec.Struct):
+    """What became of the records. True at every instant, also when the drain ends early.
 
-    Databases that are away are waited for.
+    Attributes:
+        ended: how many, by outcome.
+        left: still in the folder that is drained, or was last.
+    """
+
+    ended: Counter[str] = msgspec.field(default_factory=Counter)
+    left: int = 0
+
+    def said(self) -> str:
+        """The same for people."""
+        ended = ", ".join(f"{count} {outcome}" for outcome, count in self.ended.items())
+        if self.left:
+            return f"{ended or 'nothing was drained'}; about {self.left} left in the spool"
+        return ended or "nothing was spooled"
+
+    def as_dict(self) -> dict[str, int]:
+        """The same for scripts: how many by outcome, and ``left`` where any are."""
+        return {**self.ended, "left": self.left} if self.left else dict(self.ended)
+
+
+async def run(
+    options: settings.Settings, folders: Iterable[Path], result: Result, *, progress: Progress
+) -> None:
+    """Send what is spooled in these folders through the path, one after the other.
+
+    Args:
+        result: counts what was done, also when this ends early; what is left stays in the spool.
 
     Raises:
         StartError: a folder cannot be used, a running daemon has it for instance.
+        SpoolError: it cannot be read.
+        StoreError: a database must be mended, or was away for too long.
     """
-    ended: Counter[str] = Counter()
     for folder in folders:
         spool = options.spool.model_copy(update={"folder": folder})
-        ended += await _drain(options.model_copy(update={"spool": spool}))
-    return ended
+        await _drain(foreground.for_a_job(options.model_copy(update={"spool": spool})), result, progress)
 
 
-async def _drain(options: settings.Settings) -> Counter[str]:
-    path, tasks, stop = MessagePath(options, Health()), Supervisor(), asyncio.Event()
-    assert path.drain is not None
+async def _drain(options: settings.Settings, result: Result, progress: Progress) -> None:
+    health, before = Health(), result.ended.copy()
+    path = MessagePath(options, health, patience=foreground.PATIENCE)
+    spool, drain = path.spool, path.drain
+    assert spool is not None
+    assert drain is not None
     path.open()
-    empty = asyncio.create_task(path.drain.until_empty())
-    empty.add_done_callback(lambda _task: stop.set())
+
+    def count() -> None:
+        result.ended, result.left = before + _outcomes(path), spool.records
+
+    def tell(waits: str) -> None:
+        count()
+        progress(result.ended.total(), waits)
+
     try:
-        for name, task in path.tasks():
-            tasks.start(name, task)
-        await tasks.watch(stop)
-        return _outcomes(path)
+        await foreground.run(path, health, drain.until_empty(), tell)
     finally:
-        empty.cancel()
-        await asyncio.gather(empty, return_exceptions=True)
-        await tasks.cancel()
-        await path.close()
+        count()
 
 
 def _outcomes(path: MessagePath) -> Counter[str]:

@@ -55,8 +55,9 @@ class Chunk(msgspec.Struct, gc=False):
         since: delivery number of the first message of this connection.
         turn: messages with a packet id that came for the first time, up to the last of this chunk: how far the broker's
             packet ids have come. A redelivery keeps its id, and does not count.
-        replayed: they have been on the path before, and ``received_us`` is of then; messages of one device without a
-            time of their own differ in it, and so do dead letters.
+        replayed: they have been on the path before, and ``received_us`` is of then. The readings of a message without a
+            time of their own are dated from it on, a microsecond apart; those of other spooled messages are elsewhere,
+            those of dead letters step aside.
     """
 
     messages: Sequence[Message]

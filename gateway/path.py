@@ -28,10 +28,15 @@ _DRAIN_TOPICS = 50_000
 
 
 class Path:
-    """The path and what it stands on, but for its source. Making it does no I/O."""
+    """The path and what it stands on, but for its source. Making it does no I/O.
 
-    def __init__(self, options: settings.Settings, health: Health) -> None:
-        self._options, self._health = options, health
+    Args:
+        patience: seconds that databases which are away are waited for, and none for those that must be mended: their
+            errors end the tasks. None: for ever, in both cases.
+    """
+
+    def __init__(self, options: settings.Settings, health: Health, *, patience: float | None = None) -> None:
+        self._options, self._health, self._bound = options, health, patience
         self._metadata = pools.Pool("metadata", options.databases.metadata, size=2)
         self.timeseries = pools.Pool("timeseries", options.databases.timeseries, size=1)
         self.stores = self._patience("timeseries")
@@ -154,6 +159,7 @@ class Path:
             shortest=options.retry_min,
             longest=options.retry_max,
             standing=options.standing_retry,
+            bound=self._bound,
         )
 
 

@@ -12,6 +12,10 @@ from collections.abc import Awaitable, Callable
 from gateway import errors
 from gateway.backoff import Backoff
 from gateway.observability import events, health
+from gateway.storage import sqlstate
+
+_BOUND_UNKNOWN = 3.0
+"""Seconds, at most, for an error of which nothing says that it passes: the statement itself may be to blame."""
 
 
 class Patience:
@@ -20,18 +24,26 @@ class Patience:
     Args:
         shortest, longest: seconds between tries after a transient error.
         standing: seconds between tries after an error that somebody must mend.
+        bound: seconds after which a transient error is raised; a standing one is raised at once. None: never.
     """
 
     def __init__(
-        self, component: health.Component, *, shortest: float, longest: float, standing: float
+        self,
+        component: health.Component,
+        *,
+        shortest: float,
+        longest: float,
+        standing: float,
+        bound: float | None = None,
     ) -> None:
+        self._bound = bound
         self._component = component
         self._shortest, self._longest, self._standing = shortest, longest, standing
         self._waiting: dict[object, str] = {}
         self._away_since: float | None = None
 
     async def until_done(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Call ``attempt`` until it raises no :class:`gateway.errors.StoreError`.
+        """Call ``attempt`` until it raises no :class:`gateway.errors.StoreError`, or for as long as patience lasts.
 
         A secret's file that cannot be read just now (a rotation) is for somebody to mend, and no end of a daemon.
         """
@@ -44,19 +56,30 @@ class Patience:
             self._back()
 
     async def _try(self, who: object, attempt: Callable[[], Awaitable[None]]) -> None:
-        backoff = Backoff(self._shortest, self._longest)
+        backoff, began = Backoff(self._shortest, self._longest), time.monotonic()
         while True:
             try:
                 await attempt()
             except (errors.StandingError, errors.ConfigurationError) as error:
+                if self._bound is not None:
+                    raise
                 wait = self._standing
                 self._away(who, error, "standing", wait)
             except errors.StoreError as error:
                 wait = backoff.next()
+                self._give_up(error, time.monotonic() + wait - began)
                 self._away(who, error, "transient", wait)
             else:
                 return
             await asyncio.sleep(wait)
+
+    def _give_up(self, error: errors.StoreError, seconds: float) -> None:
+        """Raise the error when it was, or would be, waited for longer than patience lasts."""
+        if self._bound is None:
+            return
+        bound = self._bound if sqlstate.passes(error.sqlstate) else min(self._bound, _BOUND_UNKNOWN)
+        if seconds > bound:
+            raise type(error)(f"{error}; given up after {bound:g} s", error.sqlstate) from error
 
     def _away(self, who: object, error: errors.GatewayError, verdict: str, wait: float) -> None:
         """Logs when something new is wrong, counts always."""

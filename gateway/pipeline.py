@@ -113,6 +113,8 @@ class Pipeline:
             if message.packet_id is None:
                 route.tally.qos0 += 1
         self._queue.open.turn = chunk.turn
+        if chunk.replayed:
+            self._note_replay(chunk, chunk.messages[0])
         unresolved = len(self.held.unresolved)
         rows = self._intake.plain_rows(chunk, routes)
         if all(rows):
@@ -121,6 +123,11 @@ class Pipeline:
             self._take_each(chunk, routes, rows)
         metrics.registry_hits.inc(len(routes) - len(self.held.unresolved) + unresolved)
         self._after_taking()
+
+    def _note_replay(self, chunk: Chunk, message: Message) -> None:
+        """A batch with dead letters among its messages is written as such; a chunk has only those, or none."""
+        if chunk.replayed and batches.letter_before(message) is not None:
+            self._queue.open.replayed = True
 
     def _take_each(self, chunk: Chunk, routes: Sequence[Route], rows: Sequence[bytes | None]) -> None:
         """A chunk in which some message is not plain."""
@@ -168,8 +175,8 @@ class Pipeline:
             self._ignored[route.stream_name, error.reason] += 1
             self._end(number, route, Outcome.IGNORED)
             return
-        # A replay must be able to tell equal letters apart.
-        received_us = self._letter_times.next(message, chunk.received_us)
+        # So that letters of one chunk keep their order.
+        received_us = self._letter_times.next(chunk.received_us)
         if not self._seen_before(number, message, route, chunk, received_us):
             letter = batches.letter(number, message, route, received_us, error)
             self._queue.open.add_letter(number, route, letter)
@@ -219,6 +226,7 @@ class Pipeline:
         """Messages that waited aside, decided now."""
         for one in waited:
             self._queue.open.turn = max(self._queue.open.turn, one.chunk.turn)
+            self._note_replay(one.chunk, one.message)
             self._accept(one.number, one.message, one.route, one.chunk)
             one.route.shorten()
             self._queue.seal_if_full()  # a whole session may have waited

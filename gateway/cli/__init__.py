@@ -1,7 +1,7 @@
 """The ``gateway`` command: one file a noun, no logic.
 
 Exit codes: 0 done, 1 not done (the text says why), 2 usage, 3 cannot start, 4 bad configuration, 5 stopped with
-messages unsettled.
+messages unsettled, 130 interrupted. With ``--json`` standard output is JSON in every case, ``{"error": …}`` at least.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import typer
 
 from gateway import __version__, errors, settings
+from gateway.cli import common
 from gateway.observability import logs
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ _EXIT_CODES: tuple[tuple[type[errors.GatewayError], int], ...] = (
     (errors.ConfigurationError, 4),
     (errors.GatewayError, 1),
 )
+_INTERRUPTED = 130
 
 
 def _version(wanted: bool) -> None:
@@ -80,6 +82,15 @@ def main() -> None:
     try:
         app()
     except errors.GatewayError as error:
+        if "--json" in sys.argv and not isinstance(error, common.UnfinishedError):
+            common.print_json({"error": str(error)})
         typer.secho(f"gateway: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
-        code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
-        sys.exit(code)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: errors.GatewayError) -> int:
+    """What a command that ends with this error tells the shell."""
+    cause = error.__cause__ if isinstance(error, common.UnfinishedError) else error
+    if isinstance(cause, KeyboardInterrupt):
+        return _INTERRUPTED
+    return next(code for kind, code in _EXIT_CODES if isinstance(cause, kind))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
 import sys
 import uuid
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gateway import settings
+from gateway import errors, settings
 
 T = TypeVar("T")
 
@@ -57,6 +59,55 @@ def load_settings(path: Path | None) -> settings.Settings:
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run the work of a command to its end."""
     return asyncio.run(work)
+
+
+class UnfinishedError(errors.GatewayError):
+    """The work of a command ended early; its cause says why, and what was done until then has been told."""
+
+
+@contextlib.contextmanager
+def telling(
+    done: Callable[[], Mapping[str, object]], said: Callable[[], str], *, as_json: bool
+) -> Iterator[None]:
+    """Tell what was done in the block, also when it ends early: by an error, or by Ctrl-C.
+
+    Args:
+        done: what was done, for ``--json``; ``error`` is added to it when the block ends early.
+        said: the same for people.
+
+    Raises:
+        UnfinishedError: it ended early.
+    """
+    try:
+        yield
+    except (errors.GatewayError, KeyboardInterrupt) as error:
+        why = str(error) or "interrupted"
+        if as_json:
+            print_json({**done(), "error": why})
+        else:
+            typer.echo(f"not finished: {said()}")
+        raise UnfinishedError(why) from error
+    if as_json:
+        print_json(done())
+    else:
+        typer.echo(said())
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A line on a terminal that tells how far the work of the block is, and what it waits for.
+
+    Yields a function that takes the number done and what is waited for; empty: nothing is.
+    """
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.completed}/{task.total} {task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[waits]}", markup=False),
+    )
+    with Progress(*columns, console=errors_console, transient=True) as bar:
+        task = bar.add_task(what, total=total, waits="")
+        yield lambda done, waits: bar.update(task, completed=done, waits=waits and f"waiting: {waits}")
 
 
 def _plain(value: object) -> object:

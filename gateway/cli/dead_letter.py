@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import msgspec
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gateway import dead_letters, errors, quantities
 from gateway.cli import common
@@ -111,7 +111,9 @@ def replay(
     """Send dead letters through the path again, after the cause is gone.
 
     What becomes readings is stored with its original receive time, once however often it is replayed; what fails again
-    stays a dead letter with the new reason. Exit code 1 when something failed again.
+    stays a dead letter with the new reason. The daemon may run meanwhile. Servers that are away are waited for a
+    minute; what must be mended, a missing privilege for instance, ends it at once. Exit code 1 when something failed
+    again or was not done; letters that were not done can be replayed again.
 
     Example: gateway dead-letter replay --reason unknown_device --device VIB-SN-001
     """
@@ -119,21 +121,11 @@ def replay(
 
     chosen = _selection(reason, stream, device, since, ids=letters)
     options = common.load_settings(config)
-    total = _ask(config, lambda c: dead_letters.count(c, chosen))
-    columns = SpinnerColumn(), TextColumn("{task.completed}/{task.total} replayed"), TimeElapsedColumn()
-    with Progress(*columns, console=common.errors_console, transient=True) as bar:
-        task = bar.add_task("replay", total=min(total, limit))
-        result = common.run(
-            replaying.run(
-                options, chosen, limit=limit, progress=lambda done: bar.update(task, completed=done)
-            )
-        )
-    if as_json:
-        common.print_json(
-            {"replayed": result.replayed, "stored": result.stored, "failed_again": result.failed_again}
-        )
-    else:
-        typer.echo(f"{result.replayed} replayed: {result.stored} stored, {result.failed_again} failed again")
+    result = replaying.Result()
+    with common.telling(lambda: msgspec.structs.asdict(result), result.said, as_json=as_json):
+        total = _ask(config, lambda c: dead_letters.count(c, chosen))
+        with common.progress("replayed", min(total, limit)) as show:
+            common.run(replaying.run(options, chosen, result, limit=limit, progress=show))
     if result.failed_again:
         raise typer.Exit(1)
 

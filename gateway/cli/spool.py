@@ -65,20 +65,22 @@ def export(config: common.ConfigOption = None) -> None:
 def drain(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
     """Send what is spooled into the databases, without a daemon; also what workers left that run no more.
 
-    A running daemon drains its own spool; it must not have the folder.
+    A running daemon drains its own spool; it must not have the folder. Servers that are away are waited for a minute;
+    what must be mended ends it at once. Exit code 1 when it could not be done: what is left stays in the spool.
 
     Example: gateway spool drain --config /etc/gateway/gateway.toml
     """
     from gateway import emptying
 
-    folders = _folders(_options(config))
-    ended = common.run(emptying.run(common.load_settings(config), folders))
-    if as_json:
-        common.print_json(ended)
-    else:
-        typer.echo(
-            ", ".join(f"{count} {outcome}" for outcome, count in ended.items()) or "nothing was spooled"
-        )
+    options = common.load_settings(config)
+    folders = _folders(options.spool)
+    result = emptying.Result()
+    total = sum(inspection.status(folder, options.spool.max_bytes).records for folder in folders)
+    with (
+        common.telling(result.as_dict, result.said, as_json=as_json),
+        common.progress("drained", total) as show,
+    ):
+        common.run(emptying.run(options, folders, result, progress=show))
 
 
 def _options(config: Path | None) -> settings.Spool:

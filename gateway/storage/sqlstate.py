@@ -43,6 +43,8 @@ _REMEDIES = {
 }
 
 
+_PASSING = ("08", "40", "53100", "53300", "55", "57P", "58")
+
 T = TypeVar("T")
 
 
@@ -54,6 +56,11 @@ def _longest_prefix(table: Mapping[str, T], sqlstate: str, otherwise: T) -> T:
 def classify(sqlstate: str) -> type[errors.StoreError]:
     """The error class that tells what to do about this SQLSTATE, with or without the server's routine behind it."""
     return _longest_prefix(_VERDICTS, sqlstate, errors.TransientError)
+
+
+def passes(sqlstate: str | None) -> bool:
+    """Whether waiting is known to help: a server that is away, starts, is full or busy; None: no server answered."""
+    return sqlstate is None or sqlstate.startswith(_PASSING)
 
 
 def remedy(sqlstate: str) -> str:

@@ -52,6 +52,8 @@ SELECT staged.time, staged.device_id FROM gateway_staged AS staged JOIN telemetr
 WHERE (kept.data, kept.metadata) IS DISTINCT FROM (staged.data, staged.metadata)
 """
 """Which staged keys another reading holds."""
+TAKEN = "SELECT time, device_id FROM gateway_staged JOIN telemetry USING (device_id, time)"
+"""Which staged keys any reading holds."""
 
 LETTER_COLUMNS = (
     "id", "received_at", "stream", "topic", "payload", "reason", "detail", "tenant", "device", "qos", "retained",
@@ -65,7 +67,7 @@ INSERT_LETTER = (
 FAILED_AGAIN = """
 UPDATE dead_letters SET replays = replays + 1, replayed_at = now(), replay_outcome = 'dead_lettered',
   stream = $2, reason = $3, detail = $4, tenant = $5, device = $6
-WHERE id = $1
+WHERE id = $1 AND (replay_outcome IS NULL OR replay_outcome NOT IN ('stored', 'duplicate'))
 """
 
 
@@ -78,18 +80,37 @@ class Contribution(msgspec.Struct):
 
 
 class Staging:
-    """The rows of one ``on_conflict``, one per key, and who contributed to each."""
+    """The rows of one ``on_conflict``, one per key, and who contributed to each.
+
+    Attributes:
+        never_stored: of ``distinct``, the keys of readings that are surely not in the table, though equal ones may be.
+    """
 
     def __init__(self, on_conflict: str) -> None:
         self.on_conflict = on_conflict
+        self.never_stored: set[bytes] = set()
         self.rows: dict[bytes, rows.Row] = {}
         self.contributions: list[Contribution] = []
 
-    def add(self, index: int, blob: bytes) -> None:
-        """Add the rows of the message with this index."""
-        for row in rows.take_apart(blob):
+    def add(self, index: int, blob: bytes, never_stored_from: int | None = None) -> None:
+        """Add the rows of the message with this index.
+
+        Args:
+            never_stored_from: µs; of ``distinct``, the readings that were dated from then on, a microsecond each, are
+                surely not in the table.
+        """
+        found = list(rows.take_apart(blob))
+        dated = (
+            range(0)
+            if never_stored_from is None
+            else range(never_stored_from, never_stored_from + len(found))
+        )
+        for row in found:
+            new = row.time_us in dated
             if self.on_conflict == "distinct":
                 row = self._aside(row)  # noqa: PLW2901 - the same reading, at a key of its own
+            if new:
+                self.never_stored.add(row.key)
             earlier = self.rows.get(row.key)
             united = row if earlier is None else _unite(earlier, row, self.on_conflict)
             self.contributions.append(Contribution(index, row.key, united is not earlier))
@@ -103,6 +124,7 @@ class Staging:
             row = self._aside(row.at(row.time_us + 1))
             self.rows[row.key] = row
             moved[key] = row.key
+        self.never_stored = {moved.get(key, key) for key in self.never_stored}
         for one in self.contributions:
             one.key = moved.get(one.key, one.key)
 

@@ -14,13 +14,12 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any
 
 from gateway import errors, settings
-from gateway.batches import Batch
 from gateway.messages import DeadLetter
 from gateway.observability import events
 from gateway.outcomes import Outcome
 from gateway.storage import pools
-from gateway.writer import conflicts, ledger, processed, rows
-from gateway.writer.work import Stretch, Work
+from gateway.writer import conflicts, ledger, processed, replays, rows
+from gateway.writer.work import Work
 
 PROBE = """
 SELECT time, device_id, tenant_id, data, metadata FROM telemetry WHERE false;
@@ -104,7 +103,7 @@ class Writer:
         """COPY right into the tables; one exchange when there is nothing but rows that meet themselves."""
         stretch, rows_of_all = work.next, work.batch.rows
         with pools.translate(self._name):
-            if not work.letters() and not work.known_again():
+            if not (work.letters() or work.known_again() or work.replayed()):
                 return await _copy(connection, "telemetry", rows_of_all[stretch.start : stretch.stop])
             async with pools.transaction(connection):
                 seen = await self._seen(connection, work)
@@ -134,7 +133,7 @@ class Writer:
     async def _stage_stretch(self, connection: Any, work: Work) -> int:
         count, seen = 0, await self._seen(connection, work)
         await connection.execute(conflicts.STAGE)
-        for staging in _stagings(work.batch, work.next, seen):
+        for staging in _stagings(work, seen):
             kept = await _insert_staged(connection, staging)
             count += len(kept)
             for index, outcome in staging.outcomes(kept).items():
@@ -145,11 +144,17 @@ class Writer:
         return count
 
     async def _seen(self, connection: Any, work: Work) -> set[int]:
-        """The messages of the next stretch whose own ids were processed before."""
+        """The messages of the next stretch whose own ids were processed before, or that a replay stored before."""
+        seen: set[int] = set()
+        if letters := work.replayed():
+            with pools.statement("UPDATE dead_letters"):
+                seen = await replays.enter(connection, letters)
         stretch, ids = work.next, work.batch.ids
-        inside = {index: ids[index] for index in ids if stretch.start <= index < stretch.stop}
-        with pools.statement("INSERT INTO processed_messages"):
-            return await processed.enter(connection, inside, self._horizon) if inside else set()
+        inside = {i: ids[i] for i in ids if stretch.start <= i < stretch.stop and i not in seen}
+        if inside:
+            with pools.statement("INSERT INTO processed_messages"):
+                seen |= await processed.enter(connection, inside, self._horizon)
+        return seen
 
     async def _enter(self, connection: Any, work: Work) -> None:
         with pools.statement("INSERT INTO redelivery_ledger"):
@@ -161,8 +166,9 @@ def _mark_seen(work: Work, seen: Collection[int]) -> None:
         work.outcomes[index] = Outcome.DUPLICATE
 
 
-def _stagings(batch: Batch, stretch: Stretch, seen: Collection[int]) -> Iterable[conflicts.Staging]:
-    """The rows of the stretch, but for what was seen before, grouped by what is to be done about conflicts."""
+def _stagings(work: Work, seen: Collection[int]) -> Iterable[conflicts.Staging]:
+    """The rows of the next stretch, but for what was seen before, grouped by what is to be done about conflicts."""
+    batch, stretch, letters = work.batch, work.next, work.replayed()
     found: dict[str, conflicts.Staging] = {}
     for index in range(stretch.start, stretch.stop):
         if index in seen:
@@ -170,7 +176,7 @@ def _stagings(batch: Batch, stretch: Stretch, seen: Collection[int]) -> Iterable
         policy = "distinct" if index in batch.unkeyed else batch.origins[index].on_conflict
         if policy not in found:
             found[policy] = conflicts.Staging(policy)
-        found[policy].add(index, batch.rows[index])
+        found[policy].add(index, batch.rows[index], batch.unkeyed.get(index) if index in letters else None)
     # Those that step aside come last: they can only give way to what is there already.
     return sorted(found.values(), key=lambda staging: staging.on_conflict == "distinct")
 
@@ -179,11 +185,24 @@ async def _insert_staged(connection: Any, staging: conflicts.Staging) -> set[byt
     """Stage, insert; the keys under which something new is kept."""
     await _stage(connection, staging)
     if staging.on_conflict == "distinct":
-        while taken := conflicts.keys(await connection.fetch(conflicts.TAKEN_BY_OTHERS)):
+        while taken := await _taken(connection, staging):
             staging.step_aside(taken)
             await _stage(connection, staging)
     with pools.statement("INSERT INTO telemetry"):
-        return conflicts.keys(await connection.fetch(conflicts.INSERTS[staging.on_conflict]))
+        kept = conflicts.keys(await connection.fetch(conflicts.INSERTS[staging.on_conflict]))
+    if staging.never_stored - kept:
+        raise errors.TransientError(
+            "timeseries: the time of a replayed reading was taken just now: once more"
+        )
+    return kept
+
+
+async def _taken(connection: Any, staging: conflicts.Staging) -> set[bytes]:
+    """The staged keys that other readings hold; of a reading that was never stored, any reading is another."""
+    taken = conflicts.keys(await connection.fetch(conflicts.TAKEN_BY_OTHERS))
+    if staging.never_stored:
+        taken |= staging.never_stored & conflicts.keys(await connection.fetch(conflicts.TAKEN))
+    return taken
 
 
 async def _stage(connection: Any, staging: conflicts.Staging) -> None:

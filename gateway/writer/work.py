@@ -7,7 +7,7 @@ import uuid
 import msgspec
 
 from gateway import errors
-from gateway.batches import Batch
+from gateway.batches import Batch, letter_before
 from gateway.messages import DeadLetter, Message
 from gateway.outcomes import Outcome, Reason
 
@@ -62,6 +62,14 @@ class Work:
             indices = [index for index in inside if index in batch.unkeyed or index in batch.ids]
             found[:0] = [batch.messages[index] for index in indices]
         return found
+
+    def replayed(self) -> dict[int, uuid.UUID]:
+        """The messages of the next stretch that were dead letters, and which, by index."""
+        if not self.batch.replayed:
+            return {}
+        stretch, messages = self.next, self.batch.messages
+        letters = {index: letter_before(messages[index]) for index in range(stretch.start, stretch.stop)}
+        return {index: letter for index, letter in letters.items() if letter is not None}
 
     def isolate(self, error: errors.PoisonError) -> None:
         """Halve the stretch that the database refuses, or give up on it when it is a single message.

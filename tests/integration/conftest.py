@@ -1,9 +1,13 @@
-"""Databases that the tests of a module share: each takes devices of its own, and leaves the tables as they are."""
+"""Databases that the tests of a module share: each takes devices of its own, and leaves the tables as they are.
+
+And installations with roles of least privilege, each a test's own.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -13,6 +17,7 @@ from gateway.writer.copy import Writer
 from gateway.writer.ledger import Ledger
 from tests.support.batching import database
 from tests.support.databases import Databases, Workshop
+from tests.support.installation import Installation
 from tests.support.servers import Server
 from tests.support.sql import execute
 from tests.support.written import Table
@@ -60,3 +65,19 @@ async def make_writer() -> AsyncIterator[Writers]:
 def writer(shared: Databases, make_writer: Writers) -> Writer:
     """A writer to the shared database, with a client id of its own."""
     return make_writer(shared.timeseries_dsn)
+
+
+@pytest.fixture
+async def fresh(server: Server, tmp_path: Path) -> AsyncIterator[Installation]:
+    """Nothing made yet, on both engines."""
+    made = Installation(server, tmp_path / "secrets")
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+async def installation(fresh: Installation) -> Installation:
+    """Initialised, and migrated by the owner."""
+    await fresh.init()
+    await fresh.upgrade(fresh.roles.owner)
+    return fresh

@@ -13,7 +13,8 @@ import pytest
 
 from gateway import dead_letters
 from gateway.dead_letters import Selection
-from gateway.outcomes import Outcome
+from gateway.outcomes import Reason
+from gateway.writer import replays
 from tests.support.written import Table
 
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
@@ -100,8 +101,10 @@ async def test_what_a_replay_has_stored_is_out_of_sight(letters: Letters) -> Non
     await letters.table.execute(
         "UPDATE dead_letters SET replay_outcome = 'dead_lettered' WHERE id = $1", failed
     )
-    await dead_letters.note_stored(letters.table, [stored], Outcome.STORED)
-    await dead_letters.note_stored(letters.table, [duplicate], Outcome.DUPLICATE)
+    assert await replays.enter(letters.table, {0: stored}) == set()
+    await letters.table.execute(
+        "UPDATE dead_letters SET replay_outcome = 'duplicate' WHERE id = $1", duplicate
+    )
     assert await letters.find() == [failed, waiting]
     assert await letters.find(stored=True) == [duplicate, stored, failed, waiting]
     assert await dead_letters.count(letters.table, Selection(stream=letters.stream)) == 2
@@ -118,35 +121,26 @@ async def test_pages_follow_each_other_without_gap(letters: Letters) -> None:
             break
         seen += [record["id"] for record in found]
         last = found[-1]
-        await dead_letters.note_stored(letters.table, [last["id"]], Outcome.STORED)
+        await replays.enter(letters.table, {0: last["id"]})
         await letters.add(NOON + 100 * HOUR + HOUR * page)
     assert (len(seen), set(seen)) == (20, ids)
 
 
 async def test_a_replay_is_noted(letters: Letters) -> None:
-    """How often, when last, and how it ended."""
-    id_ = await letters.add()
+    """How often, when last, and how it ended; what is stored once is neither noted again nor called new."""
+    id_, gone = await letters.add(), uuid.uuid4()
     before = await letters.get(id_)
     assert (before["replays"], before["replayed_at"], before["replay_outcome"]) == (0, None, None)
-    for _ in range(2):
-        await dead_letters.note_stored(letters.table, [id_], Outcome.STORED)
+    await dead_letters.note_failed(letters.table, id_, Reason.REFUSED_BY_DATABASE, "no")
+    failed = await letters.get(id_)
+    assert (failed["replays"], failed["replay_outcome"], failed["detail"]) == (1, "dead_lettered", "no")
+    assert await replays.enter(letters.table, {7: id_, 8: gone}) == set()
+    assert await replays.enter(letters.table, {7: id_, 8: gone}) == {7}
     after = await letters.get(id_)
     assert (after["replays"], after["replay_outcome"]) == (2, "stored")
     assert after["replayed_at"] == await letters.table.fetchval(
         "SELECT max(replayed_at) FROM dead_letters WHERE stream = $1", letters.stream
     )
-
-
-async def test_who_failed_since(letters: Letters) -> None:
-    """Only replays of this run count, and only those that ended badly."""
-    now = await letters.table.fetchval("SELECT now()")
-    ids = [await letters.add() for _ in range(4)]
-    noted = "UPDATE dead_letters SET replay_outcome = $2, replayed_at = $3 WHERE id = $1"
-    for id_, outcome, at in zip(
-        ids, ("dead_lettered", "dead_lettered", "stored"), (now, now - HOUR, now), strict=False
-    ):
-        await letters.table.execute(noted, id_, outcome, at)
-    assert await dead_letters.failed_since(letters.table, ids, now) == {ids[0]}
 
 
 async def test_a_letter_is_the_message_it_was(letters: Letters) -> None:

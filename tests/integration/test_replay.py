@@ -10,9 +10,10 @@ from typing import Any
 import mqtt5
 import pytest
 
-from gateway import clock, replay
+from gateway import clock, decoders, replay
 from gateway.dead_letters import Selection
 from gateway.errors import StoreError
+from gateway.messages import Reading
 from gateway.outcomes import Outcome
 from gateway.replay import Result
 from tests.integration.conftest import REFUSE_POISON
@@ -34,7 +35,7 @@ class Scene:
         self.stream = f"s-{uuid.uuid4().hex[:12]}"
         self.streams = streams or ({},)
         self.ids: dict[str, uuid.UUID] = {}
-        self.progress: list[int] = []
+        self.waits: list[str] = []
         provision(databases, [], tenant=self.tenant)
 
     def provision(self, *serials: str) -> None:
@@ -59,8 +60,13 @@ class Scene:
         self, *, limit: int = 1000, stored: bool = False, ids: Any = None, **stream: Any
     ) -> Result:
         """Replay all of our stream, or these."""
-        chosen = Selection(ids=ids, stream=self.stream, stored=stored)
-        return await replay.run(self.options(**stream), chosen, limit=limit, progress=self.progress.append)
+        chosen, result = Selection(ids=ids, stream=self.stream, stored=stored), Result()
+        await replay.run(self.options(**stream), chosen, result, limit=limit, progress=self._progressed)
+        return result
+
+    def _progressed(self, _done: int, waits: str) -> None:
+        if waits and waits not in self.waits:
+            self.waits.append(waits)
 
     def rows(self, device: str = "A") -> list[tuple[int, Any]]:
         """Rows of a device: microseconds after ``NOW_US``, and data."""
@@ -180,7 +186,6 @@ async def test_receive_times_are_kept_over_pages(plain: Databases, monkeypatch: 
     monkeypatch.setattr(replay, "_PAGE", 2)
     assert (await scene.replay()).stored == 7
     assert scene.rows() == [(n * 1000, {"n": n}) for n in range(7)]
-    assert scene.progress == [2, 4, 6, 7]
 
 
 async def test_the_newer_value_wins_as_it_would_have(
@@ -248,4 +253,48 @@ async def test_what_configuration_ignores_now_is_not_called_stored(plain: Databa
 async def test_a_database_that_cannot_be_read_ends_the_replay(blank_databases: Databases) -> None:
     """With an error that says what to run, and no task left behind."""
     with pytest.raises(StoreError, match="gateway db upgrade"):
-        await replay.run(settings_for(blank_databases), Selection(), limit=1, progress=lambda _done: None)
+        await replay.run(
+            settings_for(blank_databases), Selection(), Result(), limit=1, progress=lambda _done, _waits: None
+        )
+
+
+def _lines(_limits: decoders.Limits) -> decoders.Decode:
+    """A format without a brace: a reading a line, none with a time."""
+    return lambda payload: [Reading({"n": int(line)}) for line in payload.split()]
+
+
+async def test_equal_letters_are_told_apart_in_any_format(
+    plain: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal readings of one device and one instant, in letters replayed one by one, and again: each is there once."""
+    monkeypatch.setitem(decoders._FORMATS, "lines", _lines)
+    monkeypatch.setattr(replay, "_PAGE", 1)
+    scene = Scene(plain)
+    for payload in (b"1 1 1", b"1", b"1 1", b"1"):
+        await scene.refuse(scene.message(payload))
+    scene.provision("A", "B")
+    assert await scene.replay(decoder="lines") == Result(replayed=4, stored=4)
+    assert [data for _, data in scene.rows()] == [{"n": 1}] * 7
+    assert await scene.replay(decoder="lines", stored=True) == Result(replayed=4, stored=4)
+    assert len(scene.rows()) == 7
+
+
+async def test_a_letter_steps_aside_from_an_equal_reading(plain: Databases) -> None:
+    """What the device sent with that very time, and the same values, is another reading."""
+    scene = Scene(plain)
+    await scene.refuse(scene.message({"n": 1}), scene.message({"n": 1}))
+    scene.provision("A")
+    async with Flow(scene.options()) as flow:
+        flow.take(scene.message({"ts": NOW_MS, "n": 1}))
+        assert await flow.settle() == {Outcome.STORED: 1}
+    assert (await scene.replay()).stored == 2
+    assert [time for time, _ in scene.rows()] == [0, 1, 2]
+
+
+async def test_a_letter_full_of_braces_dates_no_other(plain: Databases) -> None:
+    """Letters of one instant are a microsecond apart, whatever is in them: the readings of others keep their time."""
+    scene = Scene(plain)
+    await scene.refuse(scene.message(b"{" * 900_000), scene.message({"n": 1}, "B"), scene.message({"n": 2}))
+    scene.provision("A", "B")
+    assert (await scene.replay()).stored == 2
+    assert (scene.rows("B"), scene.rows()) == ([(1, {"n": 1})], [(2, {"n": 2})])

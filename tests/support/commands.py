@@ -31,8 +31,7 @@ def command(config: Path, *arguments: str) -> Done:
     """Run a command with this configuration; the gateway's own errors end as ``cli.main`` ends them."""
     result = CliRunner().invoke(_assembled(), arguments, env={"GATEWAY_CONFIG": str(config)})
     if isinstance(result.exception, errors.GatewayError):
-        code = next(code for kind, code in cli._EXIT_CODES if isinstance(result.exception, kind))
-        return Done(code, result.stdout, f"gateway: {result.exception}\n")
+        return Done(cli.exit_code(result.exception), result.stdout, f"gateway: {result.exception}\n")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Done(result.exit_code, result.stdout, result.stderr)

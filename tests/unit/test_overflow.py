@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from gateway import settings
 from gateway.buffer.spool import Spool
-from gateway.errors import TransientError
+from gateway.errors import MessageError, TransientError
+from gateway.messages import Chunk, Reading
 from gateway.observability.health import Component, State
+from gateway.outcomes import Reason
 from gateway.overflow import Overflow
 from gateway.patience import Patience
+from gateway.routes import Route, Stream
+from gateway.waiting import Waiting
+from tests.support.batching import published
 from tests.support.waiting import eventually_async
 from tests.unit.buffer.spooling import opened, record, rest
 
@@ -68,4 +74,23 @@ async def test_who_was_refused_finds_out_himself(tmp_path: Path) -> None:
     assert await scene.overflow.keep([record(0)], scene.stores)
     assert scene.ready()
     watch.cancel()
+    scene.spool.close()
+
+
+def test_what_waits_is_dated_with_room_for_its_readings(tmp_path: Path) -> None:
+    """By what the stream's decoder makes of it, in any format; what it refuses, however full of braces, takes one."""
+    scene = Scene(tmp_path)
+
+    def decode(payload: bytes) -> list[Reading]:
+        if b"{" in payload:
+            raise MessageError(Reason.MALFORMED, "no lines")
+        return [Reading({"n": 1}) for _ in payload.split()]
+
+    options = settings.Stream(name="lines", topic="t/{tenant}/{device}")
+    route = Route(Stream(options, decode), {"tenant": "acme", "device": "A"})
+    waited = [
+        Waiting(number, published("t/acme/A", payload), route, Chunk((), number, 1000))
+        for number, payload in enumerate((b"1 2 3", b"{" * 500, b"4 5", b"6"))
+    ]
+    assert [one.received_us for one in scene.overflow.records_of(waited)] == [1000, 1003, 1004, 1006]
     scene.spool.close()
