@@ -14,7 +14,6 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gateway import errors, settings
@@ -99,6 +98,9 @@ def progress(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
 
     Yields a function that takes the number done and what is waited for; empty: nothing is.
     """
+    # Here: the daemon, too, imports this module at its start.
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.completed}/{task.total} {task.description}"),
