@@ -173,6 +173,7 @@ class Daemon:
         return metrics.path_gauges(
             backlog_messages=lambda: self.pipeline.held.by_stream().total(),
             backlog_bytes=lambda: self.pipeline.held.size_bytes,
+            held_back=lambda: sum(len(work.batch) for work in self.pipeline.held.back),
             reading_paused=lambda: float(self.pipeline.paused),
             registry_entries=lambda: len(self._path.registry),
             tasks=lambda: len(asyncio.all_tasks()),

@@ -120,6 +120,26 @@ class Batch:
         self.letter_origins.append(origin)
         self.size += len(letter.message.payload) + OVERHEAD_BYTES
 
+    def pick(self, indices: Sequence[int], letters: Sequence[int]) -> Batch:
+        """These messages and dead letters, in this order, as a batch of their own."""
+        picked = Batch()
+        picked.turn, picked.replayed = self.turn, self.replayed
+        for at, index in enumerate(indices):
+            picked.add(
+                self.numbers[index],
+                self.messages[index],
+                self.origins[index],
+                self.received_us[index],
+                self.rows[index],
+            )
+            if index in self.unkeyed:
+                picked.unkeyed[at] = self.unkeyed[index]
+            if index in self.ids:
+                picked.ids[at] = self.ids[index]
+        for index in letters:
+            picked.add_letter(self.letter_numbers[index], self.letter_origins[index], self.letters[index])
+        return picked
+
     def letter_for(self, index: int, error: MessageError) -> DeadLetter:
         """The message with this index as a dead letter."""
         return letter(

@@ -55,11 +55,14 @@ class StoreError(GatewayError):
 
     Attributes:
         sqlstate: five characters, or None when the server could not be reached.
+        of_all: no statement would have fared better: the server is away, full, read-only. False: it may be what was
+            written that is at fault, although the server works.
     """
 
-    def __init__(self, text: str, sqlstate: str | None = None) -> None:
+    def __init__(self, text: str, sqlstate: str | None = None, *, of_all: bool = True) -> None:
         super().__init__(text)
         self.sqlstate = sqlstate
+        self.of_all = of_all
 
 
 class TransientError(StoreError):

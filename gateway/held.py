@@ -20,6 +20,7 @@ class Held:
     Attributes:
         queue: batches that wait for a connection.
         writing: batches on their way into the database.
+        back: what was set apart, as it fails although the server works.
         unresolved: messages whose devices must be looked up.
         unrecognised: redeliveries that only the ledger can tell.
     """
@@ -27,6 +28,7 @@ class Held:
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
         self.writing: list[Work] = []
+        self.back: list[Work] = []
         self.unresolved, self.unrecognised = WaitingRoom(), WaitingRoom()
         self._changed = asyncio.Event()
 
@@ -52,7 +54,8 @@ class Held:
 
     def stands(self) -> object:
         """How far the batches under way are: another value as soon as one of them gets on, if only by halving."""
-        return [(id(work), len(work.left), work.left and work.next.start) for work in self.writing]
+        under_way = [(id(work), len(work.left), work.left and work.next.start) for work in self.writing]
+        return under_way, [work.history and work.history.tries for work in self.back]
 
     def changed(self) -> None:
         """Messages were settled, or went on to another place: whoever waits for that may look."""
@@ -73,7 +76,7 @@ class Held:
 
     def _batches(self) -> Iterator[Batch]:
         yield from self.queue
-        yield from (work.batch for work in self.writing)
+        yield from (work.batch for work in (*self.writing, *self.back))
 
     def _messages(self) -> Iterator[tuple[int, Origin, Message, str]]:
         for cause, room in (("a device look-up", self.unresolved), ("the ledger", self.unrecognised)):
@@ -82,6 +85,8 @@ class Held:
             yield from _messages_of(batch, "a connection")
         for work in self.writing:
             yield from _messages_of(work.batch, "the database")
+        for work in self.back:
+            yield from _messages_of(work.batch, f"another try: {work.error}")
 
 
 def _messages_of(batch: Batch, cause: str) -> Iterator[tuple[int, Origin, Message, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gateway import settings
+from gateway import clock, settings
 from gateway.batches import MessageId
 from gateway.devices.registry import Entry
 from gateway.errors import MessageError
@@ -15,6 +15,9 @@ from gateway.routes import Route, Routes
 from gateway.validation import TimeCheck, receive_time
 from gateway.waiting import Unresolved
 from gateway.writer.rows import encode as encode_row
+from gateway.writer.rows import take_apart
+
+_DAY_US = 86_400 * clock.MICROS
 
 Encoded = tuple[bytes, int | None, list[MessageId]]
 """All rows of a message; the receive time given to its first reading without a time, µs; its own ids."""
@@ -25,6 +28,7 @@ class Intake:
 
     def __init__(self, options: settings.Validation, routes: Routes) -> None:
         self._largest, self._routes = options.max_payload_bytes, routes
+        self._max_days = options.max_days
         self._judge_time = TimeCheck(options).judge
 
     def plain_rows(self, chunk: Chunk, routes: Sequence[Route]) -> list[bytes | None]:
@@ -71,6 +75,8 @@ class Intake:
             if flagged or reading.message_id is not None:
                 metadata = _with_notes(reading, flagged)
             rows.append(encode_row(time_us, owner.columns, reading.metrics, metadata))
+        if len(rows) > self._max_days:
+            _mind_days(rows, self._max_days)
         if message.retain:
             _mind_retained(route, keyed=unkeyed is None)
         return rows[0] if len(rows) == 1 else b"".join(rows), unkeyed, ids
@@ -99,6 +105,15 @@ class Intake:
             raise MessageError(Reason.UNKNOWN_DEVICE, "neither the topic nor the payload names a device")
         entry = self._routes.entry(route, reading.device)
         return entry.device or _known(entry, route)
+
+
+def _mind_days(rows: Sequence[bytes], most: int) -> None:
+    """Each day is a chunk or a partition that the transaction has to lock; there are not locks without end."""
+    days = len({row.time_us // _DAY_US for blob in rows for row in take_apart(blob)})
+    if days > most:
+        raise MessageError(
+            Reason.TOO_MANY_DAYS, f"its readings fall on {days} days, more than {most} (validation.max_days)"
+        )
 
 
 def _mind_retained(route: Route, *, keyed: bool) -> None:

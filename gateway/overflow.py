@@ -61,13 +61,19 @@ class Overflow:
     async def deliver(
         self, work: Work, write: Callable[[], Awaitable[None]], abandon: Callable[[], Awaitable[None]]
     ) -> None:
-        """Until the work is in the database, or in the spool; while the database is known to be away, at once there."""
+        """Until the work is in the database, or in the spool; while the database is known to be away, at once there.
+
+        What was set apart goes to the spool too, out of the way: the drain finds out what is wrong with it.
+        """
         while True:
             if not self._away.is_set():
-                if await self.in_time(self._stores, write):
+                if not await self.in_time(self._stores, write):
+                    await abandon()
+                    self._away.set()
+                elif not work.left:
                     return
-                await abandon()
-                self._away.set()
+                else:
+                    _tell_held_back(work)
             if await self.keep(_of_work(work), self._stores):
                 _mark_spooled(work)
                 return
@@ -160,11 +166,12 @@ def _of_work(work: Work) -> list[Record]:
         )
         for index in indices
     ]
-    numbers = [*batch.letter_numbers, *(batch.numbers[index] for index in work.refused)]
-    letters = [*batch.letters, *work.refused.values()]
+    numbers = dict(zip(map(id, batch.letters), batch.letter_numbers, strict=True))
+    numbers |= {id(letter): batch.numbers[index] for index, letter in work.refused.items()}
     return readings + [
-        _record(letter.message, letter.stream, number, letter.received_us, turn=batch.turn)
-        for number, letter in zip(numbers, letters, strict=True)
+        _record(letter.message, letter.stream, numbers[id(letter)], letter.received_us, turn=batch.turn)
+        for stretch in work.left
+        for letter in stretch.letters
     ]
 
 
@@ -187,9 +194,18 @@ def _record(
 
 
 def _mark_spooled(work: Work) -> None:
+    refused = {id(letter): index for index, letter in work.refused.items()}
+    own = {id(letter): at for at, letter in enumerate(work.batch.letters)}
     for stretch in work.left:
         work.outcomes[stretch.start : stretch.stop] = [Outcome.SPOOLED] * (stretch.stop - stretch.start)
-    for index in work.refused:
-        work.outcomes[index] = Outcome.SPOOLED
-    work.letters_outcome = Outcome.SPOOLED
+        for letter in stretch.letters:
+            if id(letter) in own:
+                work.letter_outcomes[own[id(letter)]] = Outcome.SPOOLED
+            else:
+                work.outcomes[refused[id(letter)]] = Outcome.SPOOLED
     work.left.clear()
+
+
+def _tell_held_back(work: Work) -> None:
+    count = sum(stretch.stop - stretch.start + len(stretch.letters) for stretch in work.left)
+    events.held_back(count=count, where="spool", error=str(work.error))

@@ -18,7 +18,7 @@ from gateway.pipeline import Pipeline
 from gateway.routes import Preparation, Routes, Stream
 from gateway.storage import pools
 from gateway.watchdog import NoProgress
-from gateway.writer.copy import PROBE, Writer
+from gateway.writer.copy import PROBE, Experience, Writer
 from gateway.writer.ledger import Ledger, digest
 
 Task = Callable[[], Coroutine[Any, Any, None]]
@@ -44,6 +44,7 @@ class Path:
             self._metadata, options.registry, health.component("metadata"), Preparation(options.validation)
         )
         self._writers: list[Writer] = []
+        self._experience = Experience()
         self._tasks: list[tuple[str, Task]] = []
         self.routes = Routes(_streams(options), self.registry, max_topics=options.registry.max_entries)
         self.spool = self._spool()
@@ -99,15 +100,19 @@ class Path:
         """A path for what was spooled: little memory, one connection, a ledger that is older than all live rows."""
         if self.spool is None:
             return None
+        daemon = self._bound is None
+        hold_back = self._options.spool.hold_back if daemon else self._options.writer.hold_back
         small = self._options.model_copy(
             update={
                 "buffer": settings.Buffer(max_bytes=_DRAIN_BYTES),
-                "writer": self._options.writer.model_copy(update={"connections": 1}),
+                "writer": self._options.writer.model_copy(update={"connections": 1, "hold_back": hold_back}),
             }
         )
         ledger = Ledger(self._options.mqtt.client_id, of_the_past=True)
         drain = Drain(
-            self.spool, self._pipeline(small, self.drained, ledger, None), self._health.component("spool")
+            self.spool,
+            self._pipeline(small, self.drained, ledger, None, "spool held back"),
+            self._health.component("spool"),
         )
         progress = NoProgress(
             drain,
@@ -122,7 +127,12 @@ class Path:
         return drain
 
     def _pipeline(
-        self, options: settings.Settings, routes: Routes, ledger: Ledger, overflow: Overflow | None
+        self,
+        options: settings.Settings,
+        routes: Routes,
+        ledger: Ledger,
+        overflow: Overflow | None,
+        held_back: str = "held back",
     ) -> Pipeline:
         """A pipeline, its tasks and its COPY connections."""
 
@@ -138,12 +148,16 @@ class Path:
             recall=recall,
             stores=self.stores,
             devices=self._patience("metadata"),
+            experience=self._experience,
+            component=self._health.component(held_back),
             overflow=overflow,
         )
         self._tasks += [("resolve", made.aside.resolve), ("recognise", made.aside.recognise)]
         for number in range(options.writer.connections):
             horizon = options.writer.message_id_horizon
-            writer = Writer(options.databases.timeseries, ledger, horizon=horizon)
+            writer = Writer(
+                options.databases.timeseries, ledger, horizon=horizon, experience=self._experience
+            )
             self._writers.append(writer)
             self._tasks.append((f"writer-{number}", functools.partial(made.write, writer)))
         return made

@@ -55,6 +55,17 @@ class Patience:
         if not self._waiting:
             self._back()
 
+    def accuse(self, who: object, error: errors.StoreError) -> None:
+        """Something waits because of this error without a task that waits for it; until :meth:`excuse`."""
+        self._away(
+            id(who), error, "standing" if isinstance(error, errors.StandingError) else "transient", 0.0
+        )
+
+    def excuse(self, who: object) -> None:
+        """It does not wait any more, or tries again and will tell."""
+        if self._waiting.pop(id(who), None) is not None and not self._waiting:
+            self._back()
+
     async def _try(self, who: object, attempt: Callable[[], Awaitable[None]]) -> None:
         backoff, began = Backoff(self._shortest, self._longest), time.monotonic()
         while True:
@@ -67,13 +78,13 @@ class Patience:
                 self._away(who, error, "standing", wait)
             except errors.StoreError as error:
                 wait = backoff.next()
-                self._give_up(error, time.monotonic() + wait - began)
+                self.give_up(error, time.monotonic() + wait - began)
                 self._away(who, error, "transient", wait)
             else:
                 return
             await asyncio.sleep(wait)
 
-    def _give_up(self, error: errors.StoreError, seconds: float) -> None:
+    def give_up(self, error: errors.StoreError, seconds: float) -> None:
         """Raise the error when it was, or would be, waited for longer than patience lasts."""
         if self._bound is None:
             return

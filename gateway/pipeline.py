@@ -27,20 +27,20 @@ import msgspec
 
 from gateway import batches, settings
 from gateway.aside import Aside
-from gateway.batches import Batch
 from gateway.buffer.memory import Queue
 from gateway.devices.registry import Registry
 from gateway.errors import MessageError
 from gateway.held import Held
+from gateway.held_back import HeldBack
 from gateway.intake import Intake
 from gateway.messages import Chunk, DeadLetter, Message
-from gateway.observability import events, metrics
+from gateway.observability import events, health, metrics
 from gateway.outcomes import IGNORED_REASONS, Outcome, Reason
 from gateway.overflow import Overflow
 from gateway.patience import Patience
 from gateway.routes import Route, Routes
 from gateway.waiting import Unresolved, Waiting
-from gateway.writer.copy import Writer
+from gateway.writer.copy import Experience, Writer
 from gateway.writer.ledger import Ledger
 from gateway.writer.work import Work
 
@@ -77,13 +77,25 @@ class Pipeline:
         recall: Callable[[int], Awaitable[None]],
         stores: Patience,
         devices: Patience,
+        experience: Experience,
+        component: health.Component,
         overflow: Overflow | None = None,
     ) -> None:
         self._options, self._routes, self._ledger = options, routes, ledger
         self._stores, self._overflow = stores, overflow
         self._intake = Intake(options.validation, routes)
         self._queue = Queue(max_messages=options.batch.max_rows, max_bytes=options.batch.max_bytes)
+        self._go = asyncio.Event()
         self.held = Held(self._queue)
+        self._held_back = HeldBack(
+            self.held,
+            experience,
+            limit=options.writer.hold_back,
+            most_bytes=options.buffer.max_bytes // 2,
+            stores=stores,
+            component=component,
+            wake=self._go.set,
+        )
         self.aside = Aside(
             self.held,
             registry,
@@ -97,7 +109,6 @@ class Pipeline:
         self._ended: list[int] = []
         self._ignored: Counter[tuple[str, Reason]] = Counter()
         self._defects: Counter[str] = Counter()
-        self._go = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
         self._letter_times = batches.OwnTimes()
         self.paused = False
@@ -246,14 +257,17 @@ class Pipeline:
         """Task: one COPY connection. While it writes, the next batch collects."""
         await self._probe(writer)
         while True:
-            batch = await self._next_batch()
-            if batch is None:
+            work = await self._next_work()
+            if work is None:
                 await self._probe(writer)
                 continue
-            work = Work(batch)
             self.held.writing.append(work)
             await self._deliver(writer, work)
             self.held.writing.remove(work)
+            if work.left:
+                work, rest = work.parted()
+                self._held_back.add(rest)
+            self._held_back.ended(work)
             self._settle(work)
 
     async def _probe(self, writer: Writer) -> None:
@@ -270,19 +284,24 @@ class Pipeline:
         else:
             await self._overflow.deliver(work, lambda: writer.write(work), writer.close)
 
-    async def _next_batch(self) -> Batch | None:
-        """The next batch as soon as one may go; None when there was none for a while."""
+    async def _next_work(self) -> Work | None:
+        """The next batch, or what was held back, as soon as it may go; None when there was none for a while."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_IDLE_PROBE_SECONDS):
                 while True:
                     await self._go.wait()
-                    batch = self._queue.take()
+                    work = self._held_back.due() or self._next_batch()
                     # Hazard: readings left behind must have somebody to send them on, the timer or this event.
-                    if not self._queue.full and (self._linger is not None or not len(self._queue.open)):
+                    waits = self._queue.full or self._held_back.any_due
+                    if not waits and (self._linger is not None or not len(self._queue.open)):
                         self._go.clear()
-                    if batch is not None:  # else another connection was first
-                        return batch
+                    if work is not None:  # else another connection was first
+                        return work
         return None
+
+    def _next_batch(self) -> Work | None:
+        batch = self._queue.take()
+        return None if batch is None else Work(batch)
 
     def _settle(self, work: Work) -> None:
         """Enter the outcomes into the books, and let the acknowledgements go."""
@@ -290,10 +309,9 @@ class Pipeline:
         tallies = (origin.tally for origin in batch.origins)
         for (tally, outcome), count in Counter(zip(tallies, work.outcomes, strict=True)).items():
             tally.settled[outcome] += count
-        for origin in batch.letter_origins:
-            origin.tally.settled[work.letters_outcome] += 1
-        if work.letters_outcome is Outcome.DEAD_LETTERED:
-            _report_letters([*batch.letters, *work.refused.values()])
+        for origin, outcome in zip(batch.letter_origins, work.letter_outcomes, strict=True):
+            origin.tally.settled[outcome] += 1
+        _report_letters(work.written_letters())
         self.source.settle(batch.numbers + batch.letter_numbers)
         self._mind_memory()
         self.held.changed()

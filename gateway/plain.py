@@ -41,7 +41,7 @@ def plain_row(kind: DeviceType, rules: settings.Validation) -> PlainRow | None:
     decode = msgspec.json.Decoder(_envelope(metrics_type)).decode
     largest = rules.max_payload_bytes
     skew_us = round(rules.max_future_skew * clock.MICROS)
-    age_us = _LATEST_MS * 1000 if rules.max_age is None else round(rules.max_age * clock.MICROS)
+    age_us = round(rules.max_age * clock.MICROS)
 
     def row(payload: bytes, received_us: int, columns: bytes) -> bytes | None:
         try:

@@ -124,10 +124,13 @@ class Validation(Section):
     max_depth: int = Field(32, ge=2, le=200, description="deepest nesting of a payload")
     max_readings: int = Field(10_000, ge=1, description="most readings in one message")
     max_future_skew: Seconds = Field(600, description="a timestamp further ahead is 'in the future'")
-    max_age: Seconds | None = Field(
-        None,
-        examples=["30d"],
-        description="a timestamp further back is 'too old'; unset: any age from 1971 on",
+    max_age: Seconds = Field(
+        3650 * 86_400, description="a timestamp further back, or before 1971, is 'too old'"
+    )
+    max_days: int = Field(
+        366,
+        ge=1,
+        description="most UTC days that the readings of one message fall on: each is a chunk, or a partition, to lock",
     )
     on_future: Literal["reject", "receive_time", "keep"] = Field(
         "reject", description="timestamps in the future: dead letter, use the receive time, or keep"
@@ -173,6 +176,11 @@ class Spool(Section):
     )
     after: Seconds = Field(2, description="how long messages wait for the database before they are spooled")
     max_bytes: Bytes = Field(2**30, ge=2**20, description="most bytes on disk; then reading stops")
+    hold_back: Seconds = Field(
+        3600,
+        description="a spooled message that fails alone while others are stored is tried again for so long, then it "
+        "becomes a dead letter",
+    )
     segment_bytes: Bytes = Field(
         64 * 2**20, ge=2**16, le=2**31, description="size of one file; disk is freed by whole files"
     )
@@ -191,6 +199,11 @@ class Writer(Section):
     retry_min: Seconds = Field(0.1, description="first wait after a transient error; doubles, with jitter")
     retry_max: Seconds = Field(5, description="longest wait after a transient error")
     standing_retry: Seconds = Field(5, description="wait after an error that somebody must mend")
+    hold_back: Seconds = Field(
+        10,
+        description="a message that fails alone while others are stored is tried again for so long, then it becomes a "
+        "dead letter; with a spool it waits there",
+    )
     message_id_horizon: Seconds = Field(86_400, description="how long a message's own id is remembered")
 
 

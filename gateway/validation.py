@@ -138,7 +138,7 @@ class TimeCheck:
 
     def __init__(self, rules: settings.Validation) -> None:
         self._skew_us = round(rules.max_future_skew * clock.MICROS)
-        self._age_us = _FOR_EVER_US if rules.max_age is None else round(rules.max_age * clock.MICROS)
+        self._age_us = round(rules.max_age * clock.MICROS)
         self._on_future, self._on_old = rules.on_future, rules.on_old
 
     def judge(self, time_us: int | None, received_us: int) -> int | None:
@@ -171,7 +171,6 @@ class TimeCheck:
         )
 
 
-_FOR_EVER_US = 2**63
 _SHOWABLE_US = 50_000_000_000 * clock.MICROS
 
 

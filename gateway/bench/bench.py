@@ -160,7 +160,7 @@ class Bench:
                 "mqtt": self.mqtt.model_copy(update=ours),
                 "streams": (self.names.stream,),
                 "spool": configured.spool.model_copy(update={"folder": self.folder / "spool"}),
-                "validation": configured.validation.model_copy(update={"max_age": None}),
+                "validation": configured.validation.model_copy(update={"max_age": 1e10}),
                 "observability": configured.observability.model_copy(update=observability),
             }
         )

@@ -73,6 +73,14 @@ def dead_lettered(*, stream: str, reason: str, count: int, example: str) -> None
         log.info("dead lettered", stream=stream, reason=reason, count=total, example=example)
 
 
+def held_back(*, count: int, where: str, error: str) -> None:
+    """Messages fail although the server works: they are set apart, so that others go on. Logged like dead letters."""
+    metrics.held_back.labels(where).inc(count)
+    total = _quiet.due(("held back", where), count)
+    if total:
+        log.warning("held back", count=total, where=where, error=error)
+
+
 class _Quiet:
     """Counts what must not be logged each time it happens."""
 

@@ -56,6 +56,12 @@ ignored = Counter(
 store_errors = Counter(
     "gateway_store_errors", "Errors of the databases, by verdict.", ["verdict", "sqlstate"], registry=registry
 )
+held_back = Counter(
+    "gateway_held_back",
+    "Messages set apart because they fail although the server works, by where they then are.",
+    ["where"],
+    registry=registry,
+)
 spool_corrupt = Counter(
     "gateway_spool_corrupt", "Damaged places found in the spool and set aside.", registry=registry
 )
@@ -84,6 +90,7 @@ def path_gauges(
     *,
     backlog_messages: Callable[[], float],
     backlog_bytes: Callable[[], float],
+    held_back: Callable[[], float],
     reading_paused: Callable[[], float],
     registry_entries: Callable[[], float],
     tasks: Callable[[], float],
@@ -92,6 +99,10 @@ def path_gauges(
     return {
         "gateway_backlog_messages": ("Messages held in memory, not yet committed.", backlog_messages),
         "gateway_backlog_bytes": ("Bytes held in memory, not yet committed.", backlog_bytes),
+        "gateway_held_back_messages": (
+            "Messages set apart that the database refuses although it works, tried again slowly.",
+            held_back,
+        ),
         "gateway_reading_paused": ("1 while back-pressure keeps the socket unread.", reading_paused),
         "gateway_registry_entries": ("Topics in the cache of devices.", registry_entries),
         "gateway_tasks": ("Tasks of the event loop; a number that keeps growing is a leak.", tasks),

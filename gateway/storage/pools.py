@@ -21,9 +21,10 @@ def translate_error(error: BaseException, database: str) -> errors.StoreError | 
         doing = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
         said = error.args[0] if error.args else type(error).__name__
         text = f"{database}: {doing}{said} (SQLSTATE {state})"
-        return sqlstate.classify(cause)(f"{text}; {hint}" if hint else text, state)
-    if isinstance(error, TimeoutError):
-        return errors.TransientError(f"{database}: no answer in time")
+        verdict, of_all = sqlstate.classify(cause), sqlstate.of_all(cause)
+        return verdict(f"{text}; {hint}" if hint else text, state, of_all=of_all)
+    if isinstance(error, TimeoutError):  # as a batch would that is too large for it
+        return errors.TransientError(f"{database}: no answer in time", of_all=False)
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | EOFError):
         return errors.TransientError(f"{database}: {str(error) or type(error).__name__}")
     return None

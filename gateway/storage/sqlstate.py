@@ -1,7 +1,12 @@
 """SQLSTATE decides what becomes of a failed write, here and nowhere else.
 
-Source: PostgreSQL documentation, appendix A, "PostgreSQL Error Codes". Anything that is not in the table is
-transient: holding a batch too long costs patience, letting it go too early costs readings.
+Three questions are asked of every code: is the row at fault (*poison*), may it be the statement's or the batch's own
+fault, or is it an order of the server to everybody (``of_all``)? What is not in a table is transient, and may be the
+batch's own fault: such a batch is halved only while the server works, and no message is given up on but beside others
+that are stored. Holding costs patience, letting go too early costs readings.
+
+Source: PostgreSQL documentation, appendix A, "PostgreSQL Error Codes"; the routines are those of PostgreSQL's source
+that report the code, as the server names them beside it.
 """
 
 from __future__ import annotations
@@ -13,23 +18,59 @@ from gateway import errors
 
 NO_PARTITION = "23514 ExecFindPartition"
 """A violated check, by its code; but it is the table that has no place for the row, not the row that is wrong."""
+NO_TRANSACTION_IDS = ("54000 GetNewTransactionId", "54000 GetNewMultiXactId")
+"""Close to the wraparound of transaction ids, the server takes no writes from anyone."""
+_TOO_LARGE = (
+    "54000 _bt_check_third_page", "54000 index_form_tuple", "54000 index_form_tuple_context",
+    "54000 RelationGetBufferForTuple", "54000 raw_heap_insert", "54000 GinFormTuple", "54000 gistSplit",
+    "54000 SpGistGetInnerTypeSize", "54000 spgdoinsert", "54000 brin_form_tuple", "54000 checkStringLen",
+    "54000 convertJsonbArray", "54000 convertJsonbObject",
+)  # fmt: skip
+"""The row itself is too large for a page, an index or a jsonb."""
 
 _VERDICTS: dict[str, type[errors.StoreError]] = {
     # Longest match wins.
     NO_PARTITION: errors.StandingError,
+    **dict.fromkeys(NO_TRANSACTION_IDS, errors.StandingError),
+    **dict.fromkeys(_TOO_LARGE, errors.PoisonError),
     "23505": errors.ConflictError,
     "53400": errors.DecompressionLimitError,
     "22": errors.PoisonError,
     "23": errors.PoisonError,
-    "54": errors.PoisonError,
+    "44": errors.PoisonError,
     "25006": errors.StandingError,
     "28": errors.StandingError,
     "3D": errors.StandingError,
     "42": errors.StandingError,
 }
 
+_OF_ALL = {
+    **dict.fromkeys((NO_PARTITION, *NO_TRANSACTION_IDS), True),
+    "08": True,  # the connection
+    "25006": True,  # read-only
+    "25P02": True,  # the session stands in a transaction that failed before
+    "28": True,
+    "3D": True,
+    "40001": True,  # of two transactions one has to begin again; no row is at fault
+    "40P01": True,
+    "53100": True,  # the disk is full
+    "53300": True,  # too many connections
+    "55P03": True,  # who holds the lock lets go some day
+    "57P": True,  # shutdown, start, a crash, an idle session ended
+    "58030": True,  # the disk fails
+    "F0": True,  # the configuration file
+}
+"""What every statement would meet. False for all else."""
+
 _REMEDIES = {
     NO_PARTITION: "attach its default partition again: ALTER TABLE … ATTACH PARTITION … DEFAULT",
+    **dict.fromkeys(
+        NO_TRANSACTION_IDS,
+        "the server runs out of transaction ids and takes no writes: VACUUM the "
+        "database that it names, and end old transactions and replication slots",
+    ),
+    "0A000 BeginCopyFrom": "COPY is not possible on a table with row-level security: ALTER ROLE … BYPASSRLS for the "
+    "writer, or use the tenant views instead (docs/databases: tenants)",
     "25006": "the server is read-only (a standby, or default_transaction_read_only is on): point the DSN at the "
     "primary, or make it writable",
     "28": "the server refuses our login: check user, password_file and pg_hba.conf",
@@ -61,6 +102,11 @@ def classify(sqlstate: str) -> type[errors.StoreError]:
 def passes(sqlstate: str | None) -> bool:
     """Whether waiting is known to help: a server that is away, starts, is full or busy; None: no server answered."""
     return sqlstate is None or sqlstate.startswith(_PASSING)
+
+
+def of_all(sqlstate: str) -> bool:
+    """Whether every statement would meet this; with the server's routine, as for :func:`classify`."""
+    return _longest_prefix(_OF_ALL, sqlstate, False)
 
 
 def remedy(sqlstate: str) -> str:

@@ -4,7 +4,7 @@ Each commit carries one stretch of a batch: its rows, and with the last stretch 
 straight into the table. A unique violation sends the same stretch through a staging table; data that the
 database refuses is halved until the bad messages stand alone, log2(n) attempts each, and they become dead
 letters. Errors that time or an operator mends are raised: the same work is handed in again, and goes on
-where it stopped.
+where it stopped. What fails again and again while the server works is halved as well (:mod:`gateway.writer.work`).
 """
 
 from __future__ import annotations
@@ -28,18 +28,56 @@ SELECT received FROM redelivery_ledger WHERE false;
 SELECT message_id FROM processed_messages WHERE false;
 """
 
+_TOO_MUCH = ("53200", "57014", "25P04", None)
+"""Out of memory or locks, or of time: by the server's clock or, without a SQLSTATE, by ours."""
+_ANY = 2**31
+_FORGET_SECONDS = 300.0
+
+
+class Experience:
+    """What the writers of a process have met: shared, so that one learns from the others.
+
+    Attributes:
+        rows: rows stored; that it grows is the evidence that the database takes what others write.
+        most: messages in one transaction: so many went through when more did not.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.most = _ANY
+        self._learnt = 0.0
+
+    def stored(self, count: int) -> None:
+        """So many rows were committed."""
+        self.rows += count
+        if self.most < _ANY and time.monotonic() - self._learnt > _FORGET_SECONDS:
+            self.too_many(4 * self.most)
+
+    def too_many(self, count: int) -> None:
+        """So many messages were too much for one transaction; half of them may not be."""
+        self.most = min(max(1, count // 2), _ANY)
+        self._learnt = time.monotonic()
+
 
 class Writer:
     """One COPY connection. Not for concurrent use.
 
     Args:
         horizon: seconds that a message's own id is remembered.
+        experience: shared with the other writers of the process.
     """
 
     def __init__(
-        self, database: settings.Database, book: ledger.Ledger, *, horizon: float, name: str = "timeseries"
+        self,
+        database: settings.Database,
+        book: ledger.Ledger,
+        *,
+        horizon: float,
+        name: str = "timeseries",
+        experience: Experience | None = None,
     ) -> None:
         self._database, self._ledger, self._horizon, self._name = database, book, horizon, name
+        self._experience = experience or Experience()
         self._connection: Any = None
 
     async def probe(self) -> None:
@@ -53,24 +91,44 @@ class Writer:
             await connection.execute(PROBE)
 
     async def write(self, work: Work) -> None:
-        """Write what is left of the work.
+        """Write what is left of the work. What then still is left was set apart: it fails although the server works.
 
         Raises:
             StoreError: hold the work and hand it in again; what was committed stays done.
         """
+        work.begin_round()
         while work.left:
+            work.fit(self._experience.most)
             connection = await self._open()
             try:
                 await self._attempt(connection, work)
-            except errors.PoisonError as error:
-                work.isolate(error)
-            except errors.StoreError:
-                work.next.uncertain = True
-                # It may be this session only that is wrong: read-only by a setting mended meanwhile, timed out.
-                await self.close()
-                raise
+            except errors.StoreError as error:
+                if not await self._goes_on(work, error):
+                    return
             else:
-                work.left.pop()
+                work.done()
+
+    async def _goes_on(self, work: Work, error: errors.StoreError) -> bool:
+        """Whether to go on with the rest of the work, after its next stretch failed.
+
+        Raises:
+            StoreError: no: it is not the work's own fault, as far as can be told.
+        """
+        if isinstance(error, errors.PoisonError) and work.isolate(error):
+            return True
+        work.next.uncertain = True
+        probed = work.suspect and error.sqlstate is not None and not self._closed()
+        if not probed:
+            # It may be this session only that is wrong: read-only by a setting mended meanwhile, timed out.
+            await self.close()
+        if not work.persists(error):
+            raise error
+        if not probed:
+            await self.probe()
+        if error.sqlstate in _TOO_MUCH:
+            self._experience.too_many(work.next.stop - work.next.start)
+        history = work.history
+        return work.set_apart(thorough=history is not None and self._experience.rows > history.rows)
 
     async def close(self) -> None:
         """Close the connection at once; what is not committed is rolled back by the server."""
@@ -79,11 +137,14 @@ class Writer:
             self._connection = None
 
     async def _open(self) -> Any:
-        if self._connection is None or self._connection.is_closed():
+        if self._closed():
             self._connection = await pools.connect(
                 self._database, application_name="gateway-writer", name=self._name
             )
         return self._connection
+
+    def _closed(self) -> bool:
+        return self._connection is None or self._connection.is_closed()
 
     async def _attempt(self, connection: Any, work: Work) -> None:
         started, stretch = time.perf_counter(), work.next
@@ -96,6 +157,7 @@ class Writer:
             count = await self._staged(connection, work, lift_limit=False)
         except errors.DecompressionLimitError:
             count = await self._staged(connection, work, lift_limit=True)
+        self._experience.stored(count)
         seconds = time.perf_counter() - started
         events.batch_stored(messages=stretch.stop - stretch.start, rows=count, seconds=seconds)
 

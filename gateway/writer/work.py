@@ -1,8 +1,15 @@
-"""A batch on its way into the database, and how far it got."""
+"""A batch on its way into the database, and how far it got.
+
+Two kinds of failure are the batch's own. Data that the database refuses (*poison*) is halved until the bad messages
+stand alone; they become dead letters at once. Anything else that fails again and again while the server works (a
+trigger, a frozen chunk, a limit that the batch is too large for) is halved likewise, but nothing says that a message is
+to blame: what fails alone is *set apart*, and given up only beside others that are stored.
+"""
 
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 
 import msgspec
 
@@ -11,9 +18,12 @@ from gateway.batches import Batch, letter_before
 from gateway.messages import DeadLetter, Message
 from gateway.outcomes import Outcome, Reason
 
+PERSISTS = 3
+"""So many failures in a row, with time between, and it is no accident."""
+
 
 class Stretch(msgspec.Struct):
-    """Messages ``start`` to ``stop`` of a batch; what one transaction carries.
+    """Messages ``start`` to ``stop`` of a batch, and dead letters; what one transaction carries.
 
     Attributes:
         id: names the transaction in the ledger, also when it is tried again.
@@ -22,8 +32,40 @@ class Stretch(msgspec.Struct):
 
     start: int
     stop: int
+    letters: list[DeadLetter] = msgspec.field(default_factory=list)
     id: uuid.UUID = msgspec.field(default_factory=uuid.uuid4)
     uncertain: bool = False
+
+    def halves(self) -> list[Stretch]:
+        """Two that together are this one; none when it is a single message or dead letter."""
+        count = self.stop - self.start
+        if count > 1:
+            middle = (self.start + self.stop) // 2
+            return [Stretch(self.start, middle), Stretch(middle, self.stop, self.letters)]
+        if count and self.letters:
+            return [Stretch(self.start, self.stop), Stretch(self.stop, self.stop, self.letters)]
+        if len(self.letters) < 2:
+            return []
+        middle = len(self.letters) // 2
+        return [
+            Stretch(self.stop, self.stop, part) for part in (self.letters[:middle], self.letters[middle:])
+        ]
+
+
+class History(msgspec.Struct):
+    """What became of tries to write messages that were set apart.
+
+    Attributes:
+        since: when they were set apart first, of :func:`time.monotonic`.
+        beside: of the failures, how many came when others had been stored since the one before.
+        rows: how many rows this process had stored at the last failure.
+        tries: how often they were tried again.
+    """
+
+    since: float
+    rows: int
+    beside: int = 0
+    tries: int = 0
 
 
 class Work:
@@ -31,17 +73,27 @@ class Work:
 
     Attributes:
         outcomes: per message of the batch, once its stretch is done.
+        letter_outcomes: likewise of its dead letters.
         refused: dead letters for messages that the database refuses, by index.
-        letters_outcome: how the dead letters of the batch end.
         left: stretches not written yet, the last is next.
+        suspect: it failed again and again while the server worked: its own fault is looked for.
+        alone: how often each message failed alone, by index.
+        error: why it failed last.
+        history: None: it was never set apart.
     """
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.outcomes: list[Outcome] = [Outcome.STORED] * len(batch.numbers)
+        self.letter_outcomes: list[Outcome] = [Outcome.DEAD_LETTERED] * len(batch.letters)
         self.refused: dict[int, DeadLetter] = {}
-        self.letters_outcome = Outcome.DEAD_LETTERED
-        self.left = [Stretch(0, len(batch.numbers))]
+        self.left = [Stretch(0, len(batch.numbers), list(batch.letters))]
+        self.suspect = False
+        self.alone: Counter[int] = Counter()
+        self.error: errors.StoreError | None = None
+        self.history: History | None = None
+        self._failures = self._fruitless = 0
+        self._tried: set[uuid.UUID] = set()
 
     @property
     def next(self) -> Stretch:
@@ -50,7 +102,7 @@ class Work:
 
     def letters(self) -> list[DeadLetter]:
         """The dead letters that go with the next stretch: all of the batch with the last one."""
-        return [*self.batch.letters, *self.refused.values()] if len(self.left) == 1 else []
+        return self.next.letters
 
     def known_again(self) -> list[Message]:
         """The messages of the next stretch that only the ledger can recognise when they are delivered again."""
@@ -71,22 +123,124 @@ class Work:
         letters = {index: letter_before(messages[index]) for index in range(stretch.start, stretch.stop)}
         return {index: letter for index, letter in letters.items() if letter is not None}
 
-    def isolate(self, error: errors.PoisonError) -> None:
+    def fit(self, most: int) -> None:
+        """Divide the next stretch when it has more messages than go into one transaction."""
+        stretch = self.next
+        if stretch.stop - stretch.start > most:
+            starts = range(stretch.start, stretch.stop, most)
+            parts = [Stretch(start, min(start + most, stretch.stop)) for start in starts]
+            parts[-1].letters = stretch.letters
+            self.left[-1:] = parts[::-1]
+
+    def written_letters(self) -> list[DeadLetter]:
+        """The dead letters that are in their table, once nothing is left."""
+        own = zip(self.batch.letters, self.letter_outcomes, strict=True)
+        refused = ((letter, self.outcomes[index]) for index, letter in self.refused.items())
+        return [letter for letter, outcome in (*own, *refused) if outcome is Outcome.DEAD_LETTERED]
+
+    def done(self) -> None:
+        """The next stretch is committed."""
+        self.left.pop()
+        self._failures = self._fruitless = 0
+
+    def isolate(self, error: errors.PoisonError) -> bool:
         """Halve the stretch that the database refuses, or give up on it when it is a single message.
 
-        Raises:
-            TransientError: it is the dead letters that are refused; they are held.
+        Returns:
+            No: it is a single dead letter that is refused, for which there is no other place.
         """
         stretch = self.next
-        if stretch.stop - stretch.start > 1:
-            middle = (stretch.start + stretch.stop) // 2
-            self.left[-1:] = [Stretch(middle, stretch.stop), Stretch(stretch.start, middle)]
-            return
-        if stretch.start == stretch.stop:
-            raise errors.TransientError(f"dead letters refused: {error}", error.sqlstate)
-        index = stretch.start
-        refusal = errors.MessageError(Reason.REFUSED_BY_DATABASE, str(error))
-        self.outcomes[index] = Outcome.DEAD_LETTERED
-        self.refused[index] = self.batch.letter_for(index, refusal)
-        # An empty stretch stays, to carry the dead letters.
-        self.left[-1] = Stretch(stretch.stop, stretch.stop)
+        if halves := stretch.halves():
+            self.left[-1:] = halves[::-1]
+        elif stretch.letters:
+            return False
+        else:
+            self.left.pop()
+            self._refuse(stretch.start, str(error))
+        return True
+
+    def _refuse(self, index: int, why: str) -> None:
+        letter = self.batch.letter_for(index, errors.MessageError(Reason.REFUSED_BY_DATABASE, why))
+        self.outcomes[index], self.refused[index] = Outcome.DEAD_LETTERED, letter
+        if not self.left or self.alone:  # what is left may fail again: the letter goes by itself
+            self.left.append(Stretch(len(self.batch.numbers), len(self.batch.numbers)))
+            self.next.letters.append(letter)
+        else:
+            self.left[0].letters.append(letter)
+
+    # ------------------------------------------------------------------ failures of unknown cause
+
+    def begin_round(self) -> None:
+        """Everything that is left may be tried again."""
+        self._tried.clear()
+        self._fruitless = 0
+
+    def persists(self, error: errors.StoreError) -> bool:
+        """Whether the batch has failed too often for this to be an accident, or everybody's trouble."""
+        self._failures += 1
+        self.error = error
+        return not error.of_all and (self.suspect or self._failures >= PERSISTS)
+
+    def set_apart(self, *, thorough: bool) -> bool:
+        """The next stretch failed for a reason that may be its own: halve it, or leave it for later.
+
+        Args:
+            thorough: others were stored meanwhile, so what is at fault is in here: it is looked for to the end.
+                Otherwise only as long as it takes to find one message that can be stored, if it is not all that fail.
+
+        Returns:
+            Whether to go on with the rest now; no: others first.
+        """
+        self.suspect = True
+        stretch = self.next
+        self._fruitless += 1
+        if halves := stretch.halves():
+            self.left[-1:] = halves[::-1]
+        else:
+            if not stretch.letters:
+                self.alone[stretch.start] += 1
+            self._tried.add(stretch.id)
+            self.left.insert(0, self.left.pop())
+        enough = 2 * len(self.batch.numbers).bit_length() + 2
+        return self.next.id not in self._tried and (thorough or self._fruitless <= enough)
+
+    def give_up(self, least: int) -> None:
+        """Messages that failed alone so often become dead letters; those are still to be written."""
+        found = [stretch for stretch in self.left if self._hopeless(stretch, least)]
+        self.left = [stretch for stretch in self.left if stretch not in found]
+        for stretch in found:
+            self._refuse(stretch.start, f"failed alone {self.alone[stretch.start]} times: {self.error}")
+
+    def _hopeless(self, stretch: Stretch, least: int) -> bool:
+        return stretch.stop - stretch.start == 1 and self.alone[stretch.start] >= least
+
+    def parted(self) -> tuple[Work, Work]:
+        """What is done, and what is left, each a work of its own."""
+        waits = [index for stretch in self.left for index in range(stretch.start, stretch.stop)]
+        unwritten = {letter.id for stretch in self.left for letter in stretch.letters}
+        refused = [index for index, letter in self.refused.items() if letter.id in unwritten]
+        letters = [at for at, letter in enumerate(self.batch.letters) if letter.id in unwritten]
+        not_done = {*waits, *refused}
+        done_indices = [index for index in range(len(self.outcomes)) if index not in not_done]
+        done_letters = sorted(set(range(len(self.batch.letters))) - set(letters))
+        done, rest = Work(self.batch.pick(done_indices, done_letters)), Work(self.batch.pick(waits, letters))
+        done.left = []
+        done.outcomes = [self.outcomes[index] for index in done_indices]
+        done.refused = {
+            at: self.refused[index] for at, index in enumerate(done_indices) if index in self.refused
+        }
+        for index in refused:
+            rest.batch.add_letter(self.batch.numbers[index], self.batch.origins[index], self.refused[index])
+            rest.letter_outcomes.append(Outcome.DEAD_LETTERED)
+        rest._take_over(self, waits)
+        return done, rest
+
+    def _take_over(self, whole: Work, indices: list[int]) -> None:
+        """Where the other work was with these messages, in their order."""
+        at, self.left = 0, []
+        for stretch in whole.left:
+            count = stretch.stop - stretch.start
+            self.left.append(Stretch(at, at + count, stretch.letters, stretch.id, stretch.uncertain))
+            at += count
+        self.alone = Counter({new: whole.alone[old] for new, old in enumerate(indices) if whole.alone[old]})
+        self.suspect, self.error, self.history = whole.suspect, whole.error, whole.history

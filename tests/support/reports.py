@@ -21,6 +21,7 @@ def a_report(*, received: int = 10, in_flight: int = 2) -> Report:
             **metrics.path_gauges(
                 backlog_messages=lambda: 2,
                 backlog_bytes=lambda: 230,
+                held_back=lambda: 0,
                 reading_paused=lambda: 0,
                 registry_entries=lambda: 7,
                 tasks=lambda: 5,

@@ -9,26 +9,25 @@ import pytest
 
 from gateway import errors
 from gateway.storage import pools
-from gateway.storage.sqlstate import classify, remedy
+from gateway.storage.sqlstate import classify, of_all, remedy
 
-TRANSIENT = [
-    "08000", "08003", "08006", "40001", "40P01", "53000", "53100", "53200", "53300", "55P03", "57014", "57P01",
-    "57P02", "57P03", "57P05", "25P02", "58030", "XX000", "XX001", "0A000", "P0001", "ZZ999", "", "2",
+OF_ALL = [
+    "08000", "08003", "08006", "25P02", "40001", "40P01", "53100", "53300", "55P03", "57P01", "57P02", "57P03", "57P05",
+    "58030", "F0000",
 ]  # fmt: skip
+"""Transient, and everybody meets it: nothing is halved."""
+OF_ITS_OWN = [
+    "09000", "0A000", "0Z000", "21000", "24000", "25P03", "25P04", "26000", "2F000", "34000", "38000", "39000", "40002",
+    "53000", "53200", "54000", "54001", "54011", "54023", "55000", "55006", "57000", "57014", "58P01", "72000", "HV000",
+    "P0001", "P0004", "XX000", "XX001", "XX002", "ZZ999", "", "2",
+]  # fmt: skip
+"""Transient, and it may be this batch alone that meets it: halved when it persists while the server works."""
+TRANSIENT = [*OF_ALL, *OF_ITS_OWN]
 POISON = [
-    "22000",
-    "22001",
-    "22003",
-    "22007",
-    "22008",
-    "22021",
-    "22P02",
-    "22P05",
-    "23502",
-    "23503",
-    "23514",
-    "54000",
-]
+    "22000", "22001", "22003", "22007", "22008", "22021", "22P02", "22P05", "23000", "23001", "23502", "23503", "23514",
+    "23P01", "44000", "54000 index_form_tuple_context", "54000 _bt_check_third_page", "54000 RelationGetBufferForTuple",
+    "54000 checkStringLen",
+]  # fmt: skip
 STANDING = ["25006", "28000", "28P01", "3D000", "42501", "42601", "42703", "42804", "42883", "42P01", "42P10"]
 
 
@@ -56,7 +55,7 @@ def test_a_missing_partition_is_no_fault_of_the_row() -> None:
 
 
 def test_every_code_of_the_driver_has_a_verdict() -> None:
-    """And none of them turns readings into dead letters but refused data: classes 22, 23 and 54."""
+    """And none of them turns readings into dead letters at once but refused data: classes 22, 23 and 44."""
     known = {
         found.sqlstate
         for found in (getattr(asyncpg.exceptions, name) for name in asyncpg.exceptions.__all__)
@@ -64,7 +63,30 @@ def test_every_code_of_the_driver_has_a_verdict() -> None:
     }
     assert len(known) > 200
     poison = {state for state in known if classify(state) is errors.PoisonError}
-    assert {state[:2] for state in poison} == {"22", "23", "54"}
+    assert {state[:2] for state in poison} == {"22", "23", "44"}
+    everybody = {state for state in known if of_all(state)}
+    assert {state[:2] for state in everybody} == {"08", "25", "28", "3D", "40", "53", "55", "57", "58", "F0"}
+    assert not everybody & poison
+
+
+@pytest.mark.parametrize("state", OF_ALL)
+def test_what_everybody_meets(state: str) -> None:
+    """The server is away, full, or being switched over: no batch would fare better in halves."""
+    assert of_all(state)
+
+
+@pytest.mark.parametrize("state", [*OF_ITS_OWN, *POISON, "42501", "42P01"])
+def test_what_may_be_of_one_batch(state: str) -> None:
+    """A trigger, a frozen chunk, a limit: other batches may be stored."""
+    assert not of_all(state)
+
+
+@pytest.mark.parametrize("routine", ["GetNewTransactionId", "GetNewMultiXactId"])
+def test_no_more_transaction_ids_is_an_order_to_everybody(routine: str) -> None:
+    """54000 as a row that is too large has it; the server's routine tells them apart, and what to run is said."""
+    assert classify(f"54000 {routine}") is errors.StandingError
+    assert of_all(f"54000 {routine}")
+    assert "VACUUM" in remedy(f"54000 {routine}")
 
 
 @pytest.mark.parametrize("state", STANDING)
