@@ -12,8 +12,8 @@ from gateway import foreground, settings
 from gateway.observability.health import Health
 from gateway.path import Path as MessagePath
 
-Progress = Callable[[int, str], None]
-"""Called with the number of records that have come to their end, and with what is waited for; empty: nothing is."""
+Progress = Callable[[int, int, str], None]
+"""Called with the number of records done and of all in the folder, and with what is waited for; empty: nothing is."""
 
 
 class Result(msgspec.Struct):
@@ -70,7 +70,8 @@ async def _drain(options: settings.Settings, result: Result, progress: Progress)
 
     def tell(waits: str) -> None:
         count()
-        progress(result.ended.total(), waits)
+        done = result.ended.total() - before.total()
+        progress(done, done + result.left, waits)
 
     try:
         await foreground.run(path, health, drain.until_empty(), tell)

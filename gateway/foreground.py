@@ -22,20 +22,11 @@ Tell = Callable[[str], None]
 """Called a few times a second with what is waited for; with an empty text when nothing is."""
 
 _TELL_SECONDS = 0.2
-_SLOWEST_STATEMENT = 600.0
 
 
 def for_a_job(options: settings.Settings) -> settings.Settings:
-    """The same settings, with time for slow statements: one that is cut off is begun again, and never gets done."""
-    databases = {
-        name: database.model_copy(
-            update={
-                "command_timeout": database.command_timeout
-                and max(database.command_timeout, _SLOWEST_STATEMENT)
-            }
-        )
-        for name, database in options.databases
-    }
+    """The same settings, with time for slow statements."""
+    databases = {name: database.for_a_job() for name, database in options.databases}
     return options.model_copy(update={"databases": options.databases.model_copy(update=databases)})
 
 

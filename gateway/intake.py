@@ -58,14 +58,19 @@ class Intake:
             self._see_that_known(readings, route)
         rows: list[bytes] = []
         ids: list[MessageId] = []
-        unkeyed, next_us, received_us = None, chunk.received_us, chunk.received_us
+        unkeyed, received_us, replayed = None, chunk.received_us, chunk.replayed
+        next_us, alone = received_us if replayed else 0, device is not None and not replayed
         for reading in readings:
             owner = device or self._owner(reading, route)
             if reading.device is not None and reading.device != owner.serial_number:
                 raise MessageError(Reason.DEVICE_MISMATCH, f"the payload speaks for {reading.device[:200]!r}")
             time_us = self._judge_time(reading.time_us, received_us)
             if time_us is None:
-                time_us = next_us if chunk.replayed else receive_time(owner, received_us)
+                time_us = (
+                    receive_time(owner, received_us)
+                    if alone
+                    else next_us or self._first_time(readings, route, received_us)
+                )
                 unkeyed, next_us = unkeyed or time_us, time_us + 1
             own_id = reading.message_id if route.id_in_payload else route.own_id(message)
             if own_id is not None:
@@ -98,6 +103,17 @@ class Intake:
         unknown = [entry for entry in entries if entry.device is None and entry.refused() is None]
         if unknown:
             raise Unresolved(unknown)
+
+    def _first_time(self, readings: Sequence[Reading], route: Route, received_us: int) -> int:
+        """The receive time of the first reading, where the payload names the devices; the others follow without a gap.
+
+        A spool keeps this time only, and must come to the same times again: to date each device for itself would not.
+        """
+        owners = [self._owner(reading, route) for reading in readings]
+        first_us = max(received_us, 1 + max(owner.last_receive_us for owner in owners))
+        for owner in owners:
+            owner.last_receive_us = first_us + len(readings) - 1
+        return first_us
 
     def _owner(self, reading: Reading, route: Route) -> Device:
         """The device that the payload names, where the topic names none."""

@@ -26,8 +26,8 @@ _PAGE = 1000
 _REFUSED_IN_A_ROW = 10
 """Letters that fail alone, one after the other, before it is no longer believed that it is their own fault."""
 
-Progress = Callable[[int, str], None]
-"""Called with the number of letters done, and with what is waited for; an empty text when nothing is."""
+Progress = Callable[[int, int, str], None]
+"""Called with the number of letters done and of all, and with what is waited for; an empty text when nothing is."""
 
 
 class Result(msgspec.Struct):
@@ -87,10 +87,15 @@ class Replay:
 
 
 class Pages:
-    """Which letters come next, and how many at once: fewer after the database refused them, for one may be to blame."""
+    """Which letters come next, and how many at once: fewer after the database refused them, for one may be to blame.
+
+    Attributes:
+        total: how many there are; 0 until that is known.
+    """
 
     def __init__(self, selection: Selection, limit: int) -> None:
         self._selection, self._limit = selection, limit
+        self.total = 0
         self._unread: int | None = None
         self._skip = 0
         self._last: Mapping[str, Any] | None = None
@@ -111,7 +116,8 @@ class Pages:
     async def _read(self, connection: Any) -> None:
         if self._unread is None:
             total = await dead_letters.count(connection, self._selection)
-            self._unread, self._skip = min(total, self._limit), max(0, total - self._limit)
+            self._unread = self.total = min(total, self._limit)
+            self._skip = total - self.total
         size = min(_PAGE, self._unread)
         if size:
             self._left = await dead_letters.in_order(
@@ -163,7 +169,10 @@ async def run(
         source = Replay(path, result)
         try:
             await foreground.run(
-                path, health, source.send_all(pages), lambda waits: progress(result.replayed, waits)
+                path,
+                health,
+                source.send_all(pages),
+                lambda waits: progress(result.replayed, pages.total, waits),
             )
             all_done = True
         except errors.StandingError:

@@ -17,6 +17,10 @@ Bytes = Annotated[int, BeforeValidator(quantities.parse_size), Field(ge=0)]
 """A size in bytes; text with a unit is accepted: ``"64MiB"``."""
 
 
+SLOWEST_STATEMENT = 600.0
+"""Seconds that a command waits for one statement at least."""
+
+
 class Section(BaseModel):
     """A part of the settings: frozen, and unknown keys are errors."""
 
@@ -117,6 +121,11 @@ class Database(Section):
     )
     connect_timeout: Seconds = Field(10, description="time for one connection attempt")
     command_timeout: Seconds = Field(60, description="time for one statement; 0: no limit")
+
+    def for_a_job(self) -> Self:
+        """The same, with time for the slow statements of a command: one that is cut off never gets done."""
+        limit = self.command_timeout and max(self.command_timeout, SLOWEST_STATEMENT)
+        return self.model_copy(update={"command_timeout": limit})
 
     def secret(self) -> str | None:
         """The password, when it comes from a file.

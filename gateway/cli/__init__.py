@@ -36,12 +36,12 @@ _GROUPS = {
 _COMMANDS = ("run", "status", "demo", "bench")
 
 _EXIT_CODES: tuple[tuple[type[errors.GatewayError], int], ...] = (
+    (common.InterruptError, 130),
     (errors.UsageError, 2),
     (errors.StartError, 3),
     (errors.ConfigurationError, 4),
     (errors.GatewayError, 1),
 )
-_INTERRUPTED = 130
 
 
 def _version(wanted: bool) -> None:
@@ -91,6 +91,4 @@ def main() -> None:
 def exit_code(error: errors.GatewayError) -> int:
     """What a command that ends with this error tells the shell."""
     cause = error.__cause__ if isinstance(error, common.UnfinishedError) else error
-    if isinstance(cause, KeyboardInterrupt):
-        return _INTERRUPTED
     return next(code for kind, code in _EXIT_CODES if isinstance(cause, kind))

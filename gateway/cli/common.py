@@ -55,9 +55,20 @@ def load_settings(path: Path | None) -> settings.Settings:
     return settings.load(settings_file(path))
 
 
+class InterruptError(errors.GatewayError):
+    """Ctrl-C."""
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run the work of a command to its end."""
-    return asyncio.run(work)
+    """Run the work of a command to its end.
+
+    Raises:
+        InterruptError: Ctrl-C ended it early.
+    """
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt as error:
+        raise InterruptError("interrupted") from error
 
 
 class UnfinishedError(errors.GatewayError):
@@ -79,13 +90,12 @@ def telling(
     """
     try:
         yield
-    except (errors.GatewayError, KeyboardInterrupt) as error:
-        why = str(error) or "interrupted"
+    except errors.GatewayError as error:
         if as_json:
-            print_json({**done(), "error": why})
+            print_json({**done(), "error": str(error)})
         else:
             typer.echo(f"not finished: {said()}")
-        raise UnfinishedError(why) from error
+        raise UnfinishedError(str(error)) from error
     if as_json:
         print_json(done())
     else:
@@ -93,10 +103,10 @@ def telling(
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
     """A line on a terminal that tells how far the work of the block is, and what it waits for.
 
-    Yields a function that takes the number done and what is waited for; empty: nothing is.
+    Yields a function that takes the number done, the number of all, and what is waited for; empty: nothing is.
     """
     # Here: the daemon, too, imports this module at its start.
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -108,8 +118,10 @@ def progress(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
         TextColumn("{task.fields[waits]}", markup=False),
     )
     with Progress(*columns, console=errors_console, transient=True) as bar:
-        task = bar.add_task(what, total=total, waits="")
-        yield lambda done, waits: bar.update(task, completed=done, waits=waits and f"waiting: {waits}")
+        task = bar.add_task(what, total=0, waits="")
+        yield lambda done, total, waits: bar.update(
+            task, completed=done, total=total, waits=waits and f"waiting: {waits}"
+        )
 
 
 def _plain(value: object) -> object:

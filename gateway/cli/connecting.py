@@ -50,7 +50,7 @@ def on_metadata(
     config: Path | None, user: str | None, password_file: Path | None, work: Callable[[Any], Awaitable[T]]
 ) -> T:
     """What ``work`` gives on a connection to the metadata database."""
-    chosen = database("metadata", config, user, password_file)
+    chosen = database("metadata", config, user, password_file).for_a_job()
 
     async def session() -> T:
         connection = await pools.connect(chosen, application_name="gateway-cli", name="metadata")

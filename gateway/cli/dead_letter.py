@@ -122,10 +122,11 @@ def replay(
     chosen = _selection(reason, stream, device, since, ids=letters)
     options = common.load_settings(config)
     result = replaying.Result()
-    with common.telling(lambda: msgspec.structs.asdict(result), result.said, as_json=as_json):
-        total = _ask(config, lambda c: dead_letters.count(c, chosen))
-        with common.progress("replayed", min(total, limit)) as show:
-            common.run(replaying.run(options, chosen, result, limit=limit, progress=show))
+    with (
+        common.telling(lambda: msgspec.structs.asdict(result), result.said, as_json=as_json),
+        common.progress("replayed") as show,
+    ):
+        common.run(replaying.run(options, chosen, result, limit=limit, progress=show))
     if result.failed_again:
         raise typer.Exit(1)
 
@@ -165,7 +166,7 @@ async def _page(connection: Any, chosen: Selection, limit: int) -> tuple[list[Ma
 
 def _ask(config: Path | None, work: Callable[[Any], Awaitable[T]]) -> T:
     """What ``work`` gives on a connection to the time-series database."""
-    options = common.load_settings(config).databases.timeseries
+    options = common.load_settings(config).databases.timeseries.for_a_job()
 
     async def session() -> T:
         pool = pools.Pool("timeseries", options, size=1)

@@ -82,7 +82,10 @@ def import_(
         with _lines(path) as lines, _progress(shown=not as_json) as progress:
             return await imports.import_devices(connection, tenant, lines, update=update, progress=progress)
 
-    done = connecting.on_metadata(config, db_user, db_password_file, work)
+    try:
+        done = connecting.on_metadata(config, db_user, db_password_file, work)
+    except common.InterruptError as error:
+        raise common.InterruptError("interrupted: no device was entered or changed") from error
     if as_json:
         common.print_json({"lines": done.lines, "added": done.added, "updated": done.updated})
     else:

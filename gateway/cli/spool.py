@@ -75,10 +75,9 @@ def drain(config: common.ConfigOption = None, as_json: common.JsonOption = False
     options = common.load_settings(config)
     folders = _folders(options.spool)
     result = emptying.Result()
-    total = sum(inspection.status(folder, options.spool.max_bytes).records for folder in folders)
     with (
         common.telling(result.as_dict, result.said, as_json=as_json),
-        common.progress("drained", total) as show,
+        common.progress("drained") as show,
     ):
         common.run(emptying.run(options, folders, result, progress=show))
 

@@ -32,7 +32,7 @@ def status(
     """
     target = url or ask.address(common.load_settings(config).observability)
     if watch:
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt, common.InterruptError):
             _watch(target)
     said = common.run(ask.ask(target))
     if as_json:

@@ -25,6 +25,7 @@ from gateway.cli import common
 from gateway.dead_letters import Selection
 from gateway.outcomes import Outcome
 from gateway.replay import Result
+from gateway.storage import passwords
 from gateway.writer.ledger import digest
 from tests.support.batching import NOW_US, published, settings_for
 from tests.support.daemon import GATEWAY, REPOSITORY, gateway, to_toml
@@ -100,7 +101,7 @@ class Scene:
             await replay.run(self.options(), Selection(), result, limit=1000, progress=self.progress)
         return result
 
-    def progress(self, _done: int, waits: str) -> None:
+    def progress(self, _done: int, _total: int, waits: str) -> None:
         """Nobody looks."""
 
     def rows(self) -> list[Any]:
@@ -235,7 +236,7 @@ async def test_a_server_that_stays_away_ends_a_replay(scene: Scene, monkeypatch:
     databases = away.databases.model_copy(update={"timeseries": nowhere})
     monkeypatch.setattr(scene, "options", lambda: away.model_copy(update={"databases": databases}))
     told: list[str] = []
-    monkeypatch.setattr(scene, "progress", lambda _done, waits: told.append(waits))
+    monkeypatch.setattr(scene, "progress", lambda _done, _total, waits: told.append(waits))
     with pytest.raises(errors.TransientError, match=r"timeseries at .*given up after 1 s"):
         await scene.replay()
     assert any("timeseries at " in waits for waits in told)
@@ -311,30 +312,52 @@ async def test_ctrl_c_says_what_was_done(scene: Scene, line: str) -> None:
     scene.provision()
     await scene.spool_some(3)
     scene.owner(SLOW.format(seconds=20, table="telemetry"))
-    process = await asyncio.to_thread(_interrupted, scene, line)
-    out, err = process
-    shown = json.loads(out)
+    shown, err = await asyncio.to_thread(_interrupted, scene, line.split(), "COPY")
     assert shown.pop("error") == "interrupted"
     assert shown == COMMANDS[line][0]
     assert "Traceback" not in err
 
 
-def _interrupted(scene: Scene, line: str) -> tuple[str, str]:
+async def test_ctrl_c_ends_an_import(scene: Scene) -> None:
+    """All or none: it says that nothing was entered."""
+    fleet = scene.folder / "fleet.csv"
+    fleet.write_text("serial_number,type\nA,k\n", "utf-8")
+    execute(scene.installation.superuser_dsn("metadata"), SLOW.format(seconds=20, table="devices"))
+    owner = scene.installation.roles.owner
+    login = ["--db-user", owner, "--db-password-file", str(passwords.path(scene.installation.folder, owner))]
+    line = ["device", "import", str(fleet), "--tenant", "acme", *login]
+    shown, err = await asyncio.to_thread(_interrupted, scene, line, "INSERT")
+    assert shown == {"error": "interrupted: no device was entered or changed"}
+    assert err == "gateway: interrupted: no device was entered or changed\n"
+    found = query(scene.installation.superuser_dsn("metadata"), "SELECT count(*) FROM devices")
+    assert found[0][0] == 0
+
+
+def _interrupted(scene: Scene, line: list[str], verb: str) -> tuple[dict[str, Any], str]:
+    """What a command says on Ctrl-C in the midst of a statement that begins like this."""
     environment = {**os.environ, "PYTHONPATH": REPOSITORY, "GATEWAY_CONFIG": str(scene.configuration())}
     with subprocess.Popen(
-        [*GATEWAY, *line.split(), "--json"],
+        [*GATEWAY, *line, "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     ) as process:  # fmt: skip
         try:
-            sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND datname = $1"
-            admin, name = scene.installation.admin_dsn, scene.installation.databases["timeseries"]
-            eventually(lambda: query(admin, sleeping, name)[0][0], timeout=20, what="a write under way")
+            sleeping = (
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE wait_event = 'PgSleep' AND ltrim(query, E'\\n') LIKE $1 AND datname = ANY($2)"
+            )
+            names = list(scene.installation.databases.values())
+            eventually(
+                lambda: query(scene.installation.admin_dsn, sleeping, f"{verb}%", names)[0][0],
+                timeout=20,
+                what="a statement under way",
+            )
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=20)
         finally:
             process.kill()
     assert process.returncode == 130, err
-    return out, err
+    found: dict[str, Any] = json.loads(out)
+    return found, err
 
 
 def test_every_command_ends_in_json(tmp_path: Path) -> None:
@@ -357,7 +380,7 @@ def test_every_command_ends_in_json(tmp_path: Path) -> None:
 
 def test_what_was_done_is_told_when_it_ends_early(capsys: pytest.CaptureFixture[str]) -> None:
     """By an error and by Ctrl-C alike; the cause stays known, for the exit code."""
-    for error in (errors.StartError("in use"), KeyboardInterrupt()):
+    for error in (errors.StartError("in use"), common.InterruptError("interrupted")):
         with (
             pytest.raises(common.UnfinishedError, match=r"in use|interrupted") as ended,
             common.telling(lambda: {"n": 1}, lambda: "1 done", as_json=True),

@@ -262,11 +262,9 @@ async def _replay(scene: Scene) -> None:
         await flow.settle()
     scene.superuser(REFUSING + ";" + HINDER)
     result = Result()
-    await replay.run(scene.options(), Selection(), result, limit=100, progress=lambda _done, _waits: None)
+    await replay.run(scene.options(), Selection(), result, limit=100, progress=lambda *_: None)
     assert result == Result(replayed=6, stored=1, failed_again=5), json.dumps(str(result))
-    await replay.run(
-        scene.options(), Selection(stored=True), Result(), limit=100, progress=lambda _done, _waits: None
-    )
+    await replay.run(scene.options(), Selection(stored=True), Result(), limit=100, progress=lambda *_: None)
     scene.superuser(UNHINDER)
 
 

@@ -64,7 +64,7 @@ class Scene:
         await replay.run(self.options(**stream), chosen, result, limit=limit, progress=self._progressed)
         return result
 
-    def _progressed(self, _done: int, waits: str) -> None:
+    def _progressed(self, _done: int, _total: int, waits: str) -> None:
         if waits and waits not in self.waits:
             self.waits.append(waits)
 
@@ -254,7 +254,7 @@ async def test_a_database_that_cannot_be_read_ends_the_replay(blank_databases: D
     """With an error that says what to run, and no task left behind."""
     with pytest.raises(StoreError, match="gateway db upgrade"):
         await replay.run(
-            settings_for(blank_databases), Selection(), Result(), limit=1, progress=lambda _done, _waits: None
+            settings_for(blank_databases), Selection(), Result(), limit=1, progress=lambda *_: None
         )
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.batches import OVERHEAD_BYTES
-from gateway.messages import Device
+from gateway.messages import Chunk, Device
 from gateway.outcomes import Outcome, Reason
 from gateway.routes import Preparation
 from gateway.writer import rows
@@ -117,6 +117,31 @@ async def test_letters_received_together_keep_their_order(flow: Flow) -> None:
     letters = flow.pipeline.held.queue.open.letters
     assert [letter.received_us - NOW_US for letter in letters] == [0, 1, 2, 3]
     assert len({letter.id for letter in letters}) == 4
+
+
+async def test_a_message_of_several_devices_comes_to_the_same_times_again() -> None:
+    """Live and from the spool, which keeps the time of the first reading only; no device has one time twice."""
+    live, drained = (Flow(settings_for(None, {"topic": "g/{tenant}/all"})) for _ in range(2))
+    names = [learn(one, "A", "B") for one in (live, drained)]
+    payloads = [[{"serial_number": name, "n": 1} for name in told] for told in ("ABB", "A", "ABB", "BA")]
+    live.take(*(published("g/acme/all", payload) for payload in payloads), received_us=NOW_US)
+    batch = live.pipeline.held.queue.open
+    for index, message in enumerate(batch.messages):
+        at = batch.unkeyed[index]
+        drained.pipeline.take(Chunk((message,), index, at, replayed=True))
+    again = drained.pipeline.held.queue.open
+    assert _times(again.rows, names[1]) == _times(batch.rows, names[0])
+    for of_device in _times(batch.rows, names[0]).values():
+        assert len(set(of_device)) == len(of_device)
+
+
+def _times(blobs: Sequence[bytes], devices: dict[str, Device]) -> dict[str, list[int]]:
+    """By device, in order."""
+    found = [row for blob in blobs for row in take_apart(blob)]
+    return {
+        name: [row.time_us - NOW_US for row in found if row.key.endswith(device.id.bytes)]
+        for name, device in devices.items()
+    }
 
 
 async def test_what_is_ignored_is_settled_at_once(flow: Flow) -> None:
