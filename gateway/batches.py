@@ -55,6 +55,7 @@ class Batch:
             such reading, µs. Only the redelivery ledger can know these messages again.
         ids: of messages that carry ids of their own, by index.
         replayed: some messages were dead letters before.
+        spooled: some messages were in the spool, where those go, too, of which nobody knows whether they were stored.
         turn: of the latest chunk that a message of it came in; see :class:`gateway.messages.Chunk`.
         size: bytes held.
     """
@@ -71,6 +72,7 @@ class Batch:
         "replayed",
         "rows",
         "size",
+        "spooled",
         "turn",
         "unkeyed",
     )
@@ -83,7 +85,7 @@ class Batch:
         self.rows: list[bytes] = []
         self.unkeyed: dict[int, int] = {}
         self.ids: dict[int, Sequence[MessageId]] = {}
-        self.replayed = False
+        self.replayed = self.spooled = False
         self.letters: list[DeadLetter] = []
         self.letter_numbers: list[int] = []
         self.letter_origins: list[Origin] = []
@@ -123,7 +125,7 @@ class Batch:
     def pick(self, indices: Sequence[int], letters: Sequence[int]) -> Batch:
         """These messages and dead letters, in this order, as a batch of their own."""
         picked = Batch()
-        picked.turn, picked.replayed = self.turn, self.replayed
+        picked.turn, picked.replayed, picked.spooled = self.turn, self.replayed, self.spooled
         for at, index in enumerate(indices):
             picked.add(
                 self.numbers[index],

@@ -136,8 +136,12 @@ class Pipeline:
         self._after_taking()
 
     def _note_replay(self, chunk: Chunk, message: Message) -> None:
-        """A batch with dead letters among its messages is written as such; a chunk has only those, or none."""
-        if chunk.replayed and batches.letter_before(message) is not None:
+        """The batch is told whether messages of it were dead letters, or in the spool; of a chunk all or none are."""
+        if not chunk.replayed:
+            return
+        if batches.letter_before(message) is None:
+            self._queue.open.spooled = True
+        else:
             self._queue.open.replayed = True
 
     def _take_each(self, chunk: Chunk, routes: Sequence[Route], rows: Sequence[bytes | None]) -> None:

@@ -231,6 +231,8 @@ def _mark_seen(work: Work, seen: Collection[int]) -> None:
 def _stagings(work: Work, seen: Collection[int]) -> Iterable[conflicts.Staging]:
     """The rows of the next stretch, but for what was seen before, grouped by what is to be done about conflicts."""
     batch, stretch, letters = work.batch, work.next, work.replayed()
+    # An equal reading of the same receive time is another process's, unless an earlier try may have been committed.
+    first_try = not (stretch.uncertain or batch.spooled)
     found: dict[str, conflicts.Staging] = {}
     for index in range(stretch.start, stretch.stop):
         if index in seen:
@@ -238,7 +240,9 @@ def _stagings(work: Work, seen: Collection[int]) -> Iterable[conflicts.Staging]:
         policy = "distinct" if index in batch.unkeyed else batch.origins[index].on_conflict
         if policy not in found:
             found[policy] = conflicts.Staging(policy)
-        found[policy].add(index, batch.rows[index], batch.unkeyed.get(index) if index in letters else None)
+        found[policy].add(
+            index, batch.rows[index], batch.unkeyed.get(index) if first_try or index in letters else None
+        )
     # Those that step aside come last: they can only give way to what is there already.
     return sorted(found.values(), key=lambda staging: staging.on_conflict == "distinct")
 
@@ -254,7 +258,7 @@ async def _insert_staged(connection: Any, staging: conflicts.Staging) -> set[byt
         kept = conflicts.keys(await connection.fetch(conflicts.INSERTS[staging.on_conflict]))
     if staging.never_stored - kept:
         raise errors.TransientError(
-            "timeseries: the time of a replayed reading was taken just now: once more"
+            "timeseries: the time of a reading was taken by another session just now: once more"
         )
     return kept
 

@@ -37,7 +37,13 @@ class Stretch(msgspec.Struct):
     uncertain: bool = False
 
     def halves(self) -> list[Stretch]:
-        """Two that together are this one; none when it is a single message or dead letter."""
+        """Two that together are this one, no more certain than it; none of a single message or dead letter."""
+        halves = self._halves()
+        for half in halves:
+            half.uncertain = self.uncertain
+        return halves
+
+    def _halves(self) -> list[Stretch]:
         count = self.stop - self.start
         if count > 1:
             middle = (self.start + self.stop) // 2
@@ -128,7 +134,10 @@ class Work:
         stretch = self.next
         if stretch.stop - stretch.start > most:
             starts = range(stretch.start, stretch.stop, most)
-            parts = [Stretch(start, min(start + most, stretch.stop)) for start in starts]
+            parts = [
+                Stretch(start, min(start + most, stretch.stop), uncertain=stretch.uncertain)
+                for start in starts
+            ]
             parts[-1].letters = stretch.letters
             self.left[-1:] = parts[::-1]
 

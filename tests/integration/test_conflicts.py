@@ -220,6 +220,20 @@ async def test_a_receive_time_that_is_taken_steps_aside(writer: Writer, table: T
     assert [reading for _, (reading, _) in found[3:]] == [{"later": 0}, {"later": 1}, {"later": 2}]
 
 
+async def test_equal_receive_times_of_two_processes(
+    shared: Databases, make_writer: Writers, table: Table
+) -> None:
+    """Two workers meet one device in one microsecond, and it says the same: all readings exist."""
+    device, outcomes = a_device(), []
+    for _ in range(2):
+        filling = Filling()
+        for n in range(3):
+            filling.unkeyed(device, NOW_US + n, {"door": "closed"})
+        outcomes += (await written(make_writer(shared.timeseries_dsn), filling.batch)).outcomes
+    assert outcomes == [STORED] * 6
+    assert await kept(table, device) == [(n, ({"door": "closed"}, None)) for n in range(6)]
+
+
 @pytest.mark.parametrize("own_first", [True, False])
 async def test_a_receive_time_never_hides_behind_an_own_time(
     writer: Writer, table: Table, own_first: bool
@@ -253,6 +267,7 @@ async def test_stepping_aside_is_not_repeated(shared: Databases, make_writer: Wr
     found = await kept(table, device)
     assert len(found) == 20 + 60
     again = Work(filling.batch)
+    again.next.uncertain = True
     await make_writer(shared.timeseries_dsn).write(again)
     assert await kept(table, device) == found
     assert again.outcomes == [DUPLICATE] * 60
