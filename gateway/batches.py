@@ -32,6 +32,10 @@ class Origin(Protocol):
         """What the stream does about another reading of the same device and time."""
 
     @property
+    def message_id_reused(self) -> str:
+        """What becomes of a message whose own id another message had: ``store`` or ``dead_letter``."""
+
+    @property
     def tally(self) -> Tally:
         """The stream's books."""
 

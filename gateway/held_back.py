@@ -14,7 +14,7 @@ from gateway.backoff import Backoff
 from gateway.held import Held
 from gateway.observability import events, health
 from gateway.patience import Patience
-from gateway.writer.copy import Experience
+from gateway.writer.experience import Experience
 from gateway.writer.work import History, Work
 
 _SHORTEST_SECONDS = 0.5

@@ -79,7 +79,7 @@ class Intake:
             metadata = reading.metadata
             if flagged or reading.message_id is not None:
                 metadata = _with_notes(reading, flagged)
-            rows.append(encode_row(time_us, owner.columns, reading.metrics, metadata))
+            rows.append(encode_row(time_us, owner.columns, reading.metrics, metadata, received_us))
         if len(rows) > self._max_days:
             _mind_days(rows, self._max_days)
         if message.retain:

@@ -53,6 +53,8 @@ class Reason(enum.StrEnum):
     UNKNOWN_FIELD = "unknown_field"
     IN_THE_FUTURE = "timestamp_in_future"
     TOO_OLD = "timestamp_too_old"
+    MESSAGE_ID_REUSED = "message_id_reused"
+    """Another message had its id before, with another payload, and the stream says that this is refused."""
     TOO_MANY_DAYS = "too_many_days"
     """Its readings fall on more days than one transaction can have chunks of."""
     # the database

@@ -18,7 +18,8 @@ from gateway.pipeline import Pipeline
 from gateway.routes import Preparation, Routes, Stream
 from gateway.storage import pools
 from gateway.watchdog import NoProgress
-from gateway.writer.copy import PROBE, Experience, Writer
+from gateway.writer.copy import PROBE, Writer
+from gateway.writer.experience import Experience
 from gateway.writer.ledger import Ledger, digest
 
 Task = Callable[[], Coroutine[Any, Any, None]]

@@ -40,7 +40,8 @@ from gateway.overflow import Overflow
 from gateway.patience import Patience
 from gateway.routes import Route, Routes
 from gateway.waiting import Unresolved, Waiting
-from gateway.writer.copy import Experience, Writer
+from gateway.writer.copy import Writer
+from gateway.writer.experience import Experience
 from gateway.writer.ledger import Ledger
 from gateway.writer.work import Work
 

@@ -54,7 +54,7 @@ def plain_row(kind: DeviceType, rules: settings.Validation) -> PlainRow | None:
                 and _BACKSLASH not in payload
                 and len(payload) <= largest
             ):
-                return rows.encode(time_us, columns, metrics, None)
+                return rows.encode(time_us, columns, metrics, None, received_us)
         except Exception:  # msgspec refuses it; or a defect, for which only the full way has an end
             return None
         return None

@@ -47,6 +47,7 @@ class Route:
         "ending",
         "entry",
         "id_in_payload",
+        "message_id_reused",
         "on_conflict",
         "provision_type",
         "retained",
@@ -63,6 +64,7 @@ class Route:
         self.stream_name, self.tally, self.decode = options.name, stream.tally, stream.decode
         self.id_in_payload = options.message_id == "payload"
         self._id_property = options.message_id.partition(":")[2]
+        self.message_id_reused = options.message_id_reused
         self.on_conflict, self.retained = options.on_conflict, options.retained
         self.unknown_device, self.provision_type = options.unknown_device, options.provision_type
         self.ending = Reason.STREAM_IGNORED if options.kind == "ignore" else None

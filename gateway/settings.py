@@ -92,6 +92,10 @@ class Stream(Section):
         pattern=r"^(payload|off|property:.+)$",
         description="where a message's own id stands, to store it once: payload | property:<name> | off",
     )
+    message_id_reused: Literal["store", "dead_letter"] = Field(
+        "store",
+        description="an id that comes again with another payload, as after a reboot: another message, or a dead letter",
+    )
     on_conflict: Literal["merge", "keep", "replace"] = Field(
         "merge",
         description="the same device and time again: unite the fields (the newer wins), keep, replace",

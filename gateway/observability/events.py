@@ -81,6 +81,31 @@ def held_back(*, count: int, where: str, error: str) -> None:
         log.warning("held back", count=total, where=where, error=error)
 
 
+_told: set[tuple[str, str]] = set()
+
+
+def readings_overwritten(*, stream: str, count: int, on_conflict: str) -> None:
+    """Readings fall on one device and time and differ: one of their values is kept. Warned of once a stream."""
+    metrics.readings_overwritten.labels(stream).inc(count)
+    _once(
+        ("readings overwritten", stream),
+        "several readings of one device have the same time and other values; send finer timestamps, or UTC",
+        on_conflict=on_conflict,
+    )
+
+
+def message_ids_reused(*, stream: str, count: int) -> None:
+    """Messages carry ids that others had before them: counters that start again. Warned of once a stream."""
+    metrics.message_ids_reused.labels(stream).inc(count)
+    _once(("message ids reused", stream), "an id of a message comes again with another payload")
+
+
+def _once(key: tuple[str, str], hint: str, **fields: str) -> None:
+    if key not in _told:
+        _told.add(key)
+        log.warning(key[0], stream=key[1], hint=hint, **fields)
+
+
 class _Quiet:
     """Counts what must not be logged each time it happens."""
 

@@ -62,6 +62,18 @@ held_back = Counter(
     ["where"],
     registry=registry,
 )
+readings_overwritten = Counter(
+    "gateway_readings_overwritten",
+    "Readings that met another of the same device and time with other values, of which one was kept.",
+    ["stream"],
+    registry=registry,
+)
+message_ids_reused = Counter(
+    "gateway_message_ids_reused",
+    "Messages with an id that another message had, with another payload.",
+    ["stream"],
+    registry=registry,
+)
 spool_corrupt = Counter(
     "gateway_spool_corrupt", "Damaged places found in the spool and set aside.", registry=registry
 )

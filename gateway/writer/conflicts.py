@@ -1,8 +1,8 @@
 """Rows whose key may be taken: staged in a temporary table, inserted as the stream's ``on_conflict`` says.
 
-``merge`` unites the JSON objects, the newer value wins; ``replace`` takes the newer, ``keep`` the older
-reading. ``distinct`` is for readings that got their receive time as key: two of them are never the same
-reading.
+``merge`` unites the JSON objects, the newer value wins; ``replace`` takes the newer, ``keep`` the older reading. The
+newer is the later received, whichever is written first. ``distinct`` is for readings that got their receive time as
+key: two of them are never the same reading.
 """
 
 from __future__ import annotations
@@ -19,33 +19,48 @@ from gateway.writer import rows
 
 STAGE = """
 CREATE TEMPORARY TABLE IF NOT EXISTS gateway_staged
-(time timestamptz, device_id uuid, tenant_id uuid, data jsonb, metadata jsonb) ON COMMIT DELETE ROWS
+(time timestamptz, device_id uuid, tenant_id uuid, data jsonb, metadata jsonb, received_at timestamptz)
+ON COMMIT DELETE ROWS
 """
 EMPTY_STAGE = "DELETE FROM gateway_staged"
 LIFT_DECOMPRESSION_LIMIT = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
 
 _INSERT = """
-INSERT INTO telemetry AS kept (time, device_id, tenant_id, data, metadata)
-SELECT time, device_id, tenant_id, data, metadata FROM gateway_staged
+INSERT INTO telemetry AS kept (time, device_id, tenant_id, data, metadata, received_at)
+SELECT time, device_id, tenant_id, data, metadata, received_at FROM gateway_staged ORDER BY time, device_id
 ON CONFLICT (device_id, time) {action}
 RETURNING time, device_id
 """
-_UNITED_METADATA = "coalesce(kept.metadata || excluded.metadata, kept.metadata, excluded.metadata)"
+# Sorted, so that two transactions never wait for each other in a circle.
+_LATE = "coalesce(excluded.received_at < kept.received_at, false)"
+"""It was received before the reading that is there."""
+_NEWER = "greatest(kept.received_at, excluded.received_at)"
+_UNITED = f"CASE WHEN {_LATE} THEN excluded.data || kept.data ELSE kept.data || excluded.data END"
+_UNITED_METADATA = f"""
+CASE WHEN {_LATE} THEN coalesce(excluded.metadata || kept.metadata, kept.metadata, excluded.metadata)
+ELSE coalesce(kept.metadata || excluded.metadata, kept.metadata, excluded.metadata) END
+"""
 _MERGED = f"""
-DO UPDATE SET data = kept.data || excluded.data, metadata = {_UNITED_METADATA}
-WHERE (kept.data, kept.metadata) IS DISTINCT FROM (kept.data || excluded.data, {_UNITED_METADATA})
+DO UPDATE SET data = {_UNITED}, metadata = {_UNITED_METADATA}, received_at = {_NEWER}
+WHERE (kept.data, kept.metadata) IS DISTINCT FROM ({_UNITED}, {_UNITED_METADATA})
 """
-_REPLACED = """
-DO UPDATE SET data = excluded.data, metadata = excluded.metadata
-WHERE (kept.data, kept.metadata) IS DISTINCT FROM (excluded.data, excluded.metadata)
-"""
+_TAKEN_OVER = "data = excluded.data, metadata = excluded.metadata, received_at = excluded.received_at"
+_OTHER = "(kept.data, kept.metadata) IS DISTINCT FROM (excluded.data, excluded.metadata)"
+_REPLACED = f"DO UPDATE SET {_TAKEN_OVER} WHERE NOT {_LATE} AND {_OTHER}"
+_KEPT = f"DO UPDATE SET {_TAKEN_OVER} WHERE {_LATE} AND {_OTHER}"
 INSERTS = {
     "merge": _INSERT.format(action=_MERGED),
     "replace": _INSERT.format(action=_REPLACED),
-    "keep": _INSERT.format(action="DO NOTHING"),
+    "keep": _INSERT.format(action=_KEPT),
     "distinct": _INSERT.format(action="DO NOTHING"),
 }
 """By ``on_conflict``; each returns the keys under which something new is kept now."""
+
+OVERWRITTEN = """
+SELECT staged.time, staged.device_id FROM gateway_staged AS staged JOIN telemetry AS kept USING (device_id, time)
+WHERE staged.data || kept.data <> kept.data || staged.data
+"""
+"""Under which staged keys another reading has other values of the same fields."""
 
 TAKEN_BY_OTHERS = """
 SELECT staged.time, staged.device_id FROM gateway_staged AS staged JOIN telemetry AS kept USING (device_id, time)
@@ -84,6 +99,7 @@ class Staging:
 
     Attributes:
         never_stored: of ``distinct``, the keys of readings that are surely not in the table, though equal ones may be.
+        overwritten: messages with a reading that met another of its key with other values, one index a reading.
     """
 
     def __init__(self, on_conflict: str) -> None:
@@ -91,6 +107,7 @@ class Staging:
         self.never_stored: set[bytes] = set()
         self.rows: dict[bytes, rows.Row] = {}
         self.contributions: list[Contribution] = []
+        self.overwritten: list[int] = []
 
     def add(self, index: int, blob: bytes, never_stored_from: int | None = None) -> None:
         """Add the rows of the message with this index.
@@ -113,6 +130,8 @@ class Staging:
                 self.never_stored.add(row.key)
             earlier = self.rows.get(row.key)
             united = row if earlier is None else _unite(earlier, row, self.on_conflict)
+            if earlier is not None and _overwrites(earlier.data, row.data):
+                self.overwritten.append(index)
             self.contributions.append(Contribution(index, row.key, united is not earlier))
             self.rows[row.key] = united
 
@@ -127,6 +146,11 @@ class Staging:
         self.never_stored = {moved.get(key, key) for key in self.never_stored}
         for one in self.contributions:
             one.key = moved.get(one.key, one.key)
+
+    def met(self, keys_met: set[bytes]) -> None:
+        """Under these keys the table has readings with other values."""
+        last = {one.key: one.index for one in self.contributions if one.key in keys_met}
+        self.overwritten += last.values()
 
     def _aside(self, row: rows.Row) -> rows.Row:
         while row.key in self.rows:
@@ -145,7 +169,7 @@ class Staging:
 
 
 def _unite(earlier: rows.Row, later: rows.Row, on_conflict: str) -> rows.Row:
-    """Two readings of one key as one; ``earlier`` itself when the later adds nothing."""
+    """Two readings of one key as one, in the order of receipt; ``earlier`` itself when the later adds nothing."""
     if (earlier.data, earlier.metadata) == (later.data, later.metadata) or on_conflict == "keep":
         return earlier
     if on_conflict == "replace":
@@ -154,7 +178,13 @@ def _unite(earlier: rows.Row, later: rows.Row, on_conflict: str) -> rows.Row:
     metadata = _merged(earlier.metadata or b"{}", later.metadata or b"{}")
     if (data, metadata) == (earlier.data, earlier.metadata or b"{}"):
         return earlier
-    return rows.Row(earlier.key, earlier.head, data, None if metadata == b"{}" else metadata)
+    return rows.Row(earlier.key, earlier.head, data, None if metadata == b"{}" else metadata, later.received)
+
+
+def _overwrites(one: bytes, other: bytes) -> bool:
+    """Whether some field has another value in the other."""
+    ours, theirs = msgspec.json.decode(one), msgspec.json.decode(other)
+    return any(name in theirs and theirs[name] != value for name, value in ours.items())
 
 
 def _merged(older: bytes, newer: bytes) -> bytes:

@@ -10,53 +10,32 @@ where it stopped. What fails again and again while the server works is halved as
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from gateway import errors, settings
+from gateway.batches import Batch
 from gateway.messages import DeadLetter
 from gateway.observability import events
-from gateway.outcomes import Outcome
+from gateway.outcomes import Outcome, Reason
 from gateway.storage import pools
 from gateway.writer import conflicts, ledger, processed, replays, rows
+from gateway.writer.experience import Experience
 from gateway.writer.work import Work
 
 PROBE = """
-SELECT time, device_id, tenant_id, data, metadata FROM telemetry WHERE false;
+SELECT time, device_id, tenant_id, data, metadata, received_at FROM telemetry WHERE false;
 SELECT id FROM dead_letters WHERE false;
 SELECT received FROM redelivery_ledger WHERE false;
-SELECT message_id FROM processed_messages WHERE false;
+SELECT message_id, digest FROM processed_messages WHERE false;
 """
 
 _TOO_MUCH = ("53200", "57014", "25P04", None)
 """Out of memory or locks, or of time: by the server's clock or, without a SQLSTATE, by ours."""
-_ANY = 2**31
-_FORGET_SECONDS = 300.0
-
-
-class Experience:
-    """What the writers of a process have met: shared, so that one learns from the others.
-
-    Attributes:
-        rows: rows stored; that it grows is the evidence that the database takes what others write.
-        most: messages in one transaction: so many went through when more did not.
-    """
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.most = _ANY
-        self._learnt = 0.0
-
-    def stored(self, count: int) -> None:
-        """So many rows were committed."""
-        self.rows += count
-        if self.most < _ANY and time.monotonic() - self._learnt > _FORGET_SECONDS:
-            self.too_many(4 * self.most)
-
-    def too_many(self, count: int) -> None:
-        """So many messages were too much for one transaction; half of them may not be."""
-        self.most = min(max(1, count // 2), _ANY)
-        self._learnt = time.monotonic()
+_DEADLOCK = "40P01"
 
 
 class Writer:
@@ -154,6 +133,13 @@ class Writer:
         try:
             count = await self._straight(connection, work)
         except errors.ConflictError:
+            self._experience.conflicted()
+            count = await self._staged(connection, work, lift_limit=False)
+        except errors.TransientError as error:
+            if error.sqlstate != _DEADLOCK:
+                raise
+            # Another of our connections wrote the same keys in another order; staged they are sorted.
+            self._experience.conflicted()
             count = await self._staged(connection, work, lift_limit=False)
         except errors.DecompressionLimitError:
             count = await self._staged(connection, work, lift_limit=True)
@@ -166,15 +152,22 @@ class Writer:
         stretch, rows_of_all = work.next, work.batch.rows
         with pools.translate(self._name):
             if not (work.letters() or work.known_again() or work.replayed()):
-                return await _copy(connection, "telemetry", rows_of_all[stretch.start : stretch.stop])
+                return await self._copy_rows(connection, rows_of_all[stretch.start : stretch.stop])
             async with pools.transaction(connection):
-                seen = await self._seen(connection, work)
-                fresh = [rows_of_all[i] for i in range(stretch.start, stretch.stop) if i not in seen]
-                count = await _copy(connection, "telemetry", fresh)
-                await _copy_letters(connection, work.letters())
+                known = await self._known(connection, work)
+                fresh = [rows_of_all[i] for i in range(stretch.start, stretch.stop) if i not in known.ended]
+                count = await self._copy_rows(connection, fresh)
+                await _copy_letters(connection, [*work.letters(), *known.letters.values()])
                 await self._enter(connection, work)
-        _mark_seen(work, seen)
+        _mark_known(work, known)
         return count
+
+    async def _copy_rows(self, connection: Any, encoded: Sequence[bytes]) -> int:
+        """COPY into the table; where keys may be taken in an order in which no two transactions wait in a circle."""
+        if self._experience.conflicts:
+            apart = (row for blob in encoded for row in rows.take_apart(blob))
+            encoded = [row.joined() for row in sorted(apart, key=rows.order)]
+        return await _copy(connection, "telemetry", encoded)
 
     async def _staged(self, connection: Any, work: Work, *, lift_limit: bool) -> int:
         """The same stretch by way of a temporary table, which takes every key."""
@@ -183,7 +176,7 @@ class Writer:
                 async with pools.transaction(connection):
                     if lift_limit:
                         await connection.execute(conflicts.LIFT_DECOMPRESSION_LIMIT)
-                    return await self._stage_stretch(connection, work)
+                    count, known, stagings = await self._stage_stretch(connection, work)
         except errors.ConflictError as error:
             # Not of the key, which staging minds: the operator's own unique index refuses a row.
             raise errors.PoisonError(str(error), error.sqlstate) from error
@@ -191,41 +184,96 @@ class Writer:
             if lift_limit:
                 raise
             return await self._staged(connection, work, lift_limit=True)
-
-    async def _stage_stretch(self, connection: Any, work: Work) -> int:
-        count, seen = 0, await self._seen(connection, work)
-        await connection.execute(conflicts.STAGE)
-        for staging in _stagings(work, seen):
-            kept = await _insert_staged(connection, staging)
-            count += len(kept)
-            for index, outcome in staging.outcomes(kept).items():
-                work.outcomes[index] = outcome
-        await _insert_letters(connection, work.letters())
-        await self._enter(connection, work)
-        _mark_seen(work, seen)
+        _mark_staged(work, stagings)
+        _mark_known(work, known)
         return count
 
-    async def _seen(self, connection: Any, work: Work) -> set[int]:
-        """The messages of the next stretch whose own ids were processed before, or that a replay stored before."""
-        seen: set[int] = set()
+    async def _stage_stretch(
+        self, connection: Any, work: Work
+    ) -> tuple[int, Known, list[tuple[conflicts.Staging, set[bytes]]]]:
+        """How many rows are new or changed, what was known, and under which keys each staging kept something."""
+        known = await self._known(connection, work)
+        await connection.execute(conflicts.STAGE)
+        stagings = [
+            (staging, await _insert_staged(connection, staging)) for staging in _stagings(work, known.ended)
+        ]
+        await _insert_letters(connection, [*work.letters(), *known.letters.values()])
+        await self._enter(connection, work)
+        return sum(len(kept) for _, kept in stagings), known, stagings
+
+    async def _known(self, connection: Any, work: Work) -> Known:
+        """What is known of the messages of the next stretch, by their own ids or as replays."""
+        known = Known()
         if letters := work.replayed():
             with pools.statement("UPDATE dead_letters"):
-                seen = await replays.enter(connection, letters)
-        stretch, ids = work.next, work.batch.ids
-        inside = {i: ids[i] for i in ids if stretch.start <= i < stretch.stop and i not in seen}
-        if inside:
+                known.seen = await replays.enter(connection, letters)
+        batch, stretch = work.batch, work.next
+        ids = {
+            index: several
+            for index, several in batch.ids.items()
+            if stretch.start <= index < stretch.stop and index not in known.seen
+        }
+        if ids:
+            digests = {index: processed.digest(batch.messages[index].payload) for index in ids}
+            refuse = [index for index in ids if batch.origins[index].message_id_reused == "dead_letter"]
             with pools.statement("INSERT INTO processed_messages"):
-                seen |= await processed.enter(connection, inside, self._horizon)
-        return seen
+                entered = await processed.enter(connection, ids, digests, self._horizon, refuse)
+            known.seen |= entered.seen
+            known.reused = entered.reused
+            known.letters = {index: _reused(batch, index) for index in entered.reused.intersection(refuse)}
+        return known
 
     async def _enter(self, connection: Any, work: Work) -> None:
         with pools.statement("INSERT INTO redelivery_ledger"):
             await self._ledger.write(connection, work.next.id, work.batch.turn, work.known_again())
 
 
-def _mark_seen(work: Work, seen: Collection[int]) -> None:
-    for index in seen:
+class Known(msgspec.Struct):
+    """What is known of messages of a stretch before its rows are written; indices.
+
+    Attributes:
+        seen: stored before.
+        reused: they carry an id that another message had.
+        letters: of those, dead letters where the stream says so.
+    """
+
+    seen: set[int] = msgspec.field(default_factory=set)
+    reused: set[int] = msgspec.field(default_factory=set)
+    letters: dict[int, DeadLetter] = msgspec.field(default_factory=dict)
+
+    @property
+    def ended(self) -> set[int]:
+        """Those whose rows are not written."""
+        return self.seen | self.letters.keys()
+
+
+def _reused(batch: Batch, index: int) -> DeadLetter:
+    ids = ", ".join(own for _, own in batch.ids[index])[:200]
+    why = f"another message had the id {ids} before, with another payload (message_id_reused)"
+    return batch.letter_for(index, errors.MessageError(Reason.MESSAGE_ID_REUSED, why))
+
+
+def _mark_known(work: Work, known: Known) -> None:
+    """After the commit."""
+    for index in known.seen:
         work.outcomes[index] = Outcome.DUPLICATE
+    for index, letter in known.letters.items():
+        work.outcomes[index], work.refused[index] = Outcome.DEAD_LETTERED, letter
+    for stream, count in _by_stream(work, known.reused).items():
+        events.message_ids_reused(stream=stream, count=count)
+
+
+def _mark_staged(work: Work, stagings: Iterable[tuple[conflicts.Staging, set[bytes]]]) -> None:
+    """After the commit."""
+    for staging, kept in stagings:
+        for index, outcome in staging.outcomes(kept).items():
+            work.outcomes[index] = outcome
+        for stream, count in _by_stream(work, staging.overwritten).items():
+            events.readings_overwritten(stream=stream, count=count, on_conflict=staging.on_conflict)
+
+
+def _by_stream(work: Work, indices: Iterable[int]) -> Counter[str]:
+    return Counter(work.batch.origins[index].stream_name for index in indices)
 
 
 def _stagings(work: Work, seen: Collection[int]) -> Iterable[conflicts.Staging]:
@@ -234,7 +282,8 @@ def _stagings(work: Work, seen: Collection[int]) -> Iterable[conflicts.Staging]:
     # An equal reading of the same receive time is another process's, unless an earlier try may have been committed.
     first_try = not (stretch.uncertain or batch.spooled)
     found: dict[str, conflicts.Staging] = {}
-    for index in range(stretch.start, stretch.stop):
+    # Who waited for a look-up may have been received before its neighbours.
+    for index in sorted(range(stretch.start, stretch.stop), key=batch.received_us.__getitem__):
         if index in seen:
             continue
         policy = "distinct" if index in batch.unkeyed else batch.origins[index].on_conflict
@@ -254,6 +303,8 @@ async def _insert_staged(connection: Any, staging: conflicts.Staging) -> set[byt
         while taken := await _taken(connection, staging):
             staging.step_aside(taken)
             await _stage(connection, staging)
+    else:
+        staging.met(conflicts.keys(await connection.fetch(conflicts.OVERWRITTEN)))
     with pools.statement("INSERT INTO telemetry"):
         kept = conflicts.keys(await connection.fetch(conflicts.INSERTS[staging.on_conflict]))
     if staging.never_stored - kept:

@@ -13,11 +13,11 @@ from gateway.outcomes import Outcome
 from gateway.writer.copy import Writer
 from gateway.writer.work import Work
 from tests.integration.conftest import Writers
-from tests.support.batching import NOW_US, Filling, a_device
+from tests.support.batching import NOW_US, Filling, Origin, a_device
 from tests.support.databases import Databases
-from tests.support.written import Table, rows_of, written
+from tests.support.written import Table, letters_of, rows_of, written
 
-STORED, DUPLICATE = Outcome.STORED, Outcome.DUPLICATE
+STORED, DUPLICATE, DEAD = Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD_LETTERED
 POLICIES = ["merge", "keep", "replace"]
 
 Reading = tuple[dict[str, Any], dict[str, Any] | None]
@@ -277,15 +277,37 @@ async def test_stepping_aside_is_not_repeated(shared: Databases, make_writer: Wr
 
 
 async def test_a_message_id_is_stored_once(writer: Writer, table: Table) -> None:
-    """A message with the id of another is a duplicate, in one batch and later, whatever else it says."""
+    """A message with id and payload of another is a duplicate, in one batch and later, also without a time."""
     device, first, second = a_device(), Filling(), Filling()
     for filling in (first, second):
         for n in range(3):
-            index = filling.unkeyed(device, NOW_US + n + (filling is second) * 100, {"n": n})
+            index = filling.unkeyed(device, NOW_US + n + (filling is second) * 100, {"n": max(n, 1)})
             filling.batch.ids[index] = [(device.tenant_id, "m-1" if n < 2 else f"m-{n}")]
     assert (await written(writer, first.batch)).outcomes == [STORED, DUPLICATE, STORED]
     assert (await written(writer, second.batch)).outcomes == [DUPLICATE] * 3
     assert [at for at, _ in await kept(table, device)] == [0, 2]
+
+
+@pytest.mark.parametrize("policy", ["store", "dead_letter"])
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "two batches"])
+async def test_a_message_id_that_starts_again(
+    writer: Writer, table: Table, policy: str, together: bool
+) -> None:
+    """After a reboot the same id has other content: another message, or a dead letter; then again the same."""
+    device, fillings = a_device(), [Filling(), Filling(), Filling()]
+    if together:
+        fillings[1] = fillings[0]
+    for n, filling in enumerate((*fillings[:2], fillings[2])):
+        content = {"n": min(n, 1)}
+        index = filling.keyed(device, NOW_US + min(n, 1), content)
+        filling.batch.ids[index] = [(device.tenant_id, "esp_0")]
+        filling.batch.origins[index] = Origin(message_id_reused=policy)
+    works = [await written(writer, filling.batch) for filling in dict.fromkeys(fillings)]
+    other, again = (STORED, DUPLICATE) if policy == "store" else (DEAD, DEAD)
+    assert [outcome for work in works for outcome in work.outcomes] == [STORED, other, again]
+    assert len(await kept(table, device)) == (2 if policy == "store" else 1)
+    reasons = [row["reason"] for work in works for row in (await letters_of(table, work)).values()]
+    assert reasons == ([] if policy == "store" else ["message_id_reused"] * 2)
 
 
 async def test_a_message_id_counts_within_its_tenant(writer: Writer, table: Table) -> None:
@@ -297,10 +319,10 @@ async def test_a_message_id_counts_within_its_tenant(writer: Writer, table: Tabl
 
 
 async def test_a_message_id_is_forgotten_with_its_horizon(writer: Writer, table: Table) -> None:
-    """An id older than ``message_id_horizon`` may be used anew."""
+    """An id older than ``message_id_horizon`` may be used anew, also with the same content."""
     device, first, second = a_device(), Filling(), Filling()
     for n, filling in enumerate((first, second)):
-        filling.batch.ids[filling.keyed(device, NOW_US + n, {"n": n})] = [(device.tenant_id, "m-1")]
+        filling.batch.ids[filling.unkeyed(device, NOW_US + n, {"n": 0})] = [(device.tenant_id, "m-1")]
     await written(writer, first.batch)
     await table.execute(
         "UPDATE processed_messages SET processed_at = now() - interval '3601 s' WHERE tenant_id = $1",

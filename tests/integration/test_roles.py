@@ -106,9 +106,9 @@ async def test_writer_writes(as_role: AsRole) -> None:
     """All that the daemon does with the time-series database."""
     writer = await as_role("timeseries", "writer")
     tenant, device, now = uuid4(), uuid4(), await writer.fetchval("SELECT now()")
-    await writer.copy_records_to_table("telemetry", records=[(now, device, tenant, "{}", None)])
+    await writer.copy_records_to_table("telemetry", records=[(now, device, tenant, "{}", None, now)])
     await writer.execute("CREATE TEMPORARY TABLE staged (LIKE telemetry)")
-    await writer.copy_records_to_table("staged", records=[(now, device, tenant, '{"a": 1}', None)])
+    await writer.copy_records_to_table("staged", records=[(now, device, tenant, '{"a": 1}', None, now)])
     await writer.execute(
         "INSERT INTO telemetry SELECT * FROM staged "
         "ON CONFLICT (device_id, time) DO UPDATE SET data = telemetry.data || excluded.data"
@@ -335,7 +335,7 @@ async def test_an_installation_of_an_earlier_version_gets_what_it_lacks(
     )
     daemon = await as_role("timeseries", "writer")
     enter = "INSERT INTO processed_messages (tenant_id, message_id) VALUES (gen_random_uuid(), 'm') "
-    enter += "ON CONFLICT (tenant_id, message_id) DO UPDATE SET processed_at = now()"
+    enter += "ON CONFLICT (tenant_id, message_id, digest) DO UPDATE SET processed_at = now()"
     with (
         pytest.raises(errors.StandingError, match=r"gateway db upgrade.*gateway db init"),
         pools.translate("t"),

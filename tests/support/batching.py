@@ -28,10 +28,16 @@ class Origin:
     """A stream, as a batch sees it."""
 
     def __init__(
-        self, on_conflict: str = "merge", *, tenant: str | None = "acme", device: str | None = "S-1"
+        self,
+        on_conflict: str = "merge",
+        *,
+        tenant: str | None = "acme",
+        device: str | None = "S-1",
+        message_id_reused: str = "store",
     ) -> None:
         self.stream_name, self.on_conflict, self.tally = "telemetry", on_conflict, Tally()
         self.tenant, self.serial_number = tenant, device
+        self.message_id_reused = message_id_reused
 
 
 def a_device(serial_number: str = "S-1") -> Device:
@@ -81,10 +87,13 @@ class Filling:
         *,
         on_conflict: str = "merge",
         qos: int = 1,
+        received_us: int = NOW_US,
     ) -> int:
         """A message with one reading that has a time of its own."""
-        encoded = rows.encode(time_us, device.columns, data, metadata)
-        return self.message(device, encoded, data, on_conflict=on_conflict, qos=qos)
+        encoded = rows.encode(time_us, device.columns, data, metadata, received_us)
+        index = self.message(device, encoded, data, on_conflict=on_conflict, qos=qos)
+        self.batch.received_us[index] = received_us
+        return index
 
     def unkeyed(
         self,

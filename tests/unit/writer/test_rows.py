@@ -23,18 +23,19 @@ def columns(id_: uuid.UUID, tenant: uuid.UUID) -> bytes:
 
 
 def test_a_row_as_the_manual_draws_it() -> None:
-    """Count, then length and value of each field: timestamptz, uuid, uuid, jsonb, jsonb or NULL."""
+    """Count, then length and value of each field: timestamptz, uuid, uuid, jsonb, and jsonb and timestamptz or NULL."""
     one, other = uuid.UUID(int=1), uuid.UUID(int=2)
     assert rows.encode(946_684_800_000_001, columns(one, other), {"a": 1}, None) == bytes.fromhex(
-        "0005"
+        "0006"
         "00000008 0000000000000001"
         "00000010 00000000000000000000000000000001"
         "00000010 00000000000000000000000000000002"
         "00000008 01 7b2261223a317d"
         "ffffffff"
+        "ffffffff"
     )
-    assert rows.encode(946_684_800_000_000, columns(one, other), {}, {"b": 2}).endswith(
-        bytes.fromhex("00000003 01 7b7d 00000008 01 7b2262223a327d")
+    assert rows.encode(946_684_800_000_000, columns(one, other), {}, {"b": 2}, 946_684_800_000_003).endswith(
+        bytes.fromhex("00000003 01 7b7d 00000008 01 7b2262223a327d 00000008 0000000000000003")
     )
 
 
