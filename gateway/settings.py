@@ -67,7 +67,8 @@ class Stream(Section):
     """A topic template, a decoder and a target. The first stream whose topic matches takes the message."""
 
     name: str = Field(
-        pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="name, used in metrics and dead letters"
+        pattern=r"^[a-z][a-z0-9_-]{0,62}$",
+        description="name, used in metrics and dead letters; 'none' and 'total' are taken",
     )
     topic: str = Field(
         min_length=1,

@@ -32,6 +32,8 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
+_COUNT_WIDTH = 40
+"""Columns of a line of progress that its count and its clock may take."""
 _PIPED_WIDTH = 10_000
 """Columns of a table that goes into a pipe: nothing is wrapped there."""
 
@@ -119,8 +121,11 @@ def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
     )
     with Progress(*columns, console=errors_console, transient=True) as bar:
         task = bar.add_task(what, total=0, waits="")
+        room = max(
+            0, errors_console.width - _COUNT_WIDTH
+        )  # or the text would press the count out of the line
         yield lambda done, total, waits: bar.update(
-            task, completed=done, total=total, waits=waits and f"waiting: {waits}"
+            task, completed=done, total=total, waits=(waits and f"waiting: {waits}")[:room]
         )
 
 
