@@ -2,38 +2,40 @@
 
 Exit codes: 0 done, 1 not done (the text says why), 2 usage, 3 cannot start, 4 bad configuration, 5 stopped with
 messages unsettled, 130 interrupted. With ``--json`` standard output is JSON in every case, ``{"error": …}`` at least.
+
+A command is imported when it is called, and imports what it needs when it works: version, help and completion are
+there at once.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from gateway import __version__, errors, settings
+from gateway import __version__, errors
 from gateway.cli import common
-from gateway.observability import logs
 
-app = typer.Typer(
-    name="gateway",
-    help="MQTT to TimescaleDB ingestion gateway: nothing lost, nothing twice, devices known.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-_GROUPS = {
+_NOUNS = {
     "config": "Check and show the configuration.",
     "db": "Create, upgrade and inspect the databases.",
     "tenant": "Tenants.",
-    "device_type": "Device types and their fields.",
+    "device-type": "Device types and their fields.",
     "device": "Devices.",
-    "dead_letter": "Messages that could not become readings.",
+    "dead-letter": "Messages that could not become readings.",
     "spool": "Messages that wait on disk for a database.",
 }
-_COMMANDS = ("run", "status", "demo", "bench")
+_COMMANDS = {
+    "run": "Run the daemon in the foreground, until SIGTERM or Ctrl-C.",
+    "status": "Show the books, the components and the figures of the running daemon.",
+    "demo": "Watch readings of a simulated fleet travel through a broker and the gateway into PostgreSQL.",
+    "bench": "Measure the configured installation, or this machine with servers of its own.",
+}
+_TEXTS = {**_COMMANDS, **_NOUNS}
 
 _EXIT_CODES: tuple[tuple[type[errors.GatewayError], int], ...] = (
     (common.InterruptError, 130),
@@ -41,6 +43,70 @@ _EXIT_CODES: tuple[tuple[type[errors.GatewayError], int], ...] = (
     (errors.StartError, 3),
     (errors.ConfigurationError, 4),
     (errors.GatewayError, 1),
+)
+
+
+class Commands(TyperGroup):
+    """All commands by name; only the one that is called is imported."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """In the order in which help shows them."""
+        return list(_TEXTS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:  # type: ignore[override]
+        """What lists of commands show of it."""
+        text = _TEXTS.get(cmd_name)
+        return None if text is None else TyperCommand(cmd_name, help=text)
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, object, list[str]]:  # type: ignore[override]
+        """The command that is called, imported."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, None if name is None else load(name), rest
+
+
+def load(name: str) -> TyperCommand | TyperGroup:
+    """A command as it is called, by its name; each of its leaves takes ``--raw``."""
+    module = importlib.import_module(f"gateway.cli.{name.replace('-', '_')}")
+    if name in _COMMANDS:
+        holder = typer.Typer(rich_markup_mode="rich", add_completion=False)
+        holder.command(name)(getattr(module, name))
+    else:
+        holder = typer.Typer(
+            rich_markup_mode="rich", add_completion=False, help=_NOUNS[name], no_args_is_help=True
+        )
+        holder.add_typer(module.app)
+    command = typer.main.get_command(holder)
+    command.name = name
+    assert isinstance(command, TyperCommand | TyperGroup)
+    for leaf in command.commands.values() if isinstance(command, TyperGroup) else [command]:
+        leaf.params += typer.main.get_command(_options).params
+    return command
+
+
+_options = typer.Typer(add_completion=False)
+
+
+@_options.command()
+def _every_command_has(
+    raw: bool = typer.Option(
+        False,
+        "--raw",
+        callback=common.print_raw,
+        expose_value=False,
+        help="Print names, payloads and errors as they are, control characters too.",
+    ),
+) -> None:
+    """A command that lends its options."""
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="gateway",
+    help="MQTT to TimescaleDB ingestion gateway: nothing lost, nothing twice, devices known.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -59,32 +125,29 @@ def _root(
     """Options of the command itself."""
 
 
-def _assemble() -> None:
-    nouns = {name.replace("_", "-") for name in (*_COMMANDS, *_GROUPS)}
-    said = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+def _configure_logs() -> None:
+    from gateway import settings
+    from gateway.observability import logs
 
-    def wanted(name: str) -> bool:
-        """Only what is called is imported: a daemon needs no bench."""
-        return said not in nouns or said == name.replace("_", "-")
-
-    for name in filter(wanted, _COMMANDS):
-        app.command(name)(getattr(importlib.import_module(f"gateway.cli.{name}"), name))
-    for name, text in ((name, _GROUPS[name]) for name in filter(wanted, _GROUPS)):
-        module = importlib.import_module(f"gateway.cli.{name}")
-        app.add_typer(module.app, name=name.replace("_", "-"), help=text, no_args_is_help=True)
+    # Standard output belongs to answers; `gateway run` configures logs anew, as the settings say.
+    logs.configure(settings.Observability(log_level="warning"))
 
 
 def main() -> None:
     """Run the command; the gateway's own errors end in one clear text and an exit code."""
-    _assemble()
-    # Standard output belongs to answers; `gateway run` configures logs anew, as the settings say.
-    logs.configure(settings.Observability(log_level="warning"))
+    common.before_work(_configure_logs)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every terminal knows every letter
+    # Typer would take the shell from the parent process: `--show-completion zsh` has to give that of zsh.
+    os.environ.setdefault("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     try:
-        app()
+        app(prog_name="gateway")
     except errors.GatewayError as error:
         if "--json" in sys.argv and not isinstance(error, common.UnfinishedError):
             common.print_json({"error": str(error)})
-        typer.secho(f"gateway: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+        text = common.clean_lines(f"gateway: {error}")
+        typer.secho(text, err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
         sys.exit(exit_code(error))
 
 

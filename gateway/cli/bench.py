@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway import settings
-from gateway.bench import session
-from gateway.bench.installation import Installation, configured
 from gateway.bench.options import Options, Scenario
-from gateway.bench.report import Report
 from gateway.cli import common, connecting
 from gateway.errors import UsageError
+
+if TYPE_CHECKING:
+    from gateway import settings
+    from gateway.bench.installation import Installation
+    from gateway.bench.report import Report
 
 _DEFAULTS = Options()
 
@@ -64,6 +65,8 @@ def bench(
     [bold]Examples:[/bold] gateway bench --own-servers --quick · gateway bench --scenario latency --db-user
     gateway_owner --db-password-file secrets/gateway_owner.password
     """
+    from gateway.bench import session
+
     options = Options(
         scenarios=tuple(dict.fromkeys(scenario or Scenario)), messages=messages, seconds=seconds, rounds=rounds,
         devices=devices, seed=seed, folder=folder,
@@ -80,12 +83,16 @@ def bench(
 
 def _run(options: Options, installation: Installation | None, superuser: settings.Database | None) -> Report:
     """On the installation; without one, on servers of its own."""
+    from gateway.bench import session
+
     if installation is None:
         return common.run(session.run_here(options, superuser, _tell))
     return common.run(session.run_there(options, installation, _tell))
 
 
 def _installation(config: Path | None, user: str | None, password_file: Path | None) -> Installation:
+    from gateway.bench.installation import configured
+
     options = common.load_settings(config)
     metadata = connecting.database("metadata", config, user, password_file)
     timeseries = connecting.database("timeseries", config, user, password_file)
@@ -95,15 +102,17 @@ def _installation(config: Path | None, user: str | None, password_file: Path | N
 def _superuser(dsn: str | None, password_file: Path | None) -> settings.Database | None:
     if dsn is None:
         return None
+    from gateway import settings
+
     return settings.Database.model_validate({"dsn": dsn, "password_file": password_file})
 
 
 def _tell(text: str) -> None:
-    common.errors_console.print(text)
+    common.say(text, error=True)
 
 
 def _print(report: Report, *, as_json: bool) -> None:
     if as_json:
         common.print_json(report.as_dict())
     else:
-        typer.echo("\n".join(report.lines()))
+        common.say("\n".join(report.lines()))

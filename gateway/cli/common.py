@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime as dt
 import json
-import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from gateway import errors, settings
+from gateway import errors, foreign
+from gateway.cli import tables
+
+if TYPE_CHECKING:
+    from gateway import settings
 
 T = TypeVar("T")
 
@@ -34,11 +34,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for script
 
 _COUNT_WIDTH = 40
 """Columns of a line of progress that its count and its clock may take."""
-_PIPED_WIDTH = 10_000
-"""Columns of a table that goes into a pipe: nothing is wrapped there."""
 
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
-errors_console = Console(stderr=True, highlight=False)
+_before_work: Callable[[], None] = lambda: None  # noqa: E731
+_raw = False
+"""Whether foreign text is printed as it is."""
 
 _PLACES = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
 
@@ -54,6 +53,8 @@ def load_settings(path: Path | None) -> settings.Settings:
     Raises:
         ConfigurationError: naming the file and the mistake.
     """
+    from gateway import settings
+
     return settings.load(settings_file(path))
 
 
@@ -67,10 +68,44 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     Raises:
         InterruptError: Ctrl-C ended it early.
     """
+    import asyncio
+
+    _before_work()
     try:
         return asyncio.run(work)
     except KeyboardInterrupt as error:
         raise InterruptError("interrupted") from error
+
+
+def before_work(prepare: Callable[[], None]) -> None:
+    """Have this called before the work of a command, and not when there is only help or completion to print."""
+    global _before_work  # noqa: PLW0603 - the process has one standard error
+    _before_work = prepare
+
+
+def print_raw(wanted: bool) -> None:
+    """``--raw``: from now on foreign text is printed as it is."""
+    global _raw  # noqa: PLW0603 - an option of the whole process, as standard output is
+    _raw = wanted
+
+
+def clean(text: str) -> str:
+    """Foreign text as a terminal may have it, on one line."""
+    return text if _raw else foreign.visible(text)
+
+
+def clean_lines(text: str) -> str:
+    """The same for a text of several lines."""
+    return text if _raw else foreign.visible_lines(text)
+
+
+def _print(text: str, *, error: bool = False) -> None:
+    typer.echo(text, err=error, color=True if _raw else None)  # by default a pipe gets no escape sequences
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Print a text of one or more lines; foreign text in it does no harm."""
+    _print(clean_lines(text), error=error)
 
 
 class UnfinishedError(errors.GatewayError):
@@ -96,37 +131,55 @@ def telling(
         if as_json:
             print_json({**done(), "error": str(error)})
         else:
-            typer.echo(f"not finished: {said()}")
+            say(f"not finished: {said()}")
         raise UnfinishedError(str(error)) from error
     if as_json:
         print_json(done())
     else:
-        typer.echo(said())
+        say(said())
+
+
+class Progress(Protocol):
+    """Takes the number done, the number of all, and what is waited for; empty: nothing is."""
+
+    def __call__(self, done: int, total: int | None = None, waits: str = "", /) -> None:
+        """Show it."""
 
 
 @contextlib.contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
+def progress(what: str, *, shown: bool = True) -> Iterator[Progress]:
     """A line on a terminal that tells how far the work of the block is, and what it waits for.
 
-    Yields a function that takes the number done, the number of all, and what is waited for; empty: nothing is.
+    Args:
+        what: what is done, for people.
+        shown: False: show nothing.
+
+    Yields a function that shows the number done, the number of all where it is known, and what is waited for.
     """
-    # Here: the daemon, too, imports this module at its start.
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    if not shown:
+        yield lambda _done, _total=None, _waits="": None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.completed}/{task.total} {task.description}"),
+        TextColumn("{task.completed}{task.fields[of]} {task.description}", markup=False),
         TimeElapsedColumn(),
         TextColumn("{task.fields[waits]}", markup=False),
     )
-    with Progress(*columns, console=errors_console, transient=True) as bar:
-        task = bar.add_task(what, total=0, waits="")
-        room = max(
-            0, errors_console.width - _COUNT_WIDTH
-        )  # or the text would press the count out of the line
-        yield lambda done, total, waits: bar.update(
-            task, completed=done, total=total, waits=(waits and f"waiting: {waits}")[:room]
-        )
+    console = Console(stderr=True, highlight=False)
+    room = max(0, console.width - _COUNT_WIDTH)  # or the text would press the count out of the line
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None, waits="", of="")
+
+        def show(done: int, total: int | None = None, waits: str = "", /) -> None:
+            of = "" if total is None else f"/{total}"
+            said = clean(f"waiting: {waits}")[:room] if waits else ""
+            bar.update(task, completed=done, total=total, of=of, waits=said)
+
+        yield show
 
 
 def _plain(value: object) -> object:
@@ -141,26 +194,23 @@ def _plain(value: object) -> object:
 
 def print_json(value: object) -> None:
     """Print a value as JSON on standard output."""
-    print(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+    say_json(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows as a table; None is shown as nothing."""
-    drawn = Table(box=None, header_style="bold", pad_edge=False)
-    for name in columns:
-        # An id is there to be copied, a reason to be searched for: they are never cut.
-        drawn.add_column(name, no_wrap=name in ("id", "reason"), overflow="fold")
-    for row in rows:
-        drawn.add_row(*("" if cell is None else _cell(cell) for cell in row))
-    console.print(drawn)
+def say_json(text: str) -> None:
+    """Print a text that is JSON."""
+    print(text if _raw else foreign.visible_json(text))
 
 
-def wide(columns: int) -> bool:
-    """Whether a table of so many columns of text fits; into a pipe everything does."""
-    return not console.is_terminal or console.width >= columns
+def table(columns: tables.Columns, rows: Iterable[Sequence[object]]) -> None:
+    """Print rows as a table, as they come; None is shown as nothing."""
+    for line in tables.lines(columns, rows, clean, width=tables.terminal_width()):
+        _print(line)
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, dt.datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    return str(value)
+def attributes(of: Iterable[tuple[str, object]]) -> None:
+    """Print what one thing has, a line each: the name, a tab or the room to align, the value uncut."""
+    named = [(name.replace("_", " "), tables.text(value, clean)) for name, value in of]
+    width = None if tables.terminal_width() is None else max((len(name) for name, _ in named), default=0)
+    for name, value in named:
+        _print(f"{name}\t{value}" if width is None else f"{name:<{width}}  {value}".rstrip())

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 
-import msgspec
 import typer
 
-from gateway import effective
-from gateway.check import check as check_settings
 from gateway.cli import common
-from gateway.sample import sample as annotated_sample
 
 app = typer.Typer()
 
@@ -21,9 +17,11 @@ def check(config: common.ConfigOption = None) -> None:
 
     Example: gateway config check --config config/gateway.toml
     """
+    from gateway.check import check as check_settings
+
     file = common.settings_file(config)
     check_settings(common.load_settings(config))
-    typer.echo(f"{file or 'environment'}: valid")
+    common.say(f"{file or 'environment'}: valid")
 
 
 @app.command()
@@ -32,12 +30,16 @@ def show(config: common.ConfigOption = None, as_json: common.JsonOption = False)
 
     Example: GATEWAY__BATCH__LINGER=10ms gateway config show
     """
+    import msgspec
+
+    from gateway import effective
+
     options = effective.effective(common.settings_file(config))
     if as_json:
         common.print_json(msgspec.to_builtins(options))
     else:
         for option in options:
-            typer.echo(f"{option.origin:<11}  {option.name} = {_written(option.value)}")
+            common.say(f"{option.origin:<11}  {option.name} = {_written(option.value)}")
 
 
 @app.command()
@@ -46,6 +48,8 @@ def sample() -> None:
 
     Example: gateway config sample > config/gateway.toml
     """
+    from gateway.sample import sample as annotated_sample
+
     typer.echo(annotated_sample(), nl=False)
 
 

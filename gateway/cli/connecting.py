@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from pydantic import BaseModel
 
-from gateway import errors, settings
+from gateway import errors
 from gateway.cli import common
-from gateway.storage import dsn, pools
-from gateway.storage.revisions import Name
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from gateway import settings
+    from gateway.storage.revisions import Name
 
 T = TypeVar("T")
 
@@ -42,6 +45,8 @@ def database(
     name: Name, config: Path | None, user: str | None, password_file: Path | None
 ) -> settings.Database:
     """The configured database, as ``user`` where one is given."""
+    from gateway.storage import dsn
+
     configured: settings.Database = getattr(common.load_settings(config).databases, name)
     return configured if user is None else dsn.with_user(configured, user, password_file)
 
@@ -50,6 +55,8 @@ def on_metadata(
     config: Path | None, user: str | None, password_file: Path | None, work: Callable[[Any], Awaitable[T]]
 ) -> T:
     """What ``work`` gives on a connection to the metadata database."""
+    from gateway.storage import pools
+
     chosen = database("metadata", config, user, password_file).for_a_job()
 
     async def session() -> T:
@@ -76,4 +83,4 @@ def report(text: str, value: BaseModel, *, as_json: bool) -> None:
     if as_json:
         common.print_json(value.model_dump())
     else:
-        typer.echo(text)
+        common.say(text)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway import errors, settings
-from gateway.cli import common, connecting
-from gateway.storage import dsn, migrate, revisions, roles, schema_status
-from gateway.storage.initialise import initialise
-from gateway.storage.revisions import Name, Revision
+from gateway import errors
+from gateway.cli import common, connecting, tables
+
+if TYPE_CHECKING:
+    from gateway import settings
+    from gateway.storage import roles, schema_status
+    from gateway.storage.revisions import Name, Revision
 
 app = typer.Typer()
 
@@ -28,6 +30,8 @@ class Which(enum.StrEnum):
     @property
     def names(self) -> list[Name]:
         """The logical databases, in the order in which they are worked on."""
+        from gateway.storage import revisions
+
         return [name for name in revisions.NAMES if self in ("all", name)]
 
 
@@ -76,17 +80,18 @@ def init(
 
     Example: gateway db init --superuser-dsn postgresql://postgres@db/postgres --password-dir /etc/gateway/secrets
     """
+    from gateway.storage import dsn
+    from gateway.storage.initialise import initialise
+
     wanted = _roles(prefix)
-    server = settings.Database.model_validate(
-        {"dsn": superuser_dsn, "password_file": superuser_password_file}
-    )
+    server = _superuser(superuser_dsn, superuser_password_file)
     databases = {
         name: dsn.database_name(connecting.database(name, config, None, None)) for name in which.names
     }
     extension = engine is not EngineChoice.POSTGRESQL
     for line in common.run(initialise(server, databases, wanted, password_dir, extension=extension)):
-        typer.echo(line)
-    typer.echo(
+        common.say(line)
+    common.say(
         f"ready; now run: gateway db upgrade --db-user {wanted.owner} "
         f"--db-password-file {password_dir / wanted.owner}.password\n"
         f"and let the daemon's DSNs name the user {wanted.writer}, with "
@@ -94,7 +99,15 @@ def init(
     )
 
 
+def _superuser(login: str, password_file: Path | None) -> settings.Database:
+    from gateway import settings
+
+    return settings.Database.model_validate({"dsn": login, "password_file": password_file})
+
+
 def _roles(prefix: str) -> roles.Roles:
+    from gateway.storage import roles
+
     if not roles.PREFIX.fullmatch(prefix):
         raise errors.UsageError(
             f"--prefix {prefix!r}: at most 50 lower-case letters, digits and _, a letter first"
@@ -121,6 +134,8 @@ def upgrade(
 
     Example: gateway db upgrade --db-user gateway_owner --db-password-file secrets/gateway_owner.password
     """
+    from gateway.storage import migrate
+
     for name in which.names:
         chosen = connecting.database(name, config, db_user, db_password_file)
         applied = common.run(migrate.upgrade(name, chosen, to, engine=engine.value))
@@ -143,6 +158,8 @@ def downgrade(
     """
     if not yes:
         typer.confirm(f"Undo down to {to}, and lose what is in the tables of {which}?", abort=True)
+    from gateway.storage import migrate
+
     for name in which.names:
         chosen = connecting.database(name, config, db_user, db_password_file)
         _report(name, "undone", common.run(migrate.downgrade(name, chosen, to)))
@@ -150,9 +167,9 @@ def downgrade(
 
 def _report(name: Name, verb: str, steps: list[Revision]) -> None:
     for step in steps:
-        typer.echo(f"{name}: {verb} {step.id} {step.title}")
+        common.say(f"{name}: {verb} {step.id} {step.title}")
     if not steps:
-        typer.echo(f"{name}: nothing to do")
+        common.say(f"{name}: nothing to do")
 
 
 @app.command()
@@ -168,6 +185,8 @@ def current(
 
     Example: gateway db current timeseries
     """
+    from gateway.storage import migrate
+
     found = {
         name: common.run(migrate.current(name, connecting.database(name, config, db_user, db_password_file)))
         for name in which.names
@@ -175,7 +194,9 @@ def current(
     if as_json:
         common.print_json(found)
     else:
-        common.table(("database", "revision"), [(name, at or "none") for name, at in found.items()])
+        common.table(
+            tables.Columns(("database", "revision")), [(name, at or "none") for name, at in found.items()]
+        )
 
 
 @app.command()
@@ -184,6 +205,8 @@ def history(which: WhichArgument = Which.ALL, *, as_json: common.JsonOption = Fa
 
     Example: gateway db history metadata --json
     """
+    from gateway.storage import revisions
+
     known = {name: revisions.history(name) for name in which.names}
     if as_json:
         common.print_json(
@@ -191,7 +214,7 @@ def history(which: WhichArgument = Which.ALL, *, as_json: common.JsonOption = Fa
         )
     else:
         rows = [(name, step.id, step.title) for name, steps in known.items() for step in steps]
-        common.table(("database", "revision", "what it does"), rows)
+        common.table(tables.Columns(("database", "revision", "what it does")), rows)
 
 
 @app.command()
@@ -207,6 +230,8 @@ def status(
 
     Example: gateway db status --json
     """
+    from gateway.storage import schema_status
+
     found = [
         common.run(schema_status.status(name, connecting.database(name, config, db_user, db_password_file)))
         for name in which.names
@@ -215,7 +240,8 @@ def status(
         common.print_json([{**dataclasses.asdict(one), "up_to_date": one.up_to_date} for one in found])
     else:
         rows = [(one.name, one.engine, one.current or "none", one.head, _verdict(one)) for one in found]
-        common.table(("database", "engine", "revision", "head", "state"), rows)
+        names = ("database", "engine", "revision", "head", "state")
+        common.table(tables.Columns(names, always=("database", "state")), rows)
     if not all(one.up_to_date for one in found):
         raise typer.Exit(1)
 

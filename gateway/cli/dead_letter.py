@@ -7,23 +7,26 @@ import datetime as dt
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import msgspec
 import typer
 
-from gateway import dead_letters, errors, quantities
-from gateway.cli import common
-from gateway.dead_letters import Selection
-from gateway.storage import pools
+from gateway import errors, quantities
+from gateway.cli import common, tables
+
+if TYPE_CHECKING:
+    from gateway.dead_letters import Selection
 
 app = typer.Typer()
 T = TypeVar("T")
 
-_WIDE = ("received_at", "id", "stream", "reason", "topic", "detail")
-_NARROW = ("id", "reason", "detail")
-_WIDE_COLUMNS = 150
-"""Columns of a terminal that has room for all; on a smaller one `show` tells the rest."""
+_SHOWN = ("received_at", "device", "reason", "id", "stream", "topic", "detail")
+_COLUMNS = tables.Columns(
+    ("received", *_SHOWN[1:]),
+    always=("received", "device", "reason"),
+    then=("id", "detail", "stream", "topic"),
+    free="detail",
+)
 
 ReasonOption = Annotated[str | None, typer.Option(help="Only this reason.", show_default=False)]
 StreamOption = Annotated[str | None, typer.Option(help="Only this stream.", show_default=False)]
@@ -59,12 +62,9 @@ def list_(
     if as_json:
         common.print_json([_as_json(record) for record in found])
         return
-    shown = _WIDE if common.wide(_WIDE_COLUMNS) else _NARROW
-    common.table(
-        [name.replace("_at", "") for name in shown], [[one[name] for name in shown] for one in found]
-    )
+    common.table(_COLUMNS, ([one[name] for name in _SHOWN] for one in found))
     if total > len(found):
-        typer.echo(f"{len(found)} of {total} shown: --limit, --reason, --device, --since", err=True)
+        common.say(f"{len(found)} of {total} shown: --limit, --reason, --device, --since", error=True)
 
 
 @app.command()
@@ -80,6 +80,9 @@ def show(
 
     Example: gateway dead-letter show 5b8f3a52-6c1e-4a52-9d53-0d6b8f6f0a11
     """
+    from gateway import dead_letters
+    from gateway.dead_letters import Selection
+
     chosen = Selection(ids=(letter,), stored=True)
     found = _ask(config, lambda c: dead_letters.find(c, chosen, limit=1))
     if not found:
@@ -88,9 +91,7 @@ def show(
     if as_json:
         common.print_json(record)
         return
-    common.table(
-        ("", ""), [(name.replace("_", " "), value) for name, value in record.items() if value is not None]
-    )
+    common.attributes((name, value) for name, value in record.items() if value is not None)
 
 
 @app.command()
@@ -117,6 +118,8 @@ def replay(
 
     Example: gateway dead-letter replay --reason unknown_device --device VIB-SN-001
     """
+    import msgspec
+
     from gateway import replay as replaying
 
     chosen = _selection(reason, stream, device, since, ids=letters)
@@ -140,6 +143,8 @@ def _selection(
     ids: list[uuid.UUID] | None = None,
     stored: bool = False,
 ) -> Selection:
+    from gateway.dead_letters import Selection
+
     return Selection(ids or None, reason, stream, device, None if since is None else _moment(since), stored)
 
 
@@ -159,6 +164,8 @@ def _moment(text: str) -> dt.datetime:
 
 
 async def _page(connection: Any, chosen: Selection, limit: int) -> tuple[list[Mapping[str, Any]], int]:
+    from gateway import dead_letters
+
     return await dead_letters.find(connection, chosen, limit=limit), await dead_letters.count(
         connection, chosen
     )
@@ -166,6 +173,8 @@ async def _page(connection: Any, chosen: Selection, limit: int) -> tuple[list[Ma
 
 def _ask(config: Path | None, work: Callable[[Any], Awaitable[T]]) -> T:
     """What ``work`` gives on a connection to the time-series database."""
+    from gateway.storage import pools
+
     options = common.load_settings(config).databases.timeseries.for_a_job()
 
     async def session() -> T:

@@ -47,7 +47,7 @@ def demo(
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not every terminal knows curves
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if serve:
         raise typer.Exit(run(serving.serve(folder, command or (), console)))
     if command:

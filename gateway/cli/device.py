@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gateway import errors
-from gateway.cli import common, connecting
-from gateway.devices import imports, models, provisioning
+from gateway.cli import common, connecting, tables
+
+if TYPE_CHECKING:
+    from gateway.devices import imports, models
 
 app = typer.Typer()
 
@@ -45,6 +46,8 @@ def add(
 
     Example: gateway device add VIB-SN-001 --tenant acme --type vibration_sensor --name "Pump 1" --location "Hall A"
     """
+    from gateway.devices import models, provisioning
+
     new = models.checked(
         models.NewDevice, serial_number=serial_number, type=device_type, name=name, location=location
     )
@@ -77,9 +80,10 @@ def import_(
 
     Example: gzip -dc fleet.jsonl.gz | gateway device import - --tenant acme --update
     """
+    from gateway.devices import imports
 
     async def work(connection: Any) -> imports.Imported:
-        with _lines(path) as lines, _progress(shown=not as_json) as progress:
+        with _lines(path) as lines, common.progress("devices", shown=not as_json) as progress:
             return await imports.import_devices(connection, tenant, lines, update=update, progress=progress)
 
     try:
@@ -89,7 +93,7 @@ def import_(
     if as_json:
         common.print_json({"lines": done.lines, "added": done.added, "updated": done.updated})
     else:
-        typer.echo(f"{done.lines} device(s) read: {done.added} added, {done.updated} updated")
+        common.say(f"{done.lines} device(s) read: {done.added} added, {done.updated} updated")
 
 
 @contextlib.contextmanager
@@ -103,16 +107,6 @@ def _lines(path: Path) -> Iterator[Iterator[str]]:
             yield file
     except OSError as error:
         raise errors.UsageError(f"cannot read {path}: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def _progress(*, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Shows the count while it goes on, on a terminal only."""
-    columns = (SpinnerColumn(), TextColumn("{task.completed} devices"), TimeElapsedColumn())
-    hidden = not (shown and common.console.is_terminal)
-    with Progress(*columns, console=common.console, disable=hidden, transient=True) as progress:
-        task = progress.add_task("import", total=None)
-        yield lambda count: progress.update(task, completed=count)
 
 
 @app.command("list")
@@ -133,6 +127,7 @@ def list_(
 
     Example: gateway device list --tenant acme --type vibration_sensor --status disabled
     """
+    from gateway.devices import provisioning
 
     async def work(connection: Any) -> list[models.Device]:
         return await provisioning.list_devices(
@@ -151,9 +146,13 @@ def list_(
         (one.tenant, one.serial_number, one.type, one.name, one.location, one.status, one.last_seen_at)
         for one in found
     ]
-    common.table(("tenant", "serial number", "type", "name", "location", "status", "last seen"), rows)
+    columns = tables.Columns(
+        ("tenant", "serial number", "type", "name", "location", "status", "last seen"),
+        always=("serial number", "status", "last seen"),
+    )
+    common.table(columns, rows)
     if len(found) == limit:
-        typer.echo(f"these are the first {limit}; --limit shows more", err=True)
+        common.say(f"these are the first {limit}; --limit shows more", error=True)
 
 
 @app.command()
@@ -170,13 +169,15 @@ def show(
 
     Example: gateway device show VIB-SN-001 --tenant acme
     """
+    from gateway.devices import provisioning
+
     found = connecting.on_metadata(
         config, db_user, db_password_file, lambda c: provisioning.show_device(c, tenant, serial_number)
     )
     if as_json:
         common.print_json(found.model_dump())
     else:
-        common.table(("", ""), [(key.replace("_", " "), value) for key, value in found])
+        common.attributes(found)
 
 
 @app.command()
@@ -221,6 +222,8 @@ def _set_status(
     *,
     as_json: bool,
 ) -> None:
+    from gateway.devices import provisioning
+
     async def work(connection: Any) -> models.Device:
         await provisioning.set_device_status(connection, tenant, serial_number, status)
         return await provisioning.show_device(connection, tenant, serial_number)

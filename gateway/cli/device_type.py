@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import common, connecting
-from gateway.devices import models, provisioning
+from gateway.cli import common, connecting, tables
 
 app = typer.Typer()
 
@@ -60,6 +59,8 @@ def add(
     Example: gateway device-type add vibration_sensor --tenant acme --field vibration:float:mm/s:0:100:required
     --field temperature:float:celsius --field door:bool --field level:int::0:100
     """
+    from gateway.devices import models, provisioning
+
     new = models.checked(
         models.NewDeviceType,
         name=name,
@@ -87,6 +88,8 @@ def list_(
 
     Example: gateway device-type list --tenant acme
     """
+    from gateway.devices import provisioning
+
     found = connecting.on_metadata(
         config, db_user, db_password_file, lambda c: provisioning.list_device_types(c, tenant)
     )
@@ -94,10 +97,15 @@ def list_(
         common.print_json([one.model_dump() for one in found])
     else:
         rows = [
-            (one.tenant, one.name, ", ".join(f.name for f in one.fields), one.devices, one.violations)
+            (one.tenant, one.name, one.devices, one.violations, ", ".join(f.name for f in one.fields))
             for one in found
         ]
-        common.table(("tenant", "type", "fields", "devices", "violations"), rows)
+        common.table(
+            tables.Columns(
+                ("tenant", "type", "devices", "violations", "fields"), always=("type",), free="fields"
+            ),
+            rows,
+        )
 
 
 @app.command()
@@ -114,15 +122,17 @@ def show(
 
     Example: gateway device-type show vibration_sensor --tenant acme --json
     """
+    from gateway.devices import provisioning
+
     found = connecting.on_metadata(
         config, db_user, db_password_file, lambda c: provisioning.show_device_type(c, tenant, name)
     )
     if as_json:
         common.print_json(found.model_dump())
         return
-    typer.echo(
+    common.say(
         f"{found.name} of {found.tenant}, version {found.version}, {found.devices} device(s); "
         f"violations: {found.violations}; unknown fields: {found.unknown_fields}"
     )
     rows = [(f.name, f.data_type, f.unit, f.minimum, f.maximum, f.required or None) for f in found.fields]
-    common.table(("field", "type", "unit", "minimum", "maximum", "required"), rows)
+    common.table(tables.Columns(("field", "type", "unit", "minimum", "maximum", "required")), rows)

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from gateway import app, workers
-from gateway.check import check
 from gateway.cli.common import ConfigOption, load_settings, settings_file
 
 
@@ -39,6 +37,9 @@ def run(
 
     [bold]Example:[/bold] gateway run --config config/gateway.toml
     """
+    from gateway import app, workers
+    from gateway.check import check
+
     options = load_settings(config)
     check(options)
     if count == 1:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import typer
 
-from gateway import clock, errors, settings
-from gateway.buffer import inspection
-from gateway.buffer.records import Record
+from gateway import clock, errors
 from gateway.cli import common
+
+if TYPE_CHECKING:
+    from gateway import settings
+    from gateway.buffer import inspection
+    from gateway.buffer.records import Record
 
 app = typer.Typer()
 
@@ -24,13 +26,15 @@ def status(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
 
     Example: gateway spool status --config /etc/gateway/gateway.toml
     """
+    from gateway.buffer import inspection
+
     options = _options(config)
     found = [_shown(inspection.status(folder, options.max_bytes)) for folder in _folders(options)]
     if as_json:
         common.print_json(found)
         return
     for one in found:
-        common.table(("", ""), [(name.replace("_", " "), _plain(value)) for name, value in one.items()])
+        common.attributes((name, _plain(value)) for name, value in one.items())
 
 
 @app.command()
@@ -41,11 +45,15 @@ def verify(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
 
     Example: gateway spool verify
     """
+    import msgspec
+
+    from gateway.buffer import inspection
+
     found = [inspection.verify(folder) for folder in _folders(_options(config))]
     if as_json:
         common.print_json(msgspec.to_builtins(found, enc_hook=str))
     else:
-        typer.echo("\n".join(line for verdict in found for line in _said(verdict)))
+        common.say("\n".join(line for verdict in found for line in _said(verdict)))
     if any(verdict.damage for verdict in found):
         raise typer.Exit(1)
 
@@ -56,9 +64,13 @@ def export(config: common.ConfigOption = None) -> None:
 
     Example: gateway spool export > spooled.jsonl
     """
+    import msgspec
+
+    from gateway.buffer import inspection
+
     for folder in _folders(_options(config)):
         for record in inspection.read(folder):
-            typer.echo(msgspec.json.encode(_as_json(record)))
+            common.say_json(msgspec.json.encode(_as_json(record)).decode())
 
 
 @app.command()
@@ -91,10 +103,14 @@ def _folders(options: settings.Spool) -> list[Path]:
         raise errors.UsageError(
             "no spool is configured: set spool.folder (`gateway config sample` explains it)"
         )
+    from gateway.buffer import inspection
+
     return inspection.folders(options.folder)
 
 
 def _shown(found: inspection.Status) -> dict[str, Any]:
+    import msgspec
+
     shown = msgspec.structs.asdict(found) | {"room_bytes": found.room_bytes}
     for name in ("oldest", "newest"):
         moment = shown.pop(f"{name}_us")
@@ -117,6 +133,8 @@ def _plain(value: Any) -> Any:
 
 def _as_json(record: Record) -> dict[str, Any]:
     """The record with its payload as text, or as base64 when it is none."""
+    import msgspec
+
     shown: dict[str, Any] = msgspec.structs.asdict(record)
     shown["received_at"] = clock.to_datetime(shown.pop("received_us"))
     shown["identity"] = record.identity.hex()

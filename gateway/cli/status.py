@@ -8,12 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
-from rich.live import Live
-from rich.text import Text
 
 from gateway import errors
 from gateway.cli import common
-from gateway.observability import ask, equation
 
 _EVERY = 1.0
 
@@ -30,6 +27,8 @@ def status(
 
     Example: gateway status --url http://127.0.0.1:9108
     """
+    from gateway.observability import ask
+
     target = url or ask.address(common.load_settings(config).observability)
     if watch:
         with contextlib.suppress(KeyboardInterrupt, common.InterruptError):
@@ -38,12 +37,14 @@ def status(
     if as_json:
         common.print_json(said)
     else:
-        typer.echo("\n".join(report(said)))
+        common.say("\n".join(report(said)))
     raise typer.Exit(0 if said["ready"] and said["balanced"] else 1)
 
 
 def report(said: Mapping[str, Any]) -> Iterator[str]:
     """The lines for people: equation, components, figures."""
+    from gateway.observability import equation
+
     yield from equation.lines(said["streams"], said["total"])
     yield ""
     yield from _components(said)
@@ -52,13 +53,19 @@ def report(said: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _watch(url: str) -> None:
-    with Live(console=common.console, auto_refresh=False, transient=True) as screen:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(), auto_refresh=False, transient=True) as screen:
         while True:
-            screen.update(Text(_now(url)), refresh=True)
+            screen.update(Text(common.clean_lines(_now(url))), refresh=True)
             time.sleep(_EVERY)
 
 
 def _now(url: str) -> str:
+    from gateway.observability import ask
+
     try:
         return "\n".join(report(common.run(ask.ask(url))))
     except errors.UsageError as error:

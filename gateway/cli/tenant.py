@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import common, connecting
-from gateway.devices import models, provisioning
+from gateway.cli import common, connecting, tables
 
 app = typer.Typer()
 
@@ -26,6 +25,8 @@ def add(
 
     Example: gateway tenant add acme --name "Acme Ltd"
     """
+    from gateway.devices import models, provisioning
+
     new = models.checked(models.NewTenant, slug=slug, name=name)
     connecting.on_metadata(config, db_user, db_password_file, lambda c: provisioning.add_tenant(c, new))
     connecting.report(f"tenant {slug} is entered", new, as_json=as_json)
@@ -43,9 +44,11 @@ def list_(
 
     Example: gateway tenant list --json
     """
+    from gateway.devices import provisioning
+
     found = connecting.on_metadata(config, db_user, db_password_file, provisioning.list_tenants)
     if as_json:
         common.print_json([tenant.model_dump() for tenant in found])
     else:
         rows = [(one.slug, one.name, one.device_types, one.devices) for one in found]
-        common.table(("tenant", "name", "device types", "devices"), rows)
+        common.table(tables.Columns(("tenant", "name", "device types", "devices")), rows)

@@ -12,6 +12,7 @@ from rich.text import Text
 from gateway.demo.sparkline import sparkline
 from gateway.demo.view import View
 from gateway.demo.watch import Snapshot
+from gateway.foreign import visible
 from gateway.outcomes import Outcome
 
 TERMS = (*(outcome.value for outcome in Outcome), "in_flight")
@@ -118,7 +119,7 @@ def _components(seen: Snapshot) -> Text:
     troubled = [(name, state) for name, state in seen.components.items() if state != "ready"]
     if not troubled:
         return Text(f"all {len(seen.components)} ready", style="green")
-    return Text(", ".join(f"{name} {state}" for name, state in troubled), style="yellow")
+    return Text(visible(", ".join(f"{name} {state}" for name, state in troubled)), style="yellow")
 
 
 def _dead_letters(seen: Snapshot) -> RenderableType:
@@ -126,7 +127,7 @@ def _dead_letters(seen: Snapshot) -> RenderableType:
     grid.add_column(justify="right", style="yellow")
     counts = sorted(seen.dead_letters.items(), key=lambda item: -item[1])
     for reason, count in counts[:4]:
-        grid.add_row(number(count), reason)
+        grid.add_row(number(count), Text(visible(reason)))
     return grid if counts else Text("none yet", style="dim")
 
 

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from gateway.foreign import visible, visible_lines
 from gateway.redaction import HIDDEN, is_secret, redact
 from gateway.settings import Observability
 
@@ -77,12 +78,24 @@ def _renderers(log_format: str, stream: TextIO) -> list[Processor]:
     if log_format == "console" or (log_format == "auto" and terminal):
         # Not rich's tracebacks: they print local variables, and with them payloads and secrets.
         return [
+            _visible,
             structlog.dev.ConsoleRenderer(
                 colors=terminal and "NO_COLOR" not in os.environ,
                 exception_formatter=structlog.dev.plain_traceback,
-            )
+            ),
         ]
     return [_head_first, structlog.processors.JSONRenderer(default=str)]
+
+
+def _visible(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """What devices and servers said does no harm to a terminal; tracebacks keep their lines. JSON escapes by itself."""
+    return {key: _shown(key, value) for key, value in event.items()}
+
+
+def _shown(key: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return visible_lines(value) if key in ("exception", "stack") else visible(value)
+    return value if value is None or isinstance(value, (bool, int, float)) else visible(str(value))
 
 
 def _head_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
 from typer.testing import CliRunner
 
 from gateway import cli, errors
+from gateway.cli import common
 
 
 @dataclass(frozen=True)
@@ -21,17 +20,12 @@ class Done:
     stderr: str
 
 
-@functools.cache
-def _assembled() -> typer.Typer:
-    cli._assemble()
-    return cli.app
-
-
 def command(config: Path, *arguments: str) -> Done:
     """Run a command with this configuration; the gateway's own errors end as ``cli.main`` ends them."""
-    result = CliRunner().invoke(_assembled(), arguments, env={"GATEWAY_CONFIG": str(config)})
+    result = CliRunner().invoke(cli.app, arguments, env={"GATEWAY_CONFIG": str(config)})
     if isinstance(result.exception, errors.GatewayError):
-        return Done(cli.exit_code(result.exception), result.stdout, f"gateway: {result.exception}\n")
+        said = common.clean_lines(f"gateway: {result.exception}\n")
+        return Done(cli.exit_code(result.exception), result.stdout, result.stderr + said)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Done(result.exit_code, result.stdout, result.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ import structlog
 
 from gateway.observability import events, logs
 from gateway.settings import Observability
+from tests.support.hostile import NAME, raw
 
 
 class Terminal(io.StringIO):
@@ -34,6 +36,26 @@ def _own_logging() -> Iterator[None]:
     root.setLevel(level)
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()
+
+
+def test_foreign_text_does_nothing_to_a_terminal() -> None:
+    """Neither event nor value can move the cursor or forge a line; tracebacks keep their lines, escaped."""
+    stream = Terminal()
+    logs.configure(Observability(log_format="console"), stream)
+
+    def refuse() -> None:
+        raise ValueError(NAME)
+
+    try:
+        refuse()
+    except ValueError:
+        structlog.get_logger("x").exception(f"refused {NAME}", topic=NAME, names=[NAME])
+    logging.getLogger("library").warning("said %s", NAME)
+    written = re.sub("\x1b\\[[0-9;]*m", "", stream.getvalue().replace("\x1b[31mred", ""))
+    assert raw(written) == []
+    assert "\\u202e" in written
+    assert "Traceback" in written
+    assert not any(line.startswith("end") for line in written.splitlines() if "Error" not in line)
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
