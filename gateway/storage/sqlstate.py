@@ -20,6 +20,8 @@ NO_PARTITION = "23514 ExecFindPartition"
 """A violated check, by its code; but it is the table that has no place for the row, not the row that is wrong."""
 NO_TRANSACTION_IDS = ("54000 GetNewTransactionId", "54000 GetNewMultiXactId")
 """Close to the wraparound of transaction ids, the server takes no writes from anyone."""
+ROW_LEVEL_SECURITY = ("0A000 DoCopy", "0A000 copy_constraints_and_check")
+"""COPY FROM into a table with row-level security, by a role that it holds for; PostgreSQL, TimescaleDB."""
 _TOO_LARGE = (
     "54000 _bt_check_third_page", "54000 index_form_tuple", "54000 index_form_tuple_context",
     "54000 RelationGetBufferForTuple", "54000 raw_heap_insert", "54000 GinFormTuple", "54000 gistSplit",
@@ -31,7 +33,7 @@ _TOO_LARGE = (
 _VERDICTS: dict[str, type[errors.StoreError]] = {
     # Longest match wins.
     NO_PARTITION: errors.StandingError,
-    **dict.fromkeys(NO_TRANSACTION_IDS, errors.StandingError),
+    **dict.fromkeys((*NO_TRANSACTION_IDS, *ROW_LEVEL_SECURITY), errors.StandingError),
     **dict.fromkeys(_TOO_LARGE, errors.PoisonError),
     "23505": errors.ConflictError,
     "53400": errors.DecompressionLimitError,
@@ -45,7 +47,7 @@ _VERDICTS: dict[str, type[errors.StoreError]] = {
 }
 
 _OF_ALL = {
-    **dict.fromkeys((NO_PARTITION, *NO_TRANSACTION_IDS), True),
+    **dict.fromkeys((NO_PARTITION, *NO_TRANSACTION_IDS, *ROW_LEVEL_SECURITY), True),
     "08": True,  # the connection
     "25006": True,  # read-only
     "25P02": True,  # the session stands in a transaction that failed before
@@ -69,8 +71,11 @@ _REMEDIES = {
         "the server runs out of transaction ids and takes no writes: VACUUM the "
         "database that it names, and end old transactions and replication slots",
     ),
-    "0A000 BeginCopyFrom": "COPY is not possible on a table with row-level security: ALTER ROLE … BYPASSRLS for the "
-    "writer, or use the tenant views instead (docs/databases: tenants)",
+    **dict.fromkeys(
+        ROW_LEVEL_SECURITY,
+        "telemetry has row-level security, under which COPY is not possible: ALTER ROLE … BYPASSRLS for the writer, or "
+        "ALTER TABLE … DISABLE ROW LEVEL SECURITY (readers have the views tenant_…)",
+    ),
     "25006": "the server is read-only (a standby, or default_transaction_read_only is on): point the DSN at the "
     "primary, or make it writable",
     "28": "the server refuses our login: check user, password_file and pg_hba.conf",

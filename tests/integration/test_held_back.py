@@ -50,6 +50,15 @@ def own(server: Server, workshops: Callable[[Server], Workshop]) -> Iterator[Dat
     workshop.drop(made)
 
 
+@pytest.fixture
+def frozen(timescaledb: Server, workshops: Callable[[Server], Workshop]) -> Iterator[Databases]:
+    """Databases on TimescaleDB, whose chunks a test may freeze."""
+    workshop = workshops(timescaledb)
+    made = workshop.migrated()
+    yield made
+    workshop.drop(made)
+
+
 def options(databases: Databases, **sections: Any) -> Settings:
     """Quick to give up."""
     return settings_for(databases, writer={**QUICK, **sections.pop("writer", {})}, **sections)
@@ -95,6 +104,28 @@ async def test_one_message_that_fails_costs_itself_only(own: Databases, action: 
     assert len(tenant.rows()) == flow.taken - 1
     ((reason, payload),) = tenant.letters()
     assert (reason, json.loads(payload)["metrics"]["n"]) == ("refused_by_database", 77)
+
+
+async def test_a_frozen_chunk_costs_its_readings_only(frozen: Databases) -> None:
+    """A chunk that an operator froze takes no rows (0A000): what falls into it is set apart, all else is stored."""
+    own, day = frozen, 86_400_000
+    tenant = Tenant(own)
+    old = NOW_MS - 3 * day
+    async with Flow(options(own)) as flow:
+        flow.take(tenant.message({"ts": old, "metrics": {"n": 0}}))
+        await flow.settle()
+        # What freeze_chunk() of the Community edition leaves: bit 4 of the status.
+        execute(own.timeseries_dsn, "UPDATE _timescaledb_catalog.chunk SET status = status | 4")
+        flow.take(
+            *(reading(tenant, n) for n in range(50)),
+            tenant.message({"ts": old + 1, "metrics": {"n": 1}}),
+            *(reading(tenant, n) for n in range(50, 100)),
+        )
+        await eventually_async(lambda: flow.ended().get(STORED) == 101)
+        more = itertools.count(100)
+        await beside(flow, lambda: reading(tenant, next(more)), until=lambda: flow.ended().get(DEAD))
+        await flow.settle()
+    assert [reason for reason, _ in tenant.letters()] == ["refused_by_database"]
 
 
 async def test_batches_of_one_bad_message_stop_no_connection(own: Databases) -> None:

@@ -66,6 +66,26 @@ async def test_a_revoked_privilege_is_held_for(shared: Databases, make_writer: W
     assert await rows_of(table, device) == [(0, '{"n": 1}', None)]
 
 
+async def test_row_level_security_is_held_for(shared: Databases, make_writer: Writers, table: Table) -> None:
+    """COPY is refused (0A000) to a role without BYPASSRLS: no reading is to blame; the error says what to alter."""
+    dsn, device, filling, role = shared.timeseries_dsn, a_device(), Filling(), f"weak_{uuid.uuid4().hex[:8]}"
+    filling.keyed(device, NOW_US, {"n": 1})
+    work, writer = Work(filling.batch), make_writer(as_user(dsn, role, "weak"))
+    create = f"CREATE ROLE {role} LOGIN PASSWORD 'weak'; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; "
+    create += "ALTER TABLE telemetry ENABLE ROW LEVEL SECURITY"
+    undo = f"ALTER TABLE telemetry DISABLE ROW LEVEL SECURITY; DROP OWNED BY {role}; DROP ROLE {role}"
+    with altered(dsn, create, undo):
+        for _ in range(5):
+            with pytest.raises(StandingError, match="BYPASSRLS"):
+                await writer.write(work)
+        assert not work.refused
+        execute(dsn, f"ALTER ROLE {role} BYPASSRLS")
+        await writer.close()
+        await writer.write(work)
+        await writer.close()
+    assert await rows_of(table, device) == [(0, '{"n": 1}', None)]
+
+
 async def test_a_read_only_server_is_held_for(shared: Databases, writer: Writer, table: Table) -> None:
     """Read-only by a setting that only new sessions see changed: mended, the same writer goes on by itself."""
     device, filling = a_device(), Filling()
