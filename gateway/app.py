@@ -61,7 +61,11 @@ class Daemon:
         self._path = Path(options, self.health)
         self.pipeline = self._path.pipeline
         self._source = mqtt.open_source(
-            options.mqtt, options.streams, self.pipeline, self.health.component("mqtt")
+            options.mqtt,
+            options.streams,
+            self.pipeline,
+            self.health.component("mqtt"),
+            self._path.sessions,
         )
         self.pipeline.source = self._source
         self.report = Report(
@@ -127,6 +131,7 @@ class Daemon:
         self._source.stop()
         await _first(self.pipeline.drain(), at_once.wait(), timeout=self._options.shutdown.deadline)
         await _first(self._source.close(), at_once.wait(), timeout=_CLOSE_SECONDS)
+        await _first(self._path.leave(), at_once.wait(), timeout=_CLOSE_SECONDS)
         unsettled = self.pipeline.held.by_stream().total()
         await self._tasks.cancel()
         await self._path.close()

@@ -9,6 +9,7 @@ from gateway.held import Held
 from gateway.outcomes import Outcome
 from gateway.overflow import Overflow
 from gateway.patience import Patience
+from gateway.recognition import Recognition
 from gateway.waiting import Waiting, WaitingRoom
 
 Attempt = Callable[[], Awaitable[None]]
@@ -18,7 +19,6 @@ class Aside:
     """Two tasks that empty two waiting rooms.
 
     Args:
-        recall: has the ledger learn what was stored before the connection that began with this delivery number.
         take_again: called with messages that can be decided now.
         end: called with messages that have come to their end.
     """
@@ -27,7 +27,7 @@ class Aside:
         self,
         held: Held,
         registry: Registry,
-        recall: Callable[[int], Awaitable[None]],
+        recognition: Recognition,
         *,
         stores: Patience,
         devices: Patience,
@@ -35,7 +35,7 @@ class Aside:
         take_again: Callable[[Sequence[Waiting]], None],
         end: Callable[[Sequence[Waiting], Outcome], None],
     ) -> None:
-        self._held, self._registry, self._recall = held, registry, recall
+        self._held, self._registry, self._recognition = held, registry, recognition
         self._stores, self._devices, self._overflow = stores, devices, overflow
         self._take_again, self._end = take_again, end
 
@@ -58,22 +58,30 @@ class Aside:
                 self._take_again(decided)
 
     async def recognise(self) -> None:
-        """Task: tell redeliveries of what was stored from redeliveries of what was not.
+        """Task: tell redeliveries of what came to its end from redeliveries of what did not.
 
-        The ledger of before the connection is complete once everything received before it has come to its end.
+        What came before a connection can be told once all of it is settled.
         """
         room = self._held.unrecognised
         while True:
             await room.somebody()
-            since = room.since()
+            first = room.earliest()
+            since = first.chunk.since
             if not self._held.none_before(since):
                 # Look again at who waits: from an earlier connection somebody may come who waited for a device.
                 await self._held.until_changed()
                 continue
-            if await self._in_time(self._stores, lambda: self._recall(since)):  # noqa: B023
-                self._take_again(room.call_in(lambda one: one.chunk.since <= since))  # noqa: B023
+            self._recognition.all_settled(since)
+            if self._can_tell(first) or await self._in_time(
+                self._stores,
+                lambda: self._recognition.load(first.chunk),  # noqa: B023
+            ):
+                self._take_again(room.call_in(self._can_tell))
             else:
                 await self._spool(room, self._stores)
+
+    def _can_tell(self, one: Waiting) -> bool:
+        return self._recognition.can_tell(one.message, one.chunk)
 
     async def _in_time(self, patience: Patience, attempt: Attempt) -> bool:
         """Do it, however long it takes; with a spool, no longer than messages wait. False: it is not done."""
@@ -83,21 +91,23 @@ class Aside:
         return True
 
     async def _spool(self, room: WaitingRoom, instead_of: Patience) -> None:
-        """Those who wait there now, to the disk; they stay where the disk will not have them."""
+        """Those who wait there now, to the disk; they stay where the disk will not have them.
+
+        What repeats a message that came to its end meanwhile, in the spool perhaps, is not spooled again; what repeats
+        one that is still on its way waits for that.
+        """
         assert self._overflow is not None
-        knows = self._overflow.knows
-        # They may be in the spool since they came to wait, by an earlier connection or process.
-        redelivered = room.call_in(lambda one: _may_be_redelivery(one) and knows(one.message, one.chunk.turn))
-        self._end(redelivered, Outcome.DUPLICATE)
-        waited = room.all()
+        for since in {one.chunk.since for one in room.all()}:
+            if self._held.none_before(since):
+                self._recognition.all_settled(since)
+        known = self._recognition.knows_by_itself
+        self._end(room.call_in(lambda one: known(one.number, one.message, one.chunk)), Outcome.DUPLICATE)
+        waited = [one for one in room.all() if self._recognition.all_settled_for(one.message, one.chunk)]
         if await self._overflow.keep(self._overflow.records_of(waited), instead_of):
+            self._overflow.note([(one.number, one.message) for one in waited])
             gone = set(map(id, waited))
             room.call_in(lambda one: id(one) in gone)
             self._end(waited, Outcome.SPOOLED)
-
-
-def _may_be_redelivery(one: Waiting) -> bool:
-    return one.message.duplicate and one.chunk.resumed
 
 
 def _decided(entry: Entry) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.errors import MessageError
-from gateway.messages import Chunk, DeadLetter, Message
+from gateway.messages import NO_SESSION, Chunk, DeadLetter, Message
 from gateway.outcomes import Tally
 
 MessageId = tuple[uuid.UUID, str]
@@ -60,7 +60,7 @@ class Batch:
         ids: of messages that carry ids of their own, by index.
         replayed: some messages were dead letters before.
         spooled: some messages were in the spool, where those go, too, of which nobody knows whether they were stored.
-        turn: of the latest chunk that a message of it came in; see :class:`gateway.messages.Chunk`.
+        session, turn: of the latest chunk that a message of it came in; see :class:`gateway.messages.Chunk`.
         size: bytes held.
     """
 
@@ -75,6 +75,7 @@ class Batch:
         "received_us",
         "replayed",
         "rows",
+        "session",
         "size",
         "spooled",
         "turn",
@@ -93,7 +94,7 @@ class Batch:
         self.letters: list[DeadLetter] = []
         self.letter_numbers: list[int] = []
         self.letter_origins: list[Origin] = []
-        self.turn = 0
+        self.session, self.turn = NO_SESSION, 0
         self.size = 0
 
     def __len__(self) -> int:

@@ -13,13 +13,13 @@ from collections.abc import Iterable
 
 from gateway.buffer.spool import Position, Spool
 from gateway.errors import SpoolError
-from gateway.messages import Chunk
+from gateway.messages import Chunk, Session
 from gateway.observability import health
 from gateway.pipeline import Pipeline
 
 _PORTION_BYTES = 1 << 18
 _RETRY_SECONDS = 1.0
-_received = operator.attrgetter("received_us", "resumed")
+_received = operator.attrgetter("received_us", "resumed", "session")
 
 
 class Drain:
@@ -29,6 +29,7 @@ class Drain:
         self._spool, self._pipeline, self._component = spool, pipeline, component
         self._positions: dict[int, Position] = {}
         self._next = 0
+        self._current = Session(inherited=True)
         self._unreadable: str | None = None
         self._may_read = asyncio.Event()
         self._may_read.set()
@@ -74,11 +75,21 @@ class Drain:
         # A redelivery is judged when all portions before its own are settled, which may hold what it repeats.
         since = self._next
         self._positions.update(enumerate(portion.positions, since))
-        for (received_us, resumed), together in itertools.groupby(portion.records, _received):
-            chunk = Chunk(list(together), self._next, received_us, resumed, since, replayed=True)
+        for (received_us, resumed, session), together in itertools.groupby(portion.records, _received):
+            records = list(together)
+            chunk = Chunk(
+                records, self._next, received_us, resumed, since, records[-1].turn,
+                replayed=True, session=self._session(session),
+            )  # fmt: skip
             self._next += len(chunk.messages)
             self._pipeline.take(chunk)
         self._pipeline.idle()
+
+    def _session(self, id_: bytes) -> Session:
+        """The session of a record, the same as long as the records are of the same."""
+        if id_ != self._current.id:
+            self._current = Session(id_, inherited=True)
+        return self._current
 
     def oldest(self, count: int) -> list[dict[str, object]]:
         """The oldest messages under way; when there are none, what is not taken from the disk."""

@@ -6,6 +6,7 @@ packet object (it satisfies :class:`Message`), and a chunk holds all messages of
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -43,6 +44,53 @@ class Message(Protocol):
         """MQTT 5 user properties; empty on 3.1.1."""
 
 
+DIGEST_BYTES = 8
+PACKET_IDS = 65_535
+"""Packet identifiers of a session (MQTT 5 §2.2.1): as many messages can be unacknowledged."""
+
+
+def digest(message: Message) -> bytes:
+    """Eight bytes of topic and payload: by it a message is known again, beside its packet id."""
+    hashed = hashlib.blake2b(message.topic.encode() + b"\0", digest_size=DIGEST_BYTES)
+    hashed.update(message.payload)
+    return hashed.digest()
+
+
+class Session:
+    """A session at the broker. Packet ids, and what was noted under them, mean something in their own session only.
+
+    Attributes:
+        id: 16 bytes; empty while nothing is known of a session that an earlier process began.
+        inherited: an earlier process began it.
+    """
+
+    __slots__ = ("_base", "_last", "first", "id", "inherited")
+
+    def __init__(self, id: bytes = b"", *, inherited: bool = False) -> None:  # noqa: A002 - it is the id
+        self.id, self.inherited = id, inherited
+        self.first = self._last = 0
+        self._base: int | None = None
+
+    def go_on(self, last: int) -> None:
+        """Positions go on from this one, which an earlier process has left."""
+        self._last = last
+
+    def position(self, turn: int) -> int:
+        """How far packet ids had come in the session, over processes; see :class:`Chunk` for ``turn``.
+
+        A process counts from the first packet id that it received: which round of them that was, is told by what is
+        nearest to the last position known.
+        """
+        if self._base is None:
+            self._base = max(0, round((self._last - self.first) / PACKET_IDS) * PACKET_IDS)
+        return self._base + turn
+
+
+NO_SESSION = Session()
+"""Of messages that no broker will deliver again."""
+NO_REPEATS: Mapping[int, int] = {}
+
+
 class Chunk(msgspec.Struct, gc=False):
     """All messages of one socket read, in the order in which they came.
 
@@ -51,13 +99,16 @@ class Chunk(msgspec.Struct, gc=False):
         first: delivery number of ``messages[0]``; the others follow without gaps. Delivery numbers count all
             messages a source ever yielded, over reconnects; a message is settled by its number.
         received_us: receive time, µs since the Unix epoch.
-        resumed: the broker kept the session of an earlier connection, so DUP may speak of that one.
+        resumed: the broker kept a session of before this process, so DUP may speak of what that one received.
         since: delivery number of the first message of this connection.
-        turn: messages with a packet id that came for the first time, up to the last of this chunk: how far the broker's
-            packet ids have come. A redelivery keeps its id, and does not count.
+        turn: how far the broker's packet ids have come, in this process, up to the last of this chunk. A redelivery
+            keeps its id, and brings it no further.
         replayed: they have been on the path before, and ``received_us`` is of then. The readings of a message without a
             time of their own are dated from it on, a microsecond apart; those of other spooled messages are elsewhere,
             those of dead letters step aside.
+        session: to which they belong.
+        repeats: packet ids of this chunk under which an unacknowledged message came by an earlier connection, with the
+            delivery number it had: the same message, if it is of the same bytes, whatever its DUP flag says.
     """
 
     messages: Sequence[Message]
@@ -67,6 +118,12 @@ class Chunk(msgspec.Struct, gc=False):
     since: int = 0
     turn: int = 0
     replayed: bool = False
+    session: Session = NO_SESSION
+    repeats: Mapping[int, int] = NO_REPEATS
+
+    def may_repeat(self, message: Message) -> bool:
+        """Whether the message may have come before."""
+        return (message.duplicate and self.resumed) or message.packet_id in self.repeats
 
 
 class Reading(msgspec.Struct, gc=False):

@@ -13,12 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from gateway import batches, errors
 from gateway.buffer.records import Record
 from gateway.buffer.spool import Spool
-from gateway.messages import Message
+from gateway.messages import Message, Session, digest
 from gateway.observability import events, health
 from gateway.outcomes import Outcome
 from gateway.patience import Patience
 from gateway.waiting import Waiting
-from gateway.writer.ledger import digest
 from gateway.writer.work import Work
 
 _RETRY_SECONDS = 1.0
@@ -28,6 +27,7 @@ class Overflow:
     """Decides when a database keeps us waiting too long, and spools what waits.
 
     Args:
+        spooled: called with numbers and digests of what would look new if it were delivered again.
         after: seconds that messages wait before they are spooled.
         probe: sees whether the time-series database works; raises StoreError.
     """
@@ -38,10 +38,11 @@ class Overflow:
         component: health.Component,
         stores: Patience,
         *,
+        spooled: Callable[[Sequence[int], Sequence[bytes]], None],
         after: float,
         probe: Callable[[], Awaitable[None]],
     ) -> None:
-        self._spool, self._component, self._stores = spool, component, stores
+        self._spool, self._component, self._stores, self._spooled = spool, component, stores, spooled
         self._after, self._probe = after, probe
         self._away = asyncio.Event()
         self._broken = asyncio.Event()
@@ -75,6 +76,7 @@ class Overflow:
                 else:
                     _tell_held_back(work)
             if await self.keep(_of_work(work), self._stores):
+                self.note(_looks_new(work))
                 _mark_spooled(work)
                 return
             self._away.clear()
@@ -103,9 +105,9 @@ class Overflow:
         self._broken.clear()
         self._component.ready()
 
-    def knows(self, message: Message, turn: int) -> bool:
-        """Whether this very message is in the spool already, under the same packet id."""
-        return message.packet_id is not None and self._spool.knows(message.packet_id, digest(message), turn)
+    def note(self, entries: Sequence[tuple[int, Message]]) -> None:
+        """These numbers and messages are spooled: the broker may deliver them again before it has read the acks."""
+        self._spooled([number for number, _ in entries], [digest(message) for _, message in entries])
 
     async def watch(self) -> None:
         """Task: find out when the time-series database is back."""
@@ -137,6 +139,7 @@ class Overflow:
                 self._own_times.next(one.chunk.received_us, _readings(one))
                 if one.received_us is None
                 else one.received_us,
+                session=one.chunk.session,
                 turn=one.chunk.turn,
                 resumed=one.chunk.resumed,
             )
@@ -162,21 +165,34 @@ def _of_work(work: Work) -> list[Record]:
             batch.origins[index].stream_name,
             batch.numbers[index],
             batch.unkeyed.get(index, batch.received_us[index]),
+            session=batch.session,
             turn=batch.turn,
         )
         for index in indices
     ]
-    numbers = dict(zip(map(id, batch.letters), batch.letter_numbers, strict=True))
-    numbers |= {id(letter): batch.numbers[index] for index, letter in work.refused.items()}
+    letters = work.numbered([letter for stretch in work.left for letter in stretch.letters])
     return readings + [
-        _record(letter.message, letter.stream, numbers[id(letter)], letter.received_us, turn=batch.turn)
-        for stretch in work.left
-        for letter in stretch.letters
+        _record(
+            letter.message,
+            letter.stream,
+            number,
+            letter.received_us,
+            session=batch.session,
+            turn=batch.turn,
+        )
+        for number, letter in letters
     ]
 
 
 def _record(
-    message: Message, stream: str, number: int, received_us: int, *, turn: int, resumed: bool = False
+    message: Message,
+    stream: str,
+    number: int,
+    received_us: int,
+    *,
+    session: Session,
+    turn: int,
+    resumed: bool = False,
 ) -> Record:
     return Record(
         stream=stream,
@@ -187,10 +203,24 @@ def _record(
         retain=message.retain,
         duplicate=message.duplicate and resumed,
         resumed=resumed,
-        turn=turn,
+        turn=session.position(turn) if session.id else 0,
+        session=session.id,
         identity=batches.identity(number, message),
         user_properties=tuple(message.user_properties),
     )
+
+
+def _looks_new(work: Work) -> list[tuple[int, Message]]:
+    """Number and message of what is left of the work, of those that do not meet themselves in the tables."""
+    batch = work.batch
+    found = [
+        (batch.numbers[index], batch.messages[index])
+        for stretch in work.left
+        for index in range(stretch.start, stretch.stop)
+        if index in batch.unkeyed or index in batch.ids
+    ]
+    letters = work.numbered([letter for stretch in work.left for letter in stretch.letters])
+    return found + [(number, letter.message) for number, letter in letters]
 
 
 def _mark_spooled(work: Work) -> None:

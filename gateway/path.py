@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import zoneinfo
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
-from gateway import decoders, settings
+from gateway import decoders, errors, settings
 from gateway.buffer.spool import Spool
 from gateway.devices.registry import Registry
 from gateway.drain import Drain
+from gateway.messages import Chunk, Message, Session, digest
 from gateway.observability.health import Health
 from gateway.overflow import Overflow
 from gateway.patience import Patience
 from gateway.pipeline import Pipeline
+from gateway.recognition import Recognition
+from gateway.redeliveries import Redeliveries
 from gateway.routes import Preparation, Routes, Stream
+from gateway.sessions import Sessions, Store
 from gateway.storage import pools
 from gateway.watchdog import NoProgress
 from gateway.writer.copy import PROBE, Writer
 from gateway.writer.experience import Experience
-from gateway.writer.ledger import Ledger, digest
+from gateway.writer.ledger import Ledger
+from gateway.writer.session_store import SessionTable
 
 Task = Callable[[], Coroutine[Any, Any, None]]
 
@@ -49,9 +55,12 @@ class Path:
         self._tasks: list[tuple[str, Task]] = []
         self.routes = Routes(_streams(options), self.registry, max_topics=options.registry.max_entries)
         self.spool = self._spool()
+        self._redeliveries = Redeliveries()
+        self.sessions = Sessions(self._session_stores(), self._redeliveries)
+        self._tasks.append(("session", self.sessions.keep))
         self._overflow = self._make_overflow()
-        ledger = Ledger(options.mqtt.client_id)
-        self.pipeline = self._pipeline(options, self.routes, ledger, self._overflow)
+        ledger = Ledger(options.mqtt.client_id, self.sessions, self._noted)
+        self.pipeline = self._pipeline(options, self.routes, ledger, self._redeliveries, self._overflow)
         self.drained = Routes(_streams(options), self.registry, max_topics=_DRAIN_TOPICS)
         self.drain = self._make_drain()
 
@@ -69,7 +78,14 @@ class Path:
         """
         if self.spool is not None:
             self.spool.open()
+            if (kept := self.spool.session.read()) is not None:
+                self.sessions.adopt(kept)
             self._health.component("spool").ready()
+
+    async def leave(self) -> None:
+        """The source is closed: make durable what the broker is known to have read."""
+        with contextlib.suppress(errors.GatewayError):
+            await self.sessions.save()
 
     async def close(self) -> None:
         """Close all connections and the spool; the tasks must have ended."""
@@ -91,6 +107,7 @@ class Path:
             self.spool,
             self._health.component("spool"),
             self.stores,
+            spooled=self._noted,
             after=self._options.spool.after,
             probe=self._probe,
         )
@@ -109,12 +126,11 @@ class Path:
                 "writer": self._options.writer.model_copy(update={"connections": 1, "hold_back": hold_back}),
             }
         )
-        ledger = Ledger(self._options.mqtt.client_id, of_the_past=True)
-        drain = Drain(
-            self.spool,
-            self._pipeline(small, self.drained, ledger, None, "spool held back"),
-            self._health.component("spool"),
+        ledger = Ledger(self._options.mqtt.client_id, self.sessions, lambda _numbers, _digests: None)
+        pipeline = self._pipeline(
+            small, self.drained, ledger, Redeliveries(), None, held_back="spool held back"
         )
+        drain = Drain(self.spool, pipeline, self._health.component("spool"))
         progress = NoProgress(
             drain,
             None,
@@ -132,21 +148,23 @@ class Path:
         options: settings.Settings,
         routes: Routes,
         ledger: Ledger,
+        redeliveries: Redeliveries,
         overflow: Overflow | None,
+        *,
         held_back: str = "held back",
     ) -> Pipeline:
         """A pipeline, its tasks and its COPY connections."""
 
-        async def recall(since: int) -> None:
+        async def load(session: Session, since: int) -> None:
+            await self.sessions.look_up()
             async with self.timeseries.connection() as connection:
-                await ledger.load(connection, since)
+                await ledger.load(connection, session, since)
 
         made = Pipeline(
             options,
             routes=routes,
             registry=self.registry,
-            ledger=ledger,
-            recall=recall,
+            recognition=Recognition(redeliveries, ledger, spooled=self._spooled_before, load=load),
             stores=self.stores,
             devices=self._patience("metadata"),
             experience=self._experience,
@@ -162,6 +180,22 @@ class Path:
             self._writers.append(writer)
             self._tasks.append((f"writer-{number}", functools.partial(made.write, writer)))
         return made
+
+    def _noted(self, numbers: Sequence[int], digests: Sequence[bytes]) -> None:
+        """These would look new if they were delivered again."""
+        self._redeliveries.enter(numbers, digests)
+        self.sessions.note()
+
+    def _session_stores(self) -> list[Store]:
+        table = SessionTable(self._options.mqtt.client_id, self.timeseries.connection)
+        return [table] if self.spool is None else [self.spool.session, table]
+
+    def _spooled_before(self, message: Message, chunk: Chunk) -> bool:
+        """Whether an earlier process spooled this very message."""
+        spool, packet_id = self.spool, message.packet_id
+        if spool is None or packet_id is None or chunk.replayed or not (chunk.resumed and message.duplicate):
+            return False
+        return spool.knows(packet_id, digest(message), chunk.session.id, self.sessions.believes)
 
     async def _probe(self) -> None:
         async with self.timeseries.connection() as connection:

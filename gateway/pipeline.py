@@ -20,13 +20,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 import msgspec
 
 from gateway import batches, settings
 from gateway.aside import Aside
+from gateway.batches import Batch
 from gateway.buffer.memory import Queue
 from gateway.devices.registry import Registry
 from gateway.errors import MessageError
@@ -38,11 +39,11 @@ from gateway.observability import events, health, metrics
 from gateway.outcomes import IGNORED_REASONS, Outcome, Reason
 from gateway.overflow import Overflow
 from gateway.patience import Patience
+from gateway.recognition import Recognition
 from gateway.routes import Route, Routes
 from gateway.waiting import Unresolved, Waiting
 from gateway.writer.copy import Writer
 from gateway.writer.experience import Experience
-from gateway.writer.ledger import Ledger
 from gateway.writer.work import Work
 
 _IDLE_PROBE_SECONDS = 5.0
@@ -74,15 +75,14 @@ class Pipeline:
         *,
         routes: Routes,
         registry: Registry,
-        ledger: Ledger,
-        recall: Callable[[int], Awaitable[None]],
+        recognition: Recognition,
         stores: Patience,
         devices: Patience,
         experience: Experience,
         component: health.Component,
         overflow: Overflow | None = None,
     ) -> None:
-        self._options, self._routes, self._ledger = options, routes, ledger
+        self._options, self._routes, self._recognition = options, routes, recognition
         self._stores, self._overflow = stores, overflow
         self._intake = Intake(options.validation, routes)
         self._queue = Queue(max_messages=options.batch.max_rows, max_bytes=options.batch.max_bytes)
@@ -100,7 +100,7 @@ class Pipeline:
         self.aside = Aside(
             self.held,
             registry,
-            recall,
+            recognition,
             stores=stores,
             devices=devices,
             overflow=overflow,
@@ -124,30 +124,30 @@ class Pipeline:
             route.tally.received += 1
             if message.packet_id is None:
                 route.tally.qos0 += 1
-        self._queue.open.turn = chunk.turn
-        if chunk.replayed:
-            self._note_replay(chunk, chunk.messages[0])
         unresolved = len(self.held.unresolved)
         rows = self._intake.plain_rows(chunk, routes)
+        batch = self._queue.open_for(chunk)
+        self._note_replay(batch, chunk, chunk.messages[0])
         if all(rows):
-            self._queue.open.add_all(chunk, routes, cast("list[bytes]", rows))
+            batch.add_all(chunk, routes, cast("list[bytes]", rows))
         else:
-            self._take_each(chunk, routes, rows)
+            self._take_each(batch, chunk, routes, rows)
         metrics.registry_hits.inc(len(routes) - len(self.held.unresolved) + unresolved)
         self._after_taking()
 
-    def _note_replay(self, chunk: Chunk, message: Message) -> None:
+    def _note_replay(self, batch: Batch, chunk: Chunk, message: Message) -> None:
         """The batch is told whether messages of it were dead letters, or in the spool; of a chunk all or none are."""
         if not chunk.replayed:
             return
         if batches.letter_before(message) is None:
-            self._queue.open.spooled = True
+            batch.spooled = True
         else:
-            self._queue.open.replayed = True
+            batch.replayed = True
 
-    def _take_each(self, chunk: Chunk, routes: Sequence[Route], rows: Sequence[bytes | None]) -> None:
+    def _take_each(
+        self, batch: Batch, chunk: Chunk, routes: Sequence[Route], rows: Sequence[bytes | None]
+    ) -> None:
         """A chunk in which some message is not plain."""
-        batch = self._queue.open
         every = zip(chunk.messages, routes, rows, strict=True)
         for number, (message, route, row) in enumerate(every, chunk.first):
             if row is None:
@@ -201,14 +201,12 @@ class Pipeline:
         self, number: int, message: Message, route: Route, chunk: Chunk, received_us: int
     ) -> bool:
         """Whether the path is done with it: a redelivery of what is durable, or one that waits to be recognised."""
-        if not (message.duplicate and chunk.resumed):
+        if not chunk.may_repeat(message):
             return False
-        if self._overflow is not None and self._overflow.knows(message, chunk.turn):
-            self._end(number, route, Outcome.DUPLICATE)
-        elif not self._ledger.loaded(chunk.since):
+        if not self._recognition.can_tell(message, chunk):
             waiting = Waiting(number, message, route, _bare(chunk), received_us=received_us)
             self.held.unrecognised.add(waiting)
-        elif self._ledger.knows(message):
+        elif self._recognition.knows(number, message, chunk):
             self._end(number, route, Outcome.DUPLICATE)
         else:
             return False
@@ -241,8 +239,7 @@ class Pipeline:
     def _take_again(self, waited: Sequence[Waiting]) -> None:
         """Messages that waited aside, decided now."""
         for one in waited:
-            self._queue.open.turn = max(self._queue.open.turn, one.chunk.turn)
-            self._note_replay(one.chunk, one.message)
+            self._note_replay(self._queue.open_for(one.chunk), one.chunk, one.message)
             self._accept(one.number, one.message, one.route, one.chunk)
             one.route.shorten()
             self._queue.seal_if_full()  # a whole session may have waited

@@ -78,9 +78,9 @@ class WaitingRoom:
         """The devices that are waited for, each once."""
         return list({id(entry): entry for one in self._waiting for entry in one.entries}.values())
 
-    def since(self) -> int:
-        """Where the oldest connection began whose messages wait."""
-        return min(one.chunk.since for one in self._waiting)
+    def earliest(self) -> Waiting:
+        """One of the oldest connection whose messages wait."""
+        return min(self._waiting, key=lambda one: one.chunk.since)
 
     def oldest(self) -> int:
         """The least delivery number; a large one when nobody waits."""

@@ -16,6 +16,8 @@ from gateway.errors import StartError
 
 LOCK = "lock"
 TRIAL = "trial"
+SESSION = "session"
+SESSION_NEW = "session.new"
 _TRIAL_BYTES = 16 * 1024
 _SECTOR = 4096
 
@@ -132,6 +134,28 @@ class Disk:
     def remove(self, name: str) -> None:
         """Delete a file; it may come back in a crash before :meth:`sync`."""
         os.unlink(name, dir_fd=self._folder)
+
+    def read_all(self, name: str) -> bytes:
+        """The whole content of a small file."""
+        file = self.open_file(name)
+        try:
+            return file.read(0, file.size)
+        finally:
+            file.close()
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Put a small file in the place of what has this name, durably: there is always the one or the other."""
+        new = f"{name}.new"
+        with contextlib.suppress(FileNotFoundError):
+            self.remove(new)  # a crash left it
+        file = self.create(new)
+        try:
+            file.write(0, content)
+            file.sync()
+        finally:
+            file.close()
+        os.replace(new, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        self.sync()
 
     def try_out(self) -> None:
         """See that a file can be made, filled and made durable; nothing is left of it.

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from gateway.batches import Batch
+from gateway.messages import Chunk
 
 
 class Queue:
@@ -18,6 +19,15 @@ class Queue:
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self.open = Batch()
         self._sealed: deque[Batch] = deque()
+
+    def open_for(self, chunk: Chunk) -> Batch:
+        """The batch that collects, for a chunk of this session: packet ids of two sessions are never in one."""
+        if self.open.session is not chunk.session and len(self.open):
+            self._sealed.append(self.open)
+            self.open = Batch()
+        self.open.session = chunk.session
+        self.open.turn = max(self.open.turn, chunk.turn)
+        return self.open
 
     def seal_if_full(self) -> bool:
         """Close the open batch when it is full. True: a full batch waits."""

@@ -89,11 +89,9 @@ class Reader:
             content = self._file.read(start, min(_BLOCK_BYTES, end - start))
             if len(content) <= records.HEAD_BYTES:
                 break
-            at = content.find(records.MARK, records.HEAD_BYTES)
-            while at >= 0:
-                offset = start + at - records.HEAD_BYTES
+            for mark in records.MARK.finditer(content, records.HEAD_BYTES):
+                offset = start + mark.start() - records.HEAD_BYTES
                 if self._large(offset, end):
                     return offset
-                at = content.find(records.MARK, at + 1)
             start += len(content) - records.HEAD_BYTES
         return end

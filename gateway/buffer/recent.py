@@ -1,61 +1,34 @@
-"""Packet ids and digests of the records spooled last: what the broker may deliver again because an ack was lost.
+"""What earlier processes spooled last, by packet id: what the broker may deliver again because an ack was lost.
 
-Hazard: a packet id comes again for another message, perhaps of the same bytes. The broker takes ids in turn and
-reuses none before our acknowledgement, so an entry is believed only until 65 535 more messages came for the first
-time.
+What this process spools it knows by delivery number (:mod:`gateway.redeliveries`). Of what was spooled before, that is
+believed which the redelivery ledger would believe too (:meth:`gateway.sessions.Sessions.believes`).
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 
 from gateway.buffer.records import Record
-
-WINDOW = 65_535
-"""Most messages that can be unacknowledged: as many as there are packet ids (MQTT 5 §2.2.1)."""
-_DIGEST_BYTES = 8
+from gateway.messages import PACKET_IDS
 
 
 class Recent:
-    """For each packet id the digest of the last record spooled under it. 1 MiB, whatever happens.
-
-    Messages are counted over processes: each one's turns go on where its predecessor's ended, as far as its
-    records tell.
-    """
+    """For each packet id the last record spooled under it; at most as many as there are ids."""
 
     def __init__(self, digest: Callable[[Record], bytes]) -> None:
         self._digest = digest
-        self._digests = array("Q", bytes(8 * (WINDOW + 1)))
-        self._received = array("Q", bytes(8 * (WINDOW + 1)))
-        self._base, self._last, self._epoch = 1, 0, b""
-
-    def begin(self, epoch: bytes) -> None:
-        """The records that follow were received by the process with this id."""
-        if epoch != self._epoch:
-            self._base, self._epoch = self._last + 1, epoch
+        self._found: dict[int, tuple[bytes, int, bytes]] = {}
+        self._last: dict[bytes, int] = {}
 
     def add(self, record: Record) -> None:
-        """A record was spooled."""
-        received = self._base + record.turn
-        self._last = max(self._last, received)
-        if record.packet_id:
-            self._digests[record.packet_id] = _as_int(self._digest(record))
-            self._received[record.packet_id] = received
+        """A record of an earlier process, in the order of the appends."""
+        if record.packet_id and record.session:
+            self._found[record.packet_id] = record.session, record.turn, self._digest(record)
+            self._last[record.session] = max(record.turn, self._last.get(record.session, 0))
 
-    def knows(self, packet_id: int, digest: bytes, turn: int) -> bool:
-        """Whether a message is spooled already.
-
-        Args:
-            turn: how far packet ids have come in this process.
-        """
-        received = self._received[packet_id]
-        return (
-            received > 0
-            and self._base + turn - received <= WINDOW
-            and self._digests[packet_id] == _as_int(digest)
-        )
-
-
-def _as_int(digest: bytes) -> int:
-    return int.from_bytes(digest[:_DIGEST_BYTES], "little")
+    def knows(self, packet_id: int, digest: bytes, session: bytes, believes: Callable[[int], bool]) -> bool:
+        """Whether this very message was spooled in the session, and what is noted of its position may be believed."""
+        found_in, position, found = self._found.get(packet_id, (b"", 0, b""))
+        if found_in != session or position <= self._last.get(session, 0) - PACKET_IDS:
+            return False
+        return found == digest and believes(position)

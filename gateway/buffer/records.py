@@ -12,6 +12,7 @@ has hidden a frame, when the reader looks for the next frame behind damage.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable
 
@@ -30,9 +31,9 @@ class Record(msgspec.Struct, gc=False, array_like=True, frozen=True):
     Attributes:
         received_us: receive time, µs since the Unix epoch.
         resumed: the broker had resumed a session when it came, so DUP may speak of an earlier connection.
-        turn: how far the broker's packet ids had come in the process that received it; see
-            :class:`gateway.messages.Chunk`.
+        turn: how far the broker's packet ids had come in the session; see :meth:`gateway.messages.Session.position`.
         identity: 16 bytes that are this message's alone, whichever process holds it.
+        session: the id of the session; empty: it is not known, and nothing is believed of the packet id.
     """
 
     stream: str
@@ -46,14 +47,15 @@ class Record(msgspec.Struct, gc=False, array_like=True, frozen=True):
     turn: int
     identity: bytes
     user_properties: tuple[tuple[str, str], ...] = ()
+    session: bytes = b""
 
 
 encode = msgspec.msgpack.Encoder().encode
 """The body of a record."""
 _decode = msgspec.msgpack.Decoder(Record).decode
 
-MARK = bytes((0x90 | len(Record.__struct_fields__),))
-"""First byte of every body: MessagePack's array of so many elements (at most 15)."""
+MARK = re.compile(bytes((0x5B, 0x90 | len(Record.__struct_fields__), 0x90 | 11, 0x5D)))
+"""First byte of every body: MessagePack's array of so many elements (at most 15), or of 11 as before sessions."""
 
 
 def decode(body: bytes) -> Record | None:

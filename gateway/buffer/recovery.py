@@ -10,8 +10,9 @@ from gateway.buffer import layout, records, segments
 from gateway.buffer.appender import cut
 from gateway.buffer.disk import Disk
 from gateway.buffer.layout import HEADER_BYTES
-from gateway.buffer.recent import WINDOW, Recent
+from gateway.buffer.recent import Recent
 from gateway.buffer.segments import Segment
+from gateway.messages import PACKET_IDS
 
 _BLOCK_BYTES = 2**20
 
@@ -62,18 +63,17 @@ def recover(disk: Disk, recent: Recent) -> tuple[dict[int, Segment], Recovery]:
 
 def _remember(disk: Disk, usable: dict[int, Segment], recent: Recent) -> int:
     """Fill ``recent`` from the newest segments; bytes of a torn tail, which is cut off."""
-    torn, wanted = 0, WINDOW
-    latest: list[tuple[bytes, deque[bytes]]] = []
+    torn, wanted = 0, PACKET_IDS
+    latest: list[deque[bytes]] = []
     for segment in reversed(usable.values()):
         bodies = _scan(segment, wanted)
         if not latest:
             torn = _cut_tail(disk, segment)
-        latest.append((segment.epoch, bodies))
+        latest.append(bodies)
         wanted -= len(bodies)
         if wanted <= 0:
             break
-    for epoch, bodies in reversed(latest):
-        recent.begin(epoch)
+    for bodies in reversed(latest):
         for record in filter(None, map(records.decode, bodies)):
             recent.add(record)
     return torn

@@ -50,6 +50,7 @@ from gateway.buffer.recent import Recent
 from gateway.buffer.records import Record
 from gateway.buffer.recovery import Recovery
 from gateway.buffer.segments import Segment
+from gateway.buffer.session_file import SessionFile
 from gateway.errors import SpoolError, SpoolFullError
 from gateway.observability import events
 
@@ -86,6 +87,7 @@ class Spool:
 
     Attributes:
         corrupt: damaged places found since :meth:`open`.
+        session: the state of the client id's session, kept in the same folder.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Spool:
         self._epoch = os.urandom(16)
         self._appender = Appender(self._disk, self._epoch)
         self._recent = Recent(digest)
+        self.session = SessionFile(self._disk)
         self._segments: dict[int, Segment] = {}
         self._active: Segment | None = None
         self._waiting: list[_Append] = []
@@ -120,7 +123,6 @@ class Spool:
         found = layout.listing(self._disk)
         self._last_number = max([*found.segments, *found.aside], default=0)
         self._segments, recovered = recovery.recover(self._disk, self._recent)
-        self._recent.begin(self._epoch)
         self.corrupt = recovered.corrupt
         if self._segments:
             self._readable.set()
@@ -163,13 +165,14 @@ class Spool:
         """Receive time of the oldest record, to within a portion, µs since the Unix epoch; None when empty."""
         return next((one.oldest_us for one in self._segments.values() if not one.finished), None)
 
-    def knows(self, packet_id: int, digest: bytes, turn: int) -> bool:
-        """Whether a message that is delivered again is spooled, or was.
+    def knows(self, packet_id: int, digest: bytes, session: bytes, believes: Callable[[int], bool]) -> bool:
+        """Whether an earlier process spooled the message that is delivered again.
 
         Args:
-            turn: how far the broker's packet ids have come in this process.
+            session: the id of the session in which it came.
+            believes: whether what is noted of a position may be believed.
         """
-        return self._recent.knows(packet_id, digest, turn)
+        return self._recent.knows(packet_id, digest, session, believes)
 
     # ------------------------------------------------------------------ appending
 
@@ -260,8 +263,6 @@ class Spool:
             self._active = self._segments[number] = Segment(self._disk, number, HEADER_BYTES, self._epoch)
         assert self._active is not None
         self._active.grow(end, added)
-        for record in added:
-            self._recent.add(record)
         self._readable.set()
 
     def _full(self) -> SpoolFullError:

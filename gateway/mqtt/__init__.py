@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from gateway.mqtt.bulk import BulkConnection
 from gateway.mqtt.connection import Connection, Receiver, Subscription
 from gateway.mqtt.reconnecting import Connect, ReconnectingSource
-from gateway.mqtt.source import Sink, Source
+from gateway.mqtt.source import Sessions, Sink, Source
 from gateway.observability.health import Component
 from gateway.settings import Mqtt, Stream
 from gateway.topics import Template
 
-__all__ = ["Sink", "Source", "open_source"]
+__all__ = ["Sessions", "Sink", "Source", "open_source"]
 
 
-def open_source(mqtt: Mqtt, streams: Sequence[Stream], sink: Sink, component: Component) -> Source:
+def open_source(
+    mqtt: Mqtt, streams: Sequence[Stream], sink: Sink, component: Component, sessions: Sessions
+) -> Source:
     """The source that the settings ask for; nothing is dialled before ``run``."""
     connect, fallback = _transports(mqtt)
     return ReconnectingSource(
-        mqtt, subscriptions(mqtt, streams), sink, component, connect=connect, fallback=fallback
+        mqtt, subscriptions(mqtt, streams), sink, component, sessions, connect=connect, fallback=fallback
     )
 
 

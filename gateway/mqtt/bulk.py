@@ -52,6 +52,7 @@ class BulkConnection(asyncio.Protocol):
 
     transport = "bulk"
     replays_retained = False
+    goodbye_read = False
 
     def __init__(self, mqtt: Mqtt, receiver: Receiver) -> None:
         self._mqtt, self._receiver = mqtt, receiver
@@ -65,6 +66,7 @@ class BulkConnection(asyncio.Protocol):
         self._suback: asyncio.Future[SubAckPacket] | None = None
         self._ended: Ended = self._loop.create_future()
         self._gone = asyncio.Event()
+        self._broken = False
         self._paused = False
         self._chunks = 0
         self._greeting = b""
@@ -126,7 +128,8 @@ class BulkConnection(asyncio.Protocol):
 
         To close first, with messages unread, would be an RST, which may overtake the acks.
         """
-        if self._connack is not None and not self._ended.done():
+        leaving = self._connack is not None and not self._ended.done()
+        if leaving:
             self._write(packets.disconnect_packet(DisconnectReasonCode.NORMAL_DISCONNECTION))
             self.resume()
             self._stop(ConnectionLostError("closed by us"))
@@ -136,6 +139,7 @@ class BulkConnection(asyncio.Protocol):
             try:
                 async with asyncio.timeout(_CLOSE_TIMEOUT):
                     await self._gone.wait()
+                self.goodbye_read = leaving and not self._broken
             except TimeoutError:
                 self._socket.abort()
                 await self._gone.wait()
@@ -162,6 +166,12 @@ class BulkConnection(asyncio.Protocol):
         """One write; what a slow broker leaves unwritten is bounded by the window: 4 bytes a message."""
         if not self._ended.done():
             self._write(packets.puback_packets(packet_ids))
+
+    def ping(self) -> None:
+        """PINGREQ, behind all acks so far."""
+        if not self._ended.done():
+            self._receiver.pinged()
+            self._write(_PINGREQ)
 
     def pause(self) -> None:
         """Stop reading. Before CONNACK it takes effect with CONNACK."""
@@ -191,6 +201,7 @@ class BulkConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
         self._gone.set()
+        self._broken = exc is not None
         if isinstance(exc, OSError):
             self._end(tls.explain(exc, self._mqtt))
         self._end(closed_by(self._broker))
@@ -233,7 +244,7 @@ class BulkConnection(asyncio.Protocol):
     def _control(self, packet: Packet) -> None:
         match packet:
             case PingRespPacket() if self._connack is not None:
-                pass
+                self._receiver.answered()
             case ConnAckPacket() if self._connack is None:
                 self._on_connack(packet)
             case SubAckPacket() if self._suback is not None and not self._suback.done():
@@ -252,7 +263,7 @@ class BulkConnection(asyncio.Protocol):
             return
         self._connack = packet
         keepalive = packet.server_keep_alive or self._mqtt.keepalive
-        self._pulse = Pulse(keepalive, lambda: self._write(_PINGREQ), self._on_silence)
+        self._pulse = Pulse(keepalive, self.ping, self._on_silence)
         if self._paused:
             self.pause()
         self._receiver.connected(packet.session_present)

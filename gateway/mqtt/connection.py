@@ -49,6 +49,12 @@ class Receiver(Protocol):
     def take(self, messages: Sequence[Message], packet_ids: Sequence[int]) -> None:
         """All messages of one socket read, and their packet ids (0 at QoS 0)."""
 
+    def pinged(self) -> None:
+        """A PINGREQ goes out now, behind all acks sent so far."""
+
+    def answered(self) -> None:
+        """A PINGRESP came; they come in the order of the pings."""
+
     def idle(self) -> None:
         """The event loop has polled again since the last messages and found nothing to read."""
 
@@ -58,11 +64,13 @@ class Connection(Protocol):
 
     Attributes:
         transport: its name in logs.
+        goodbye_read: after :meth:`close`: the broker has read all our acks and the DISCONNECT.
         replays_retained: every subscribe replays retained messages (MQTT 3.1.1 cannot forbid it).
     """
 
     transport: str
     replays_retained: bool
+    goodbye_read: bool
 
     async def open(self) -> None:
         """Dial and be accepted by the broker.
@@ -86,6 +94,9 @@ class Connection(Protocol):
 
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """Send these acks, in this order."""
+
+    def ping(self) -> None:
+        """Send a PINGREQ: its answer says that the broker has read all acks before it."""
 
     def pause(self) -> None:
         """Stop reading; pings go on. Idempotent."""

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-import operator
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from gateway.backoff import Backoff
-from gateway.clock import now_us
 from gateway.errors import GatewayError
-from gateway.messages import Chunk, Message
+from gateway.messages import Message
+from gateway.mqtt.acknowledgements import Acknowledgements
 from gateway.mqtt.connection import (
     Connection,
     ConnectionLostError,
@@ -26,15 +25,17 @@ from gateway.mqtt.connection import (
     UnsupportedVersionError,
     broker_name,
 )
-from gateway.mqtt.source import Sink
-from gateway.mqtt.window import NO_ID, Window
+from gateway.mqtt.source import Sessions, Sink
 from gateway.observability import events
 from gateway.observability.health import Component
 from gateway.settings import Mqtt
 
 T = TypeVar("T")
 Connect = Callable[[Mqtt, Receiver], Connection]
-_redelivered = operator.attrgetter("duplicate")
+_CONFIRM_SECONDS = 0.1
+"""Between two pings that find out which acks the broker has read."""
+_KEEP_SECONDS = 2.0
+"""So long does a new session's first SUBSCRIBE wait until the session is known durably: messages come only after it."""
 
 
 class _ClosedError(Exception):
@@ -45,6 +46,7 @@ class ReconnectingSource:
     """See :class:`gateway.mqtt.source.Source`.
 
     Args:
+        sessions: is told what becomes of the session.
         connect: makes a connection; not dialled yet.
         fallback: used from then on, once the broker says that it does not speak that version of MQTT.
     """
@@ -55,21 +57,22 @@ class ReconnectingSource:
         subscriptions: Sequence[Subscription],
         sink: Sink,
         component: Component,
+        sessions: Sessions,
         *,
         connect: Connect,
         fallback: Connect | None = None,
     ) -> None:
         self._mqtt, self._subscriptions, self._sink = mqtt, subscriptions, sink
-        self._component = component
+        self._component, self._sessions = component, sessions
         self._connect, self._fallback = connect, fallback
         self._broker = broker_name(mqtt)
         self._backoff = Backoff(mqtt.reconnect_min, mqtt.reconnect_max)
-        self._window = Window()
         self._connection: Connection | None = None
         self._granted: set[Subscription] = set()
         self._resumed = False
-        self._since: int | None = None
-        self._turn = 0
+        self._confirming: asyncio.TimerHandle | None = None
+        self._confirmed_at = 0.0
+        self._acks = Acknowledgements(sessions)
         self._dropped: asyncio.Future[GatewayError] | None = None
         self._up_since = math.inf
         self._waited = 0.0
@@ -98,9 +101,10 @@ class ReconnectingSource:
 
     def settle(self, numbers: Iterable[int]) -> None:
         """Ack what may leave now."""
-        packet_ids = self._window.settle(numbers)
+        packet_ids = self._acks.settle(numbers)
         if packet_ids and self._connection is not None:
             self._connection.acknowledge(packet_ids)
+            self._find_out()
 
     def pause(self) -> None:
         """Stop reading. A connection lost meanwhile is made again at the resume: it could yield nothing."""
@@ -136,19 +140,22 @@ class ReconnectingSource:
     def connected(self, session_present: bool) -> None:
         """Messages of this connection may follow."""
         self._resumed = session_present
-        self._since = None
+        self._acks.connected(session_present)
         self._up_since = time.monotonic()
 
     def take(self, messages: Sequence[Message], packet_ids: Sequence[int]) -> None:
         """Number them and hand them over."""
         if not self._stopped:
-            first = self._window.register(packet_ids)
-            if self._since is None:
-                self._since = first
-            self._turn += len(packet_ids) - packet_ids.count(NO_ID)
-            if self._resumed:
-                self._turn -= sum(map(_redelivered, messages))
-            self._sink.take(Chunk(messages, first, now_us(), self._resumed, self._since, self._turn))
+            self._sink.take(self._acks.register(messages, packet_ids))
+
+    def pinged(self) -> None:
+        """A ping follows the acks that have left."""
+        self._acks.pinged()
+
+    def answered(self) -> None:
+        """The broker has read them."""
+        self._acks.answered()
+        self._find_out()
 
     def idle(self) -> None:
         """The socket has nothing more for now."""
@@ -191,6 +198,8 @@ class ReconnectingSource:
             return error
         try:
             await self._unless_closed(connection.open())
+            if not self._resumed:
+                await self._unless_closed(self._sessions.kept(_KEEP_SECONDS))
             refusals = await self._unless_closed(self._subscribe(connection, self._to_ask(connection)))
             self._report(connection, refusals)
             return await self._unless_closed(self._stay(connection, refusals))
@@ -198,8 +207,12 @@ class ReconnectingSource:
             return error
         finally:
             self._connection = None
-            self._window.restart()
+            self._stop_finding_out()
+            acknowledged = self._acks.acknowledged
             await connection.close()
+            if connection.goodbye_read:
+                self._acks.confirm(acknowledged)
+            self._acks.lost()
 
     async def _stay(self, connection: Connection, refusals: list[Refusal]) -> GatewayError:
         """Until the connection is lost; refused subscriptions are asked for again, slowly."""
@@ -230,6 +243,26 @@ class ReconnectingSource:
             closed.cancel()
             task.cancel()
             await asyncio.gather(task, closed, return_exceptions=True)
+
+    # what the broker has read -----------------------------------------------------------------
+
+    def _find_out(self) -> None:
+        """Ping soon after acks have left: the answer tells that they were read."""
+        if self._confirming is not None or not self._acks.unconfirmed:
+            return
+        loop = asyncio.get_running_loop()
+        due = self._confirmed_at + _CONFIRM_SECONDS
+        self._confirming = loop.call_at(max(due, loop.time()), self._ping)
+
+    def _ping(self) -> None:
+        self._confirming, self._confirmed_at = None, asyncio.get_running_loop().time()
+        if self._connection is not None:
+            self._connection.ping()
+
+    def _stop_finding_out(self) -> None:
+        if self._confirming is not None:
+            self._confirming.cancel()
+            self._confirming = None
 
     # subscriptions ---------------------------------------------------------------------------
 

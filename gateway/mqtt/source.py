@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from gateway.messages import Chunk
+from gateway.messages import Chunk, Session
 
 
 class Sink(Protocol):
@@ -16,6 +16,25 @@ class Sink(Protocol):
 
     def idle(self) -> None:
         """The socket has nothing more for now: what was collected may go."""
+
+
+class Sessions(Protocol):
+    """Where the source tells what becomes of its session; :class:`gateway.sessions.Sessions` is one."""
+
+    inherited: Session
+    """What the broker resumes at the first connection."""
+
+    def begin(self) -> Session:
+        """The broker has no session of ours: a new one."""
+
+    async def kept(self, seconds: float) -> None:
+        """Return when the new session is known durably, or after so many seconds."""
+
+    def out_of_turn(self) -> None:
+        """The broker does not hand out packet ids in turn."""
+
+    def confirmed(self, turn: int, *, before: int | None) -> None:
+        """The broker has read our acknowledgements up to this turn."""
 
 
 class Source(Protocol):

@@ -69,6 +69,7 @@ class AiomqttConnection:
 
     transport = "aiomqtt"
     replays_retained = True
+    goodbye_read = False
 
     def __init__(self, mqtt: Mqtt, receiver: Receiver) -> None:
         self._mqtt, self._receiver = mqtt, receiver
@@ -139,6 +140,7 @@ class AiomqttConnection:
             with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
                 async with asyncio.timeout(_CLOSE_TIMEOUT):
                     await self._acks_are_read()
+                    self.goodbye_read = not self._ended.done()
                     await self._client.__aexit__(None, None, None)
             self._end(ConnectionLostError("closed by us"))
         self._sockets.close()
@@ -149,7 +151,7 @@ class AiomqttConnection:
         paho closes the socket right after DISCONNECT; with messages unread that is an RST, which may overtake
         the acks.
         """
-        self._ping()
+        self.ping()
         self.resume()
         await either(self._answered, self._ended)
 
@@ -293,7 +295,7 @@ class AiomqttConnection:
         if code.is_failure:
             self._end(reasons.refused_connection(self._broker, _reason(code)))
             return
-        self._pulse = Pulse(self._mqtt.keepalive, self._ping, self._on_silence)
+        self._pulse = Pulse(self._mqtt.keepalive, self.ping, self._on_silence)
         if self._paused:
             self.pause()
         self._receiver.connected(flags.session_present)
@@ -337,13 +339,18 @@ class AiomqttConnection:
 
     # keepalive -------------------------------------------------------------------------------
 
-    def _ping(self) -> None:
+    def ping(self) -> None:
+        """PINGREQ, behind all acks so far."""
+        if self._ended.done():
+            return
+        self._receiver.pinged()
         # paho's own keepalive takes our pauses for the broker's silence: its loop_misc is never called
         self._paho._send_pingreq()  # noqa: SLF001
         self._pings += 1
 
     def _on_ping_answered(self) -> int:
         self._pings -= 1
+        self._receiver.answered()
         if self._leaving and self._pings == 0 and not self._answered.done():
             self._answered.set_result(None)
         return 0

@@ -2,16 +2,32 @@
 
 Acks leave in the order in which the messages came (MQTT 5 §4.6, [MQTT-4.6.0-2]): what may leave is the
 settled prefix. All messages take a delivery number, QoS 0 as well; those have no packet id and need no ack.
+
+An ack that left may still be lost with the connection. Packet ids are kept until the broker is known to have read
+their acks, so that :meth:`Window.restart` can tell what may come again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 NO_ID = 0
 """Stands for the packet id of a QoS 0 message: MQTT never uses 0."""
 
 _COMPACT_AT = 8192
+
+
+class Outstanding(NamedTuple):
+    """A message that the broker may deliver again when the connection is gone.
+
+    Attributes:
+        number: its delivery number.
+        sent: its ack has left, and may have been read. Where it has not, the message surely comes again.
+    """
+
+    number: int
+    sent: bool
 
 
 class Window:
@@ -20,11 +36,12 @@ class Window:
     The cost of a message is some 30 ns with contiguous ranges: one list entry, one byte, slices.
     """
 
-    __slots__ = ("_base", "_head", "_ids", "_settled")
+    __slots__ = ("_base", "_confirmed", "_head", "_ids", "_settled")
 
     def __init__(self) -> None:
         self._base = 0  # delivery number of _ids[0]
-        self._head = 0  # what is before it has been acknowledged
+        self._head = 0  # the acks of what is before it have left
+        self._confirmed = 0  # and the broker has read the acks of what is before this
         self._ids: list[int] = []
         self._settled = bytearray()
 
@@ -54,16 +71,41 @@ class Window:
         unsettled = settled.find(0, head)
         self._head = unsettled if unsettled >= 0 else len(settled)
         leaving = self._ids[head : self._head]
-        if self._head > _COMPACT_AT and self._head * 2 > len(settled):
+        if self._confirmed > _COMPACT_AT and self._confirmed * 2 > len(settled):
             self._compact()
         return [packet_id for packet_id in leaving if packet_id] if NO_ID in leaving else leaving
 
-    def restart(self) -> None:
-        """The connection is gone: the broker delivers again what was not acknowledged, under new numbers."""
+    def restart(self) -> dict[int, Outstanding]:
+        """The connection is gone: the broker delivers again what it has no ack of, under new numbers; by packet id."""
+        # Of two messages under one id the later counts: the ack of the earlier was read, or the id were not free.
+        outstanding = {
+            packet_id: Outstanding(self._base + at, at < self._head)
+            for at, packet_id in enumerate(self._ids[self._confirmed :], self._confirmed)
+            if packet_id != NO_ID
+        }
         self._base += len(self._ids)
-        self._head = 0
+        self._head = self._confirmed = 0
         self._ids.clear()
         self._settled.clear()
+        return outstanding
+
+    @property
+    def confirmed(self) -> int:
+        """The broker has read the acks of all messages before this number."""
+        return self._base + self._confirmed
+
+    @property
+    def acknowledged(self) -> int:
+        """The acks of all messages before this number have left."""
+        return self._base + self._head
+
+    def confirm(self, before: int) -> int:
+        """The broker has read the acks of what came before this number; the last new packet id of it, or ``NO_ID``."""
+        at = before - self._base
+        if at <= self._confirmed:
+            return NO_ID
+        ids, self._confirmed = self._ids[self._confirmed : at], at
+        return next((packet_id for packet_id in reversed(ids) if packet_id), NO_ID)
 
     @property
     def unacknowledged(self) -> int:
@@ -79,7 +121,8 @@ class Window:
             self._settled[start:stop] = b"\1" * (stop - start)
 
     def _compact(self) -> None:
-        self._base += self._head
-        del self._ids[: self._head]
-        del self._settled[: self._head]
-        self._head = 0
+        self._base += self._confirmed
+        del self._ids[: self._confirmed]
+        del self._settled[: self._confirmed]
+        self._head -= self._confirmed
+        self._confirmed = 0

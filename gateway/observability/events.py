@@ -49,6 +49,19 @@ def mqtt_fell_back(*, broker: str, error: str) -> None:
     log.warning("mqtt falls back to 3.1.1", broker=broker, error=error)
 
 
+def mqtt_redelivers_under_other_ids(*, messages: int, first: bool) -> None:
+    """A resumed session, and what was unacknowledged did not come again under its packet ids, or not first.
+
+    Readings without a time of their own among so many messages may be stored twice; see docs/brokers.md.
+    """
+    (log.warning if first else log.debug)("mqtt redelivers under other packet ids", messages=messages)
+
+
+def session_not_kept(*, seconds: float) -> None:
+    """A new session begins, and no store took note of it in time: a crash before one does may double messages."""
+    log.warning("mqtt session not kept yet", waited_seconds=seconds)
+
+
 def mqtt_subscription_refused(*, topic: str, error: str) -> None:
     """The broker refuses a subscription: that stream gets nothing."""
     log.error("mqtt subscription refused", topic=topic, error=error)

@@ -57,6 +57,7 @@ WRITER: Mapping[Name, Mapping[str, str]] = {
         "dead_letters": "SELECT, INSERT, "
         "UPDATE (stream, reason, detail, tenant, device, replays, replayed_at, replay_outcome)",
         "redelivery_ledger": "SELECT, INSERT, DELETE",
+        "mqtt_sessions": "SELECT, INSERT, UPDATE",
         "processed_messages": "SELECT, INSERT, UPDATE, DELETE",
     },
 }

@@ -29,7 +29,8 @@ from gateway.writer.work import Work
 PROBE = """
 SELECT time, device_id, tenant_id, data, metadata, received_at FROM telemetry WHERE false;
 SELECT id FROM dead_letters WHERE false;
-SELECT received FROM redelivery_ledger WHERE false;
+SELECT session FROM redelivery_ledger WHERE false;
+SELECT session FROM mqtt_sessions WHERE false;
 SELECT message_id, digest FROM processed_messages WHERE false;
 """
 
@@ -225,7 +226,8 @@ class Writer:
 
     async def _enter(self, connection: Any, work: Work) -> None:
         with pools.statement("INSERT INTO redelivery_ledger"):
-            await self._ledger.write(connection, work.next.id, work.batch.turn, work.known_again())
+            batch = work.batch
+            await self._ledger.write(connection, work.next.id, batch.session, batch.turn, work.known_again())
 
 
 class Known(msgspec.Struct):

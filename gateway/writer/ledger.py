@@ -1,116 +1,131 @@
 """The redelivery ledger: what was stored under which packet id, written with it in one transaction.
 
-A reading with a time of its own meets itself when it is delivered again. One without, and a dead letter, look
-new; those are known again by the packet id under which the broker sent them and a digest, and only when the
-broker says that it sends them again (DUP) in the session it kept. Never is a message dropped on DUP alone.
+A reading with a time of its own meets itself when it is delivered again. One without, and a dead letter, look new;
+this process knows them by their delivery numbers (:mod:`gateway.redeliveries`), and a later one by this ledger: by the
+packet id under which the broker sent them and a digest, in the session to which they belong, when the broker says that
+it sends them again (DUP). Never is a message dropped on DUP alone.
 
-Hazard: a packet id may come again for another message of the same bytes. The broker cannot reuse an id before
-it has our acknowledgement, and takes ids in turn, so a row is believed only until 65 535 more messages have
-come for the first time. What comes again has the id it had: to count it too would forget, after a few lost
-connections in a row, what the broker may still send again.
+Hazard: a packet id comes again for another message, perhaps of the same bytes, as soon as the broker has read our
+acknowledgement. So nothing is believed up to the position that the broker is known to have read
+(:mod:`gateway.sessions`), nothing that lies a whole round of packet ids back, and nothing at all of a broker that was
+seen to hand out an id before all others had their turn.
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.messages import Message
+from gateway.messages import DIGEST_BYTES, NO_SESSION, PACKET_IDS, Message, Session, digest
+from gateway.sessions import Sessions
 
-WINDOW = 65_535
-"""Most messages that can be unacknowledged at once: as many as there are packet ids (MQTT 5 §2.2.1)."""
-_DIGEST_BYTES = 8
 _PRUNE_EVERY = 256
 
 _INSERT = """
-INSERT INTO redelivery_ledger (batch_id, client_id, received, packet_ids, digests) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (batch_id) DO NOTHING
+INSERT INTO redelivery_ledger (batch_id, client_id, session, received, packet_ids, digests)
+VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (batch_id) DO NOTHING
 """
 _LOAD = """
-SELECT packet_ids, digests FROM redelivery_ledger
-WHERE client_id = $1 AND received > (SELECT max(received) FROM redelivery_ledger WHERE client_id = $1) - $2
-ORDER BY received, written_at
+SELECT received, packet_ids, digests FROM redelivery_ledger
+WHERE client_id = $1 AND session = $2 ORDER BY received, written_at
 """
-_LAST = "SELECT coalesce(max(received), 0) FROM redelivery_ledger WHERE client_id = $1"
-_PRUNE = "DELETE FROM redelivery_ledger WHERE client_id = $1 AND received <= $2"
+_PRUNE = (
+    "DELETE FROM redelivery_ledger WHERE client_id = $1 AND (session IS DISTINCT FROM $2 OR received <= $3)"
+)
 _WRITTEN = "SELECT EXISTS (SELECT FROM redelivery_ledger WHERE batch_id = $1)"
 
-
-def digest(message: Message) -> bytes:
-    """Eight bytes of topic and payload."""
-    hashed = hashlib.blake2b(message.topic.encode() + b"\0", digest_size=_DIGEST_BYTES)
-    hashed.update(message.payload)
-    return hashed.digest()
+Entry = tuple[int, Message]
+"""A message and its delivery number."""
 
 
 class Ledger:
-    """Writes the ledger of one client id, and knows after a reconnect what was stored before it.
+    """Writes the ledger of one client id, and knows what earlier processes wrote.
 
     Attributes:
         client_id: MQTT client id; packet ids mean something only under it.
 
     Args:
-        of_the_past: what it writes was received before all that this process stores live (a spool that is drained), so
-            a packet id used again meanwhile speaks of the later message.
+        sessions: which session an earlier process left, and what of it may be believed.
+        stored: called with delivery numbers and digests of what is written, before it is committed.
     """
 
-    def __init__(self, client_id: str, *, of_the_past: bool = False) -> None:
-        self.client_id, self._of_the_past = client_id, of_the_past
-        self._stored: dict[int, bytes] = {}
-        self._loaded_for: int | None = None
-        self._before_start: int | None = None
+    def __init__(
+        self, client_id: str, sessions: Sessions, stored: Callable[[Sequence[int], Sequence[bytes]], None]
+    ) -> None:
+        self.client_id, self._sessions, self._enter = client_id, sessions, stored
+        self._stored: dict[int, tuple[int, bytes]] = {}
+        self._loaded_for: tuple[Session, int] | None = None
         self._rows = 0
 
-    def loaded(self, since: int) -> bool:
-        """Whether it knows what was stored before the connection that began with this delivery number."""
-        return self._loaded_for == since
+    def loaded(self, session: Session, since: int) -> bool:
+        """Whether it has looked what was stored in this session, for messages since this delivery number."""
+        return self._loaded_for == (session, since)
 
-    async def load(self, connection: Any, since: int) -> None:
-        """Learn what was stored before the connection that began with delivery number ``since``."""
-        self._stored = {}
-        for row in await connection.fetch(_LOAD, self.client_id, WINDOW):
-            ids, digests = _unpack_ids(row["packet_ids"]), row["digests"]
-            self._stored.update(
-                (packet_id, digests[at : at + _DIGEST_BYTES])
-                for packet_id, at in zip(ids, range(0, len(digests), _DIGEST_BYTES), strict=True)
-            )
-        self._loaded_for = since
+    async def load(self, connection: Any, session: Session, since: int) -> None:
+        """Learn what was stored in this session, by earlier processes above all."""
+        await self._sessions.look_up()
+        rows = []
+        if session.id:
+            rows = await connection.fetch(_LOAD, self.client_id, uuid.UUID(bytes=session.id))
+        self._stored = positions([(row["received"], row["packet_ids"], row["digests"]) for row in rows])
+        self._loaded_for = session, since
 
     def knows(self, message: Message) -> bool:
-        """Whether this very message was stored under this packet id before the connection."""
-        return message.packet_id is not None and self._stored.get(message.packet_id) == digest(message)
+        """Whether an earlier process stored this very message under this packet id, and the broker may not know it."""
+        position, stored = self._stored.get(message.packet_id or 0, (0, b""))
+        return stored == digest(message) and self._may_believe(position)
+
+    def _may_believe(self, position: int) -> bool:
+        """Of a spooled message it is not known any more how much the broker had read when it came."""
+        if self._loaded_for is not None and self._loaded_for[0] is self._sessions.inherited:
+            return self._sessions.believes(position)
+        return self._sessions.in_turn
 
     async def write(
-        self, connection: Any, batch_id: uuid.UUID, turn: int, messages: Iterable[Message]
+        self, connection: Any, batch_id: uuid.UUID, session: Session, turn: int, entries: Sequence[Entry]
     ) -> None:
         """One row for these messages, inside the caller's transaction; prunes now and then.
 
         Args:
-            turn: of the batch; see :class:`gateway.messages.Chunk`.
+            session, turn: of the batch; see :class:`gateway.messages.Chunk`.
         """
-        numbered = [message for message in messages if message.packet_id is not None]
-        if not numbered:
+        numbered = [(number, message) for number, message in entries if message.packet_id is not None]
+        if not numbered or session is NO_SESSION:
             return
-        if self._before_start is None:
-            self._before_start = await connection.fetchval(_LAST, self.client_id)
-        received = self._before_start + (0 if self._of_the_past else turn)
-        await connection.execute(_INSERT, batch_id, self.client_id, received, *_columns(numbered))
+        if not session.id:
+            await self._sessions.look_up()
+        if not session.id:  # spooled before anything was known of its session
+            return
+        digests = [digest(message) for _, message in numbered]
+        ids = struct.pack(f"<{len(numbered)}H", *[message.packet_id for _, message in numbered])
+        named, position = uuid.UUID(bytes=session.id), session.position(turn)
+        await connection.execute(_INSERT, batch_id, self.client_id, named, position, ids, b"".join(digests))
+        self._enter([number for number, _ in numbered], digests)
         self._rows += 1
         if self._rows % _PRUNE_EVERY == 0:
-            await connection.execute(_PRUNE, self.client_id, received - WINDOW)
+            await connection.execute(_PRUNE, self.client_id, named, position - PACKET_IDS)
+
+
+def positions(rows: Sequence[tuple[int, bytes, bytes]]) -> dict[int, tuple[int, bytes]]:
+    """Position and digest by packet id, of the last message under each.
+
+    Args:
+        rows: position of the last message, packet ids and digests of each row, in the order of writing.
+    """
+    floor = max((row[0] for row in rows), default=0) - PACKET_IDS
+    return {
+        packet_id: (position, digests[at : at + DIGEST_BYTES])
+        for received, packed, digests in rows
+        for packet_id, at in zip(_unpack_ids(packed), range(0, len(digests), DIGEST_BYTES), strict=True)
+        if (position := received - (received - packet_id) % PACKET_IDS) > floor
+    }
 
 
 async def written(connection: Any, batch_id: uuid.UUID) -> bool:
     """Whether the transaction of this batch was committed: asked after its answer was lost."""
     return bool(await connection.fetchval(_WRITTEN, batch_id))
-
-
-def _columns(messages: Sequence[Message]) -> tuple[bytes, bytes]:
-    ids = (message.packet_id for message in messages)
-    return struct.pack(f"<{len(messages)}H", *ids), b"".join(map(digest, messages))
 
 
 def _unpack_ids(column: bytes) -> tuple[int, ...]:

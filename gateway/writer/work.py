@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -110,15 +111,22 @@ class Work:
         """The dead letters that go with the next stretch: all of the batch with the last one."""
         return self.next.letters
 
-    def known_again(self) -> list[Message]:
-        """The messages of the next stretch that only the ledger can recognise when they are delivered again."""
+    def numbered(self, letters: Sequence[DeadLetter]) -> list[tuple[int, DeadLetter]]:
+        """Dead letters of this work with their delivery numbers."""
+        batch = self.batch
+        numbers = dict(zip(map(id, batch.letters), batch.letter_numbers, strict=True))
+        numbers |= {id(letter): batch.numbers[index] for index, letter in self.refused.items()}
+        return [(numbers[id(letter)], letter) for letter in letters]
+
+    def known_again(self) -> list[tuple[int, Message]]:
+        """Number and message of those of the next stretch that only the ledger can recognise when they come again."""
         stretch, batch = self.next, self.batch
-        found = [letter.message for letter in self.letters()]
+        found = [(number, letter.message) for number, letter in self.numbered(self.letters())]
         if batch.unkeyed or batch.ids:
             # Over the stretch, not the batch: halving comes here 2n times.
             inside = range(stretch.start, stretch.stop)
             indices = [index for index in inside if index in batch.unkeyed or index in batch.ids]
-            found[:0] = [batch.messages[index] for index in indices]
+            found[:0] = [(batch.numbers[index], batch.messages[index]) for index in indices]
         return found
 
     def replayed(self) -> dict[int, uuid.UUID]:

@@ -14,11 +14,11 @@ import asyncpg
 import pytest
 
 from gateway.writer.copy import Writer
-from gateway.writer.ledger import Ledger
 from tests.support.batching import database
 from tests.support.databases import Databases, Workshop
 from tests.support.installation import Installation
 from tests.support.servers import Server
+from tests.support.sessions import a_ledger
 from tests.support.sql import execute
 from tests.support.written import Table
 
@@ -52,7 +52,7 @@ async def make_writer() -> AsyncIterator[Writers]:
     made: list[Writer] = []
 
     def make(dsn: str, client_id: str = "", **options: Any) -> Writer:
-        ledger = Ledger(client_id or str(uuid.uuid4()))
+        ledger = a_ledger(client_id or str(uuid.uuid4()))
         made.append(Writer(database(dsn, **options), ledger, horizon=3600))
         return made[-1]
 

@@ -23,10 +23,10 @@ from gateway import emptying, errors, foreground, patience, replay, settings
 from gateway.buffer.spool import Spool
 from gateway.cli import common
 from gateway.dead_letters import Selection
+from gateway.messages import digest
 from gateway.outcomes import Outcome
 from gateway.replay import Result
 from gateway.storage import passwords
-from gateway.writer.ledger import digest
 from tests.support.batching import NOW_US, published, settings_for
 from tests.support.daemon import GATEWAY, REPOSITORY, gateway, to_toml
 from tests.support.flow import Flow

@@ -24,7 +24,6 @@ from gateway.storage import passwords
 from gateway.storage.revisions import NAMES
 from gateway.writer import conflicts, ledger
 from gateway.writer.copy import Writer
-from gateway.writer.ledger import Ledger
 from gateway.writer.work import Work
 from tests.support.batching import NOW_US, Filling, a_device, published, settings_for
 from tests.support.commands import command
@@ -33,6 +32,7 @@ from tests.support.databases import Databases
 from tests.support.flow import Flow
 from tests.support.installation import Installation
 from tests.support.servers import Mosquitto, Server
+from tests.support.sessions import a_ledger
 from tests.support.sql import execute
 from tests.support.statements import Seen, places, watched
 from tests.support.waiting import eventually_async
@@ -245,7 +245,7 @@ async def _write_again(scene: Scene) -> None:
     filling.unkeyed(a_device(), NOW_US, {"n": 1})
     work = Work(filling.batch)
     work.next.uncertain = True
-    writer = Writer(scene.options().databases.timeseries, Ledger("test"), horizon=60)
+    writer = Writer(scene.options().databases.timeseries, a_ledger("test"), horizon=60)
     await writer.probe()
     await writer.write(work)
     await writer.close()

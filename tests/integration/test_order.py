@@ -18,11 +18,11 @@ from gateway.observability import events, metrics
 from gateway.outcomes import Outcome
 from gateway.writer.copy import Writer
 from gateway.writer.experience import Experience
-from gateway.writer.ledger import Ledger
 from tests.integration.test_pipeline import NOW_MS, Tenant
 from tests.support.batching import NOW_US, Filling, a_device, database, settings_for
 from tests.support.databases import Databases
 from tests.support.flow import Flow
+from tests.support.sessions import a_ledger
 from tests.support.waiting import eventually_async
 from tests.support.written import Table, altered, rows_of, written
 
@@ -97,7 +97,7 @@ async def test_two_connections_and_the_same_keys(shared: Databases, table: Table
     waiting, before = iter(batches), await deadlocks(table)
 
     async def connection() -> None:
-        book = Ledger("order")
+        book = a_ledger("order")
         writer = Writer(database(shared.timeseries_dsn), book, horizon=60, experience=experience)
         for batch in waiting:
             await written(writer, batch)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 import mqtt5
+import msgspec
 
-from gateway import batches, settings
-from gateway.messages import Chunk
+from gateway import batches, errors, settings
+from gateway.mqtt.acknowledgements import Acknowledgements
+from gateway.mqtt.window import NO_ID
 from gateway.observability.health import Health
 from gateway.outcomes import Outcome
 from gateway.path import Path
@@ -35,13 +38,14 @@ class Hand:
         self.paused = False
         self.turns: list[str] = []
 
-    def settle(self, numbers: Iterable[int]) -> None:
+    def settle(self, numbers: Sequence[int]) -> None:
         """Each number once, and none that was not taken; the books must balance now."""
         for number in numbers:
             assert 0 <= number < self._flow.taken
             assert number not in self._known, f"{number} settled twice"
             self._known.add(number)
             self.settled.append(number)
+        self._flow.left(numbers)
         self._flow.check_books()
 
     def pause(self) -> None:
@@ -67,7 +71,9 @@ class Flow:
         self.options, self.health = options, Health()
         self.path = Path(options, self.health)
         self.pipeline = self.path.pipeline
-        self.taken = self._turn = 0
+        self.taken = 0
+        self._acks = Acknowledgements(self.path.sessions)
+        self._connection: tuple[bool, int] | None = None
         self.hand = Hand(self)
         self.pipeline.source = self.hand
         self._tasks = Supervisor()
@@ -85,6 +91,8 @@ class Flow:
         self._stop.set()
         try:
             await self._watch  # raises what a task died of
+            with contextlib.suppress(errors.GatewayError):
+                await self.path.sessions.save()
         finally:
             await self._tasks.cancel()
             await self.path.close()
@@ -101,12 +109,26 @@ class Flow:
         at = time.time_ns() // 1000 if received_us is None else received_us
         first = self.taken
         self.taken += len(messages)
-        self._turn += sum(one.packet_id is not None and not (resumed and one.duplicate) for one in messages)
-        self.pipeline.take(Chunk(messages, first, at, resumed, since, self._turn))
+        self._connect(resumed, since)
+        chunk = self._acks.register(messages, [one.packet_id or NO_ID for one in messages])
+        assert chunk.first == first
+        self.pipeline.take(msgspec.structs.replace(chunk, received_us=at, since=since))
         self.check_books()
         if idle:
             self.pipeline.idle()
         return range(first, self.taken)
+
+    def _connect(self, resumed: bool, since: int) -> None:
+        """A new connection, when this is not the one that is there."""
+        if self._connection != (resumed, since):
+            if self._connection is not None:
+                self._acks.lost()
+            self._acks.connected(resumed)
+            self._connection = resumed, since
+
+    def left(self, numbers: Iterable[int]) -> None:
+        """The acks of these may leave."""
+        self._acks.settle(numbers)
 
     def held(self) -> Counter[str]:
         """Messages taken and not settled, by stream."""

@@ -13,6 +13,7 @@ from gateway.messages import Chunk, Message
 from gateway.mqtt import Source, open_source
 from gateway.observability.health import Component, State
 from gateway.settings import Mqtt, Stream
+from tests.support.sessions import MemoryStore, sessions_in
 from tests.support.waiting import eventually_async
 from tests.support.wire import Wire
 
@@ -25,13 +26,14 @@ class Reception:
         story: "take" and "idle", in the order in which they were called.
     """
 
-    def __init__(self, mqtt: Mqtt, streams: Sequence[Stream]) -> None:
+    def __init__(self, mqtt: Mqtt, streams: Sequence[Stream], store: MemoryStore | None = None) -> None:
         self.chunks: list[Chunk] = []
         self.received: list[tuple[int, Message]] = []
         self.story: list[str] = []
         self.health = Component("mqtt")
         self.settle_at_once = False
-        self.source: Source = open_source(mqtt, streams, self, self.health)
+        self.sessions = sessions_in(store)
+        self.source: Source = open_source(mqtt, streams, self, self.health, self.sessions)
 
     def take(self, chunk: Chunk) -> None:
         """As the path would."""
@@ -84,11 +86,13 @@ async def receiving(mqtt: Mqtt, *streams: Stream, settle: bool = False) -> Async
     reception = Reception(mqtt, streams)
     reception.settle_at_once = settle
     running = asyncio.create_task(reception.source.run())
+    keeping = asyncio.create_task(reception.sessions.keep())
     try:
         yield reception
         assert not running.done(), "run() must go on until close()"
     finally:
         await reception.source.close()
+        keeping.cancel()
         await running
 
 

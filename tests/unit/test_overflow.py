@@ -16,6 +16,7 @@ from gateway.patience import Patience
 from gateway.routes import Route, Stream
 from gateway.waiting import Waiting
 from tests.support.batching import published
+from tests.support.sessions import forget
 from tests.support.waiting import eventually_async
 from tests.unit.buffer.spooling import opened, record, rest
 
@@ -27,7 +28,9 @@ class Scene:
         self.spool: Spool = opened(folder)
         self.component = Component("spool")
         self.stores = Patience(Component("timeseries"), shortest=0.01, longest=0.01, standing=0.01)
-        self.overflow = Overflow(self.spool, self.component, self.stores, after=0.05, probe=self.write)
+        self.overflow = Overflow(
+            self.spool, self.component, self.stores, spooled=forget, after=0.05, probe=self.write
+        )
         self.away = True
 
     def ready(self) -> bool:

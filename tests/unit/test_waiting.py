@@ -46,7 +46,7 @@ async def test_what_waits_is_counted(routes: dict[str, Route]) -> None:
     assert len(room) == 3
     assert room.size == 104 + 3 * OVERHEAD_BYTES
     assert room.count_by_stream() == {"telemetry": 2, "other": 1}
-    assert (room.oldest(), room.since()) == (3, 2)
+    assert (room.oldest(), room.earliest().number) == (3, 3)
 
 
 async def test_who_is_called_leaves_in_the_order_of_coming(routes: dict[str, Route]) -> None:

@@ -7,11 +7,14 @@ from pathlib import Path
 from gateway.buffer.disk import Disk
 from gateway.buffer.records import Record
 from gateway.buffer.spool import Position, Spool
+from gateway.messages import digest
 from gateway.settings import Spool as Options
-from gateway.writer.ledger import digest
 
 SMALL = Options.model_construct(max_bytes=64 * 2**10, segment_bytes=4 * 2**10)
 """Smaller than an operator may make it: 16 segments of 4 KiB."""
+
+
+SESSION = bytes(range(16))
 
 
 def record(number: int, payload: bytes = b'{"temperature": 21.5}', packet_id: int | None = None) -> Record:
@@ -28,6 +31,7 @@ def record(number: int, payload: bytes = b'{"temperature": 21.5}', packet_id: in
         turn=number,
         identity=number.to_bytes(16),
         user_properties=(("unit", "°C"),),
+        session=SESSION,
     )
 
 

@@ -15,9 +15,10 @@ from gateway import clock
 from gateway.buffer.disk import LOCK, Disk, File
 from gateway.buffer.spool import Spool
 from gateway.errors import SpoolFullError, StartError
+from gateway.messages import digest
+from gateway.sessions import State
 from gateway.settings import Spool as Options
-from gateway.writer.ledger import digest
-from tests.unit.buffer.spooling import SMALL, mode, names, numbers, opened, record, rest, segments
+from tests.unit.buffer.spooling import SESSION, SMALL, mode, names, numbers, opened, record, rest, segments
 
 
 @pytest.fixture
@@ -244,42 +245,70 @@ async def test_appending_nothing_writes_nothing(spool: Spool, folder: Path) -> N
     assert segments(folder) == []
 
 
+def everywhere(_position: int) -> bool:
+    """Every position may be believed."""
+    return True
+
+
 async def test_a_redelivery_is_known(spool: Spool, folder: Path) -> None:
-    """By packet id and digest, also by the next process, also when it was drained meanwhile; others are not."""
+    """By packet id and digest, by the next process, also when it was drained meanwhile; others are not."""
     here, other = record(7, packet_id=7), record(8, packet_id=7)
-    await spool.append([here])
-    assert spool.knows(7, digest(here), 8)
-    assert not spool.knows(7, digest(other), 8)
-    assert not spool.knows(8, digest(here), 8)
-    second = [record(number, packet_id=0) for number in range(9, 12)]
-    await spool.append(second)
+    await spool.append([here, *(record(number, packet_id=0) for number in range(9, 12))])
     spool.close()
     again = opened(folder)
-    assert again.knows(7, digest(here), 0)
-    assert not again.knows(7, digest(other), 0)
+    assert again.knows(7, digest(here), SESSION, everywhere)
+    assert not again.knows(7, digest(other), SESSION, everywhere)
+    assert not again.knows(8, digest(here), SESSION, everywhere)
     again.settle(rest(again)[1])
-    assert again.knows(7, digest(here), 100)
+    assert again.knows(7, digest(here), SESSION, everywhere)
     again.close()
 
 
-async def test_a_packet_id_is_believed_for_one_round(spool: Spool, folder: Path) -> None:
-    """After 65 535 more messages the broker may have used the id again: another message of the same bytes."""
+async def test_a_redelivery_is_believed_where_its_ack_may_be_lost(spool: Spool, folder: Path) -> None:
+    """Not of another session, and only where its position may be believed."""
     here = record(10, packet_id=7)
     await spool.append([here])
-    assert spool.knows(7, digest(here), 10 + 65_535)
-    assert not spool.knows(7, digest(here), 10 + 65_536)
-    await spool.append([record(30_010)])
     spool.close()
     again = opened(folder)
-    assert again.knows(7, digest(here), 35_000)
-    assert not again.knows(7, digest(here), 36_000)
+    assert again.knows(7, digest(here), SESSION, lambda position: position == 10)
+    assert not again.knows(7, digest(here), SESSION, lambda position: position > 10)
+    assert not again.knows(7, digest(here), bytes(16), everywhere)
     again.close()
 
 
-async def test_a_record_without_packet_id_is_never_known(spool: Spool) -> None:
+@pytest.mark.parametrize(("turn", "believed"), [(10 + 65_534, True), (10 + 65_535, False)])
+async def test_a_packet_id_is_believed_for_one_round(
+    spool: Spool, folder: Path, turn: int, believed: bool
+) -> None:
+    """After 65 535 more messages the broker may have used the id again: another message of the same bytes."""
+    here = record(10, packet_id=7)
+    await spool.append([here, record(turn, packet_id=8)])
+    spool.close()
+    again = opened(folder)
+    assert again.knows(7, digest(here), SESSION, everywhere) is believed
+    again.close()
+
+
+async def test_a_record_without_packet_id_is_never_known(spool: Spool, folder: Path) -> None:
     """QoS 0 messages are not delivered again."""
     await spool.append([record(1, packet_id=0)])
-    assert not spool.knows(0, digest(record(1)), 2)
+    spool.close()
+    again = opened(folder)
+    assert not again.knows(0, digest(record(1)), SESSION, everywhere)
+    again.close()
+
+
+async def test_the_session_outlives_the_process(spool: Spool, folder: Path) -> None:
+    """Kept beside the records; nothing of it is taken for one of them."""
+    state = State(SESSION, confirmed=5, in_turn=False, at_us=7)
+    assert spool.session.read() is None
+    for one in (State(bytes(16)), state):
+        await spool.session.save(one)
+    spool.close()
+    again = opened(folder)
+    assert again.session.read() == state
+    assert again.empty
+    again.close()
 
 
 async def test_the_order_does_not_hang_on_the_clock(

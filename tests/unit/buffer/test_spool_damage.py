@@ -15,8 +15,8 @@ from gateway.buffer.reader import Reader
 from gateway.buffer.records import HEAD_BYTES
 from gateway.buffer.recovery import Recovery
 from gateway.buffer.spool import Spool
+from gateway.messages import digest
 from gateway.settings import Spool as Options
-from gateway.writer.ledger import digest
 from tests.unit.buffer.forgetful import ForgetfulDisk
 from tests.unit.buffer.spooling import SMALL, names, numbers, opened, record, rest, segments
 

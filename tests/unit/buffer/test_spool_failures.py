@@ -15,7 +15,7 @@ import pytest
 
 from gateway.buffer.spool import Spool
 from gateway.errors import SpoolError, StartError
-from gateway.writer.ledger import digest
+from gateway.messages import digest
 from tests.conftest import lacking
 from tests.unit.buffer.forgetful import ForgetfulDisk
 from tests.unit.buffer.spooling import SMALL, names, numbers, opened, record, rest, segments

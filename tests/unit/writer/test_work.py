@@ -81,10 +81,11 @@ def test_only_what_no_key_can_recognise_is_for_the_ledger() -> None:
     filling.unkeyed(device, NOW_US, {})
     filling.letter(published("t", b"{"))
     work = Work(filling.batch)
-    messages = filling.batch.messages
-    assert work.known_again() == [*messages[1:], filling.batch.letters[0].message]
+    batch = filling.batch
+    entries = list(zip(batch.numbers, batch.messages, strict=True))
+    assert work.known_again() == [*entries[1:], (batch.letter_numbers[0], batch.letters[0].message)]
     work.isolate(REFUSED)
-    assert work.known_again() == [messages[1]]
+    assert work.known_again() == [entries[1]]
 
 
 def test_each_stretch_has_a_name_of_its_own() -> None:

@@ -1,0 +1,161 @@
+"""Messages between their receipt and the moment at which the broker is known to have read their acknowledgements.
+
+Over the connections of one process: which session they belong to, how far its packet ids have come, and which of them
+repeat what an earlier connection brought.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+from gateway.clock import now_us
+from gateway.messages import NO_REPEATS, Chunk, Message, Session
+from gateway.mqtt.packet_ids import PacketIds
+from gateway.mqtt.source import Sessions
+from gateway.mqtt.window import NO_ID, Outstanding, Window
+from gateway.observability import events
+
+_redelivered = operator.attrgetter("duplicate")
+
+
+class Acknowledgements:
+    """Numbers messages, and knows which of their acks have left and which were read."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._window, self._ids = Window(), PacketIds()
+        self._session: Session | None = None
+        self._resumed = False
+        self._since: int | None = None
+        self._outstanding: dict[int, Outstanding] = {}
+        self._unsent = 0  # of those that are outstanding
+        self._last_repeat = -1
+        self._told = False
+        self._marks: deque[int] = deque()
+
+    # a connection begins and ends --------------------------------------------------------------
+
+    def connected(self, session_present: bool) -> None:
+        """Messages of a connection may follow."""
+        self._resumed, self._since = session_present, None
+        self._marks.clear()
+        self._ids.connected()
+        if session_present:
+            self._session = self._session or self._sessions.inherited
+        else:
+            self._session, self._ids = self._sessions.begin(), PacketIds(in_turn=self._ids.in_turn)
+            self._outstanding = {}
+
+    def lost(self) -> None:
+        """The connection is gone: the broker may deliver again what it has no ack of."""
+        self._outstanding.update(self._window.restart())
+        self._unsent = sum(not one.sent for one in self._outstanding.values())
+
+    # messages come -----------------------------------------------------------------------------
+
+    def register(self, messages: Sequence[Message], packet_ids: Sequence[int]) -> Chunk:
+        """All messages of one socket read, numbered."""
+        first = self._window.register(packet_ids)
+        if self._since is None:
+            self._since = first
+        repeats = self._repeats(packet_ids, first) if self._outstanding else NO_REPEATS
+        self._observe(messages, packet_ids, repeats)
+        session = self._session
+        assert session is not None
+        resumed = self._resumed and session.inherited
+        return Chunk(
+            messages, first, now_us(), resumed, self._since, self._ids.turn, session=session, repeats=repeats
+        )
+
+    def _repeats(self, packet_ids: Sequence[int], first: int) -> Mapping[int, int]:
+        """Which of these may be outstanding messages, by packet id: the number under which they came before.
+
+        A message whose ack has left may also be another one: the broker has read the ack and uses the id again. Not
+        where ids are handed out in turn, nor before all have come again whose acks have not left: those are younger,
+        and messages come again in their order (MQTT 5 §4.6). Where another one comes before those, what is sent again
+        has got other ids (RabbitMQ), and nothing can be told.
+        """
+        found: dict[int, int] = {}
+        previous = self._ids.previous
+        for number, packet_id in enumerate(packet_ids, first):
+            if packet_id != NO_ID:
+                # Before it is believed: an id behind its predecessor is what tells of a small pool of ids.
+                self._ids.check(packet_id, previous)
+                previous = packet_id
+            one = self._outstanding.pop(packet_id, None)
+            if one is None:
+                if packet_id != NO_ID and self._unsent:
+                    self._cannot_tell()
+                    break
+                continue
+            if not one.sent:
+                self._unsent -= 1
+            elif not (self._ids.in_turn or self._unsent):
+                continue
+            found[packet_id], self._last_repeat = one.number, number
+        return found
+
+    def _cannot_tell(self) -> None:
+        events.mqtt_redelivers_under_other_ids(messages=self._unsent, first=not self._told)
+        self._told = True
+        self._outstanding, self._unsent = {}, 0
+        self._ids.in_turn = False
+
+    def _observe(
+        self, messages: Sequence[Message], packet_ids: Sequence[int], repeats: Mapping[int, int]
+    ) -> None:
+        """See how far packet ids have come."""
+        assert self._session is not None
+        if self._resumed and (repeats or any(map(_redelivered, messages))):
+            for message, packet_id in zip(messages, packet_ids, strict=True):
+                if packet_id:
+                    # Of what an earlier process received this one knows nothing but the flag.
+                    again = packet_id in repeats or (message.duplicate and self._session.inherited)
+                    self._ids.observe_one(packet_id, fresh=not again)
+        else:
+            # A list that holds zeros has messages at QoS 0.
+            ids = list(filter(None, packet_ids)) if NO_ID in packet_ids else packet_ids
+            self._ids.observe(ids)
+        if not self._ids.in_turn:
+            self._sessions.out_of_turn()
+        if not self._session.first and self._ids.turn:
+            self._session.first = next(filter(None, packet_ids))
+
+    # acks leave, and are read ------------------------------------------------------------------
+
+    def settle(self, numbers: Iterable[int]) -> list[int]:
+        """The packet ids whose acks may leave now; see :meth:`gateway.mqtt.window.Window.settle`."""
+        return self._window.settle(numbers)
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether acks have left of which it is not known that they were read."""
+        return self._window.acknowledged > self._window.confirmed
+
+    def pinged(self) -> None:
+        """A ping follows the acks that have left."""
+        self._marks.append(self._window.acknowledged)
+
+    def answered(self) -> None:
+        """The broker has read what went before the oldest unanswered ping."""
+        if self._marks:
+            self.confirm(self._marks.popleft())
+
+    @property
+    def acknowledged(self) -> int:
+        """The acks of all messages before this number have left."""
+        return self._window.acknowledged
+
+    def confirm(self, before: int) -> None:
+        """The broker has read the acks of all messages before this number."""
+        packet_id = self._window.confirm(before)
+        if packet_id == NO_ID:
+            return
+        if self._since is not None and before > max(self._since, self._last_repeat + 1):
+            # What could come again has come, but for what the broker needs not send: it had read the acks.
+            self._outstanding = {key: one for key, one in self._outstanding.items() if not one.sent}
+        everything = not self._outstanding and before > self._last_repeat
+        turn = self._ids.read = self._ids.turn_of(packet_id)
+        self._sessions.confirmed(turn, before=before if everything else None)

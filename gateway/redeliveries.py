@@ -1,0 +1,53 @@
+"""What this process has brought to its end and the broker may deliver again: its digests, by delivery number. Pure.
+
+A message is named by the number under which it came, so that nothing is believed of an id alone: the source says which
+earlier delivery a message repeats, and only when both are of the same bytes is it the same message.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from gateway.messages import Message, digest
+
+
+class _Batch(msgspec.Struct, frozen=True):
+    """Messages that ended together; ``digests`` joined."""
+
+    last: int
+    numbers: Sequence[int]
+    digests: Sequence[bytes]
+
+
+class Redeliveries:
+    """The memory of one path. Only what would look new when it came again has to be entered."""
+
+    def __init__(self) -> None:
+        self._batches: deque[_Batch] = deque()
+        self._found: dict[int, bytes] | None = None
+
+    def enter(self, numbers: Sequence[int], digests: Sequence[bytes]) -> None:
+        """These have come to their end, or will have before anyone asks."""
+        if numbers:
+            self._batches.append(_Batch(max(numbers), numbers, digests))
+            self._found = None
+
+    def forget(self, before: int) -> None:
+        """The broker has read the acknowledgements of all messages before this number."""
+        while self._batches and self._batches[0].last < before:
+            self._batches.popleft()
+            self._found = None
+
+    def knows(self, number: int, message: Message) -> bool:
+        """Whether this very message came to its end as the delivery with that number."""
+        if self._found is None:
+            # Asked after a lost connection only, for many messages then.
+            self._found = {
+                number: one
+                for batch in self._batches
+                for number, one in zip(batch.numbers, batch.digests, strict=True)
+            }
+        return self._found.get(number) == digest(message)
