@@ -11,18 +11,21 @@ _PUBACK = 4
 
 
 class AckLeg(Leg):
-    """A connection whose PUBACKs may get lost."""
+    """A connection whose PUBACKs may get lost, with all that comes behind the first: a stream loses its end."""
 
     def __init__(self, proxy: LostAcks, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         super().__init__(client, server)
-        self._proxy, self._begun = proxy, b""
+        self._proxy, self._begun, self._lost = proxy, b"", False
 
     async def from_client(self, read: bytes) -> None:
         """Pass on whole packets, but for those that are to be lost."""
         packets, self._begun = packets_of(self._begun + read)
-        await self.to_server(
-            b"".join(one for one in packets if not self._proxy.losing or one[0] >> 4 != _PUBACK)
-        )
+        passed: list[bytes] = []
+        for packet in packets:
+            self._lost |= self._proxy.losing and packet[0] >> 4 == _PUBACK
+            if not self._lost:
+                passed.append(packet)
+        await self.to_server(b"".join(passed))
 
 
 class LostAcks(Proxy):
