@@ -117,3 +117,46 @@ def _compile(levels: list[str], names: list[str | None]) -> re.Pattern[str]:
     # $-topics are the broker's own: a leading wildcard does not match them (MQTT 5 §4.7.2)
     guard = r"(?!\$)" if levels[0] in ("+", "#") or names[0] is not None else ""
     return re.compile(guard + body, re.DOTALL)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether some topic matches both filters (MQTT 5 §4.7)."""
+    first, second = one.split("/"), other.split("/")
+    if _wild(first[0]) != _wild(second[0]) and "$" in (first[0][:1], second[0][:1]):
+        return False
+    for mine, its in zip(first, second, strict=False):
+        if "#" in (mine, its):
+            return True
+        if mine != its and not (_wild(mine) or _wild(its)):
+            return False
+    longer = max(first, second, key=len)
+    # "a/#" matches "a" as well
+    return len(first) == len(second) or longer[min(len(first), len(second)) :] == ["#"]
+
+
+def union(one: str, other: str) -> str:
+    """The narrowest filter that matches whatever one of these overlapping filters matches."""
+    levels: list[str] = []
+    first, second = one.split("/"), other.split("/")
+    for mine, its in zip(first, second, strict=False):
+        levels.append("#" if "#" in (mine, its) else mine if mine == its else "+")
+    if levels[-1] != "#" and len(first) != len(second):
+        levels.append("#")
+    return "/".join(levels)
+
+
+def apart(filters: Mapping[str, int]) -> dict[str, int]:
+    """Filters of which no two overlap, and which together match whatever these match; each with the highest QoS.
+
+    Brokers may send a copy of a message for each subscription that it matches (MQTT 5 §3.3.4).
+    """
+    found: dict[str, int] = {}
+    for one, qos in filters.items():
+        while overlapping := next((other for other in found if overlap(one, other)), None):
+            one, qos = union(one, overlapping), max(qos, found.pop(overlapping))  # noqa: PLW2901
+        found[one] = qos
+    return found
+
+
+def _wild(level: str) -> bool:
+    return level in ("+", "#")

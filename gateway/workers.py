@@ -11,18 +11,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
 
-from gateway import errors, settings
+from gateway import errors, settings, topics
 from gateway.backoff import Backoff
 from gateway.observability import ask, events, logs, merge
 from gateway.observability.notify import Notify
@@ -45,9 +47,9 @@ def run(options: settings.Settings, config: Path | None, count: int, divide: Div
         UsageError: there are fewer streams than workers to divide them among.
         StartError: the supervisor's own address cannot be had.
     """
-    if divide == "streams" and count > len(options.streams):
+    if divide == "streams" and count > (parts := len(_groups(options.streams))):
         raise errors.UsageError(
-            f"{count} workers for {len(options.streams)} streams: a stream goes to one worker; "
+            f"{count} workers for {parts} streams: a stream goes to one worker, and so do those whose topics overlap; "
             "use fewer workers, or divide the messages (shared subscriptions)"
         )
     logs.configure(options.observability)
@@ -202,16 +204,30 @@ def _environment(options: settings.Settings, number: int, count: int, divide: Di
     if divide == "messages":
         own["GATEWAY__MQTT__SHARE_GROUP"] = group
     else:
-        mine = [
-            stream.model_dump(mode="json", exclude_unset=True) for stream in options.streams[number::count]
-        ]
-        own["GATEWAY__STREAMS"] = json.dumps(mine)
+        mine = [stream for group in _groups(options.streams)[number::count] for stream in group]
+        own["GATEWAY__STREAMS"] = json.dumps(
+            [stream.model_dump(mode="json", exclude_unset=True) for stream in mine]
+        )
     if options.spool.folder is not None:
         own["GATEWAY__SPOOL__FOLDER"] = str(options.spool.folder / f"worker-{number}")
     inherited = {
         key: value for key, value in os.environ.items() if key not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")
     }
     return {**inherited, **own}
+
+
+def _groups(streams: Sequence[settings.Stream]) -> list[list[settings.Stream]]:
+    """Streams whose topics overlap are one worker's: two would both take a message that matches both."""
+    groups: list[list[settings.Stream]] = []
+    for stream in streams:
+        near = [group for group in groups if any(_overlap(stream, one) for one in group)]
+        groups = [group for group in groups if group not in near]
+        groups.append(sorted([*itertools.chain(*near), stream], key=streams.index))
+    return sorted(groups, key=lambda group: streams.index(group[0]))
+
+
+def _overlap(one: settings.Stream, other: settings.Stream) -> bool:
+    return topics.overlap(topics.Template(one.topic).filter, topics.Template(other.topic).filter)
 
 
 def _die_with_parent() -> None:

@@ -10,7 +10,7 @@ from gateway.mqtt.reconnecting import Connect, ReconnectingSource
 from gateway.mqtt.source import Sessions, Sink, Source
 from gateway.observability.health import Component
 from gateway.settings import Mqtt, Stream
-from gateway.topics import Template
+from gateway.topics import Template, apart
 
 __all__ = ["Sessions", "Sink", "Source", "open_source"]
 
@@ -26,13 +26,16 @@ def open_source(
 
 
 def subscriptions(mqtt: Mqtt, streams: Sequence[Stream]) -> list[Subscription]:
-    """What to subscribe to: each filter once, at the highest QoS that a stream asks for it."""
+    """What to subscribe to, at the highest QoS that a stream asks for: filters that do not overlap.
+
+    So one message comes once, however many streams its topic matches. What a wider filter brings beside is no stream's.
+    """
     prefix = f"$share/{mqtt.share_group}/" if mqtt.share_group else ""
     qos: dict[str, int] = {}
     for stream in streams:
-        topic_filter = prefix + Template(stream.topic).filter
+        topic_filter = Template(stream.topic).filter
         qos[topic_filter] = max(stream.qos, qos.get(topic_filter, 0))
-    return [Subscription(topic_filter, asked) for topic_filter, asked in qos.items()]
+    return [Subscription(prefix + topic_filter, asked) for topic_filter, asked in apart(qos).items()]
 
 
 def _transports(mqtt: Mqtt) -> tuple[Connect, Connect | None]:

@@ -402,6 +402,31 @@ async def test_two_streams_two_subscriptions(
     assert reception.payloads == [b"a/x/y", b"b/x", b"b/x/y/z"]
 
 
+@pytest.mark.parametrize(
+    "topics",
+    [
+        ["{site}/{tenant}/{device}", "{site}/#"],
+        ["{site}/#", "{site}/{tenant}/{device}"],
+        ["{site}/{tenant}/pump", "{site}/acme/{device}"],
+    ],
+    ids=["the wider last", "the wider first", "in part"],
+)
+async def test_streams_that_overlap_get_a_message_once(
+    mosquitto_broker: Mosquitto, options: Options, site: str, topics: list[str]
+) -> None:
+    """Brokers send a copy for each subscription that matches; a message is one message."""
+    streams = [
+        Stream(name=f"s{at}", topic=topic.replace("{site}", site), tenant="t")
+        for at, topic in enumerate(topics)
+    ]
+    async with receiving(options(mosquitto_broker.port), *streams, settle=True) as reception:
+        await reception.ready()
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", b"once")
+        await publish_to(mosquitto_broker, f"{site}/acme/pump", b"last")
+        await reception.messages(2)
+    assert reception.payloads == [b"once", b"last"]
+
+
 async def test_a_share_group_divides_the_messages(
     mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
 ) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ConfigurationError
-from gateway.topics import Template
+from gateway.topics import Template, apart, overlap
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,54 @@ def test_equality_is_of_the_text(levels: list[str]) -> None:
     assert (levels[0] == levels[1]) == (one == other)
     assert one == Template(levels[0])
     assert hash(one) == hash(Template(levels[0]))
+
+
+LEVELS = st.sampled_from(["a", "b", "+", "$x"])
+FILTERS = st.builds(
+    lambda levels, rest: "/".join([*levels, "#"] if rest else levels),
+    st.lists(LEVELS, min_size=1, max_size=3),
+    st.booleans(),
+)
+TOPICS = st.lists(st.sampled_from(["a", "b", "c", "$x"]), min_size=1, max_size=4).map("/".join)
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Whether a broker delivers the topic for this filter."""
+    return Template(topic_filter).match(topic) is not None
+
+
+@given(FILTERS, FILTERS, TOPICS)
+def test_filters_that_share_a_topic_overlap(one: str, other: str, topic: str) -> None:
+    """Whichever is asked first."""
+    assert overlap(one, other) == overlap(other, one)
+    if matches(one, topic) and matches(other, topic):
+        assert overlap(one, other)
+
+
+@given(st.dictionaries(FILTERS, st.integers(0, 1), min_size=1, max_size=5), TOPICS)
+def test_filters_apart_deliver_each_topic_once(filters: dict[str, int], topic: str) -> None:
+    """What any of them matches, exactly one matches now, at no lower QoS; nothing needless is widened."""
+    found = apart(filters)
+    wanted = [qos for one, qos in filters.items() if matches(one, topic)]
+    got = [qos for one, qos in found.items() if matches(one, topic)]
+    assert len(got) <= 1
+    if wanted:
+        assert got[0] >= max(wanted)
+    if not any(overlap(one, other) for one in filters for other in filters if one != other):
+        assert found == filters
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (["tenants/+/devices/+/telemetry", "tenants/#"], ["tenants/#"]),
+        (["a/+/c", "a/b/+"], ["a/+/+"]),
+        (["a/+", "b/+"], ["a/+", "b/+"]),
+        (["a", "a/#"], ["a/#"]),
+        (["#", "$SYS/#"], ["#", "$SYS/#"]),
+        (["a/b/+", "a/+/c", "+/b/d"], ["+/+/+"]),
+    ],
+)
+def test_overlapping_filters_become_one(filters: list[str], expected: list[str]) -> None:
+    """The wider one, or the narrowest that covers both."""
+    assert list(apart(dict.fromkeys(filters, 1))) == expected
