@@ -34,6 +34,8 @@ T = TypeVar("T")
 Connect = Callable[[Mqtt, Receiver], Connection]
 _CONFIRM_SECONDS = 0.1
 """Between two pings that find out which acks the broker has read."""
+_FIRST_SECONDS = 3.0
+"""So long is an answer awaited to a first CONNECT whose version the broker may not know: some say nothing."""
 _KEEP_SECONDS = 2.0
 """So long does a new session's first SUBSCRIBE wait until the session is known durably: messages come only after it."""
 
@@ -48,7 +50,8 @@ class ReconnectingSource:
     Args:
         sessions: is told what becomes of the session.
         connect: makes a connection; not dialled yet.
-        fallback: used from then on, once the broker says that it does not speak that version of MQTT.
+        fallback: tried by turns with the other, whatever a broker answers to what it does not understand, until an
+            attempt is accepted; what was accepted is kept.
     """
 
     def __init__(
@@ -64,7 +67,8 @@ class ReconnectingSource:
     ) -> None:
         self._mqtt, self._subscriptions, self._sink = mqtt, subscriptions, sink
         self._component, self._sessions = component, sessions
-        self._connect, self._fallback = connect, fallback
+        self._connect, self._other = connect, fallback
+        self._first_error: GatewayError | None = None
         self._broker = broker_name(mqtt)
         self._backoff = Backoff(mqtt.reconnect_min, mqtt.reconnect_max)
         self._connection: Connection | None = None
@@ -140,6 +144,10 @@ class ReconnectingSource:
     def connected(self, session_present: bool) -> None:
         """Messages of this connection may follow."""
         self._resumed = session_present
+        if self._other is not None:
+            if self._first_error is not None:
+                events.mqtt_fell_back(broker=self._broker, error=str(self._first_error))
+            self._other = None
         self._acks.connected(session_present)
         self._up_since = time.monotonic()
 
@@ -168,13 +176,25 @@ class ReconnectingSource:
         await self._unless_closed(self._may_read.wait())
         self._up_since = math.inf
         error = await self._live()
-        if isinstance(error, UnsupportedVersionError) and self._fallback is not None:
-            events.mqtt_fell_back(broker=self._broker, error=str(error))
-            self._connect, self._fallback = self._fallback, None
-            return
         if self._closed.is_set():
             return
+        if self._other is not None:  # no version was accepted so far: the next attempt is in the other one
+            self._connect, self._other = self._other, self._connect
+            if self._first_error is None:
+                self._first_error = error
+                return
+            # A broker that speaks the first version says best what is wrong in it.
+            first, self._first_error = self._first_error, None
+            told = isinstance(first, RefusedError) and not isinstance(first, UnsupportedVersionError)
+            error = first if told else error
         await self._wait_after(error)
+
+    def _asking(self) -> Mqtt:
+        """Who may not understand us is not waited for as long as one who did."""
+        if self._other is None or self._first_error is not None:
+            return self._mqtt
+        timeout = min(self._mqtt.connect_timeout, _FIRST_SECONDS)
+        return self._mqtt.model_copy(update={"connect_timeout": timeout})
 
     async def _wait_after(self, error: GatewayError) -> None:
         if isinstance(error, RefusedError):
@@ -193,7 +213,7 @@ class ReconnectingSource:
     async def _live(self) -> GatewayError:
         """One connection, from dialling to its end; why it ended."""
         try:
-            connection = self._connection = self._connect(self._mqtt, self)
+            connection = self._connection = self._connect(self._asking(), self)
         except RefusedError as error:
             return error
         try:

@@ -408,13 +408,16 @@ def _is_mqtt_5(connect: bytes) -> bool:
     return connect[6] == 5
 
 
-def speaks_3_only(refusal: bytes) -> Callable[[Peer], Awaitable[None]]:
-    """A script: refuses MQTT 5 in this way, and speaks 3.1.1."""
+def speaks_3_only(refusal: bytes | None) -> Callable[[Peer], Awaitable[None]]:
+    """A script: refuses MQTT 5 in this way (None: closes the connection; empty: says nothing), and speaks 3.1.1."""
 
     async def script(peer: Peer) -> None:
         connect = await peer.until(CONNECT)
         if _is_mqtt_5(connect.body):
-            peer.say(refusal)
+            if refusal is not None:
+                peer.say(refusal)
+            if refusal == b"":
+                await peer.until_closed()
             return
         peer.say(b"\x20\x02\x00\x00")
         subscribe = await peer.until(SUBSCRIBE)
@@ -428,9 +431,13 @@ def speaks_3_only(refusal: bytes) -> Callable[[Peer], Awaitable[None]]:
 UNSUPPORTED = mqtt5.ConnAckPacket(reason_code=mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION).write()
 
 
-@pytest.mark.parametrize("refusal", [b"\x20\x02\x00\x01", UNSUPPORTED], ids=["as MQTT 3", "as MQTT 5"])
-async def test_auto_falls_back_on_evidence(refusal: bytes) -> None:
-    """A broker that refuses the version, in either version's words, is spoken to in 3.1.1 from then on."""
+@pytest.mark.parametrize(
+    "refusal",
+    [b"\x20\x02\x00\x01", UNSUPPORTED, None, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"],
+    ids=["as MQTT 3", "as MQTT 5", "closed", "silent", "garbage"],
+)
+async def test_auto_comes_to_work_with_a_broker_of_mqtt_3(refusal: bytes | None) -> None:
+    """Whatever it answers to a version that it does not know, 3.1.1 is tried next."""
     async with (
         fake_broker(speaks_3_only(refusal)) as broker,
         receiving(bulk(broker.port, transport="auto"), STREAM) as reception,
@@ -440,16 +447,33 @@ async def test_auto_falls_back_on_evidence(refusal: bytes) -> None:
         assert len(broker.peers) == 2
 
 
-async def test_auto_does_not_fall_back_on_a_closed_connection() -> None:
-    """A broker that hangs up, for whatever reason, has not said that it speaks nothing newer."""
-    async with (
-        fake_broker(speaks_3_only(b"")) as broker,
-        receiving(bulk(broker.port, transport="auto"), STREAM),
-    ):
+async def test_auto_keeps_what_was_accepted() -> None:
+    """A broker that was spoken to in MQTT 5 and hangs up is not asked for less."""
+
+    async def script(peer: Peer) -> None:
+        assert _is_mqtt_5((await peer.until(CONNECT)).body)
+        if len(broker.peers) == 1:
+            peer.say(mqtt5.ConnAckPacket())
+            peer.say(granted(await peer.until(SUBSCRIBE)))
+
+    async with fake_broker(script) as broker, receiving(bulk(broker.port, transport="auto"), STREAM):
         await broker.connections(4)
-        heard = [peer.said[0].body for peer in broker.peers if peer.said]
-        assert heard
-        assert all(_is_mqtt_5(connect) for connect in heard)
+        assert all(_is_mqtt_5(peer.said[0].body) for peer in broker.peers if peer.said)
+
+
+async def test_auto_says_what_the_broker_says() -> None:
+    """A refusal in MQTT 5 is told, although the same broker does not understand the other version."""
+
+    async def script(peer: Peer) -> None:
+        if _is_mqtt_5((await peer.until(CONNECT)).body):
+            peer.say(mqtt5.ConnAckPacket(reason_code=mqtt5.ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD))
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(bulk(broker.port, transport="auto"), STREAM) as reception,
+    ):
+        await reception.state(State.FAILED, "bad user name or password")
+        assert len(broker.peers) == 2
 
 
 async def test_bulk_alone_says_what_to_set() -> None:
