@@ -7,6 +7,7 @@ Servers that are not on this machine make a test skip with the reason; named in 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NoReturn, TypeVar
 
@@ -33,7 +34,11 @@ S = TypeVar("S")
 
 
 def pytest_configure() -> None:
-    """What the developer's own gateway is set to must not reach the tests, nor how busy the machine is."""
+    """What the developer's own gateway is set to must not reach the tests, nor how busy the machine is, nor who waits.
+
+    A run in the background has SIGINT ignored, and so would all that it starts.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     hypothesis.settings.register_profile("gateway", deadline=None)
     hypothesis.settings.load_profile("gateway")
     for name in [name for name in os.environ if name.startswith("GATEWAY__") or name == "GATEWAY_CONFIG"]:

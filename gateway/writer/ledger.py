@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.messages import DIGEST_BYTES, NO_SESSION, PACKET_IDS, Message, Session, digest
+from gateway.messages import DIGEST_BYTES, PACKET_IDS, Message, Session, digest
 from gateway.sessions import Sessions
 
 _PRUNE_EVERY = 256
@@ -31,9 +31,11 @@ _LOAD = """
 SELECT received, packet_ids, digests FROM redelivery_ledger
 WHERE client_id = $1 AND session = $2 ORDER BY received, written_at
 """
-_PRUNE = (
-    "DELETE FROM redelivery_ledger WHERE client_id = $1 AND (session IS DISTINCT FROM $2 OR received <= $3)"
-)
+_PRUNE = """
+DELETE FROM redelivery_ledger WHERE client_id = $1 AND CASE WHEN session = $2 THEN received <= $3
+ELSE written_at < now() - interval '1 day' END
+"""
+"""Rows of other sessions still tell whether a transaction whose answer was lost was committed."""
 _WRITTEN = "SELECT EXISTS (SELECT FROM redelivery_ledger WHERE batch_id = $1)"
 
 Entry = tuple[int, Message]
@@ -92,15 +94,15 @@ class Ledger:
             session, turn: of the batch; see :class:`gateway.messages.Chunk`.
         """
         numbered = [(number, message) for number, message in entries if message.packet_id is not None]
-        if not numbered or session is NO_SESSION:
+        if not numbered:
             return
-        if not session.id:
+        if session.inherited and not session.id:
             await self._sessions.look_up()
-        if not session.id:  # spooled before anything was known of its session
-            return
+        # Without a session nothing is believed of it; it still tells that the transaction was committed.
+        named = uuid.UUID(bytes=session.id) if session.id else None
+        position = session.position(turn) if session.id else 0
         digests = [digest(message) for _, message in numbered]
         ids = struct.pack(f"<{len(numbered)}H", *[message.packet_id for _, message in numbered])
-        named, position = uuid.UUID(bytes=session.id), session.position(turn)
         await connection.execute(_INSERT, batch_id, self.client_id, named, position, ids, b"".join(digests))
         self._enter([number for number, _ in numbered], digests)
         self._rows += 1

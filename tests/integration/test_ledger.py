@@ -192,6 +192,9 @@ async def test_it_prunes_what_it_does_not_believe(
     other, earlier, life = Life(f"{client}-2"), Life(client), Life(client)
     for one in other, earlier:
         await one.enter(table, 1, message(1))
+    await table.execute(
+        "UPDATE redelivery_ledger SET written_at = now() - interval '25 h' WHERE received = 1"
+    )
     for n in range(20):
         await life.enter(table, n * 10_000 + 1, message(n + 1))
     left = "SELECT array_agg(received ORDER BY received) FROM redelivery_ledger WHERE client_id = $1"
