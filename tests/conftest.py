@@ -21,6 +21,7 @@ from tests.support.servers import (
     GivenServer,
     MissingServerError,
     Mosquitto,
+    PgBouncer,
     Postgres,
     Server,
     Timescale,
@@ -136,6 +137,20 @@ def start_server() -> Iterator[Callable[..., Postgres]]:
 def own_server(request: pytest.FixtureRequest, start_server: Callable[..., Postgres]) -> Postgres:
     """Both engines in turn, each a server of this test's own with fsync on: stop, kill, freeze it."""
     return start_server(request.param, durable=True)
+
+
+@pytest.fixture
+def start_pgbouncer() -> Iterator[Callable[..., PgBouncer]]:
+    """Starts poolers with the arguments of :class:`PgBouncer`; all end with the test."""
+    started: list[PgBouncer] = []
+
+    def start(server: Postgres, mode: str = "transaction", **arguments: Any) -> PgBouncer:
+        started.append(_made("pgbouncer", lambda: PgBouncer(server, mode, **arguments)))
+        return started[-1].start()
+
+    yield start
+    for pooler in started:
+        pooler.close()
 
 
 # databases ------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 Each device, known or not, has one :class:`Entry` that never changes identity: whoever holds it (the path
 holds one per topic) sees at once what the registry learns. A hit costs no call at all. Misses are resolved
-together, one query for many. Changes come by LISTEN/NOTIFY; when the listening connection breaks, everything
-is looked up again once it is back, for notifications may have been missed. Until then the known stay known.
+together, one query for many. Changes come by LISTEN/NOTIFY, and are counted by the database: where the count says
+that one was missed, or when the listening connection breaks, everything is looked up again. Behind a pooler, where
+nothing can be listened to, the count alone is asked for. Until then the known stay known.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from gateway.storage import pools
 
 CHANNEL = "gateway_registry"
 _PROBE_SECONDS = 5.0
+_POLL_SECONDS = 1.0
+"""Where no notification comes; it bounds how long a disabled device is still taken."""
+_PROBE_TIMEOUT = 10.0
 _RETRY_SECONDS = 1.0
 _STALE_TRIES = 3
 
@@ -97,7 +101,7 @@ class Registry:
         # Those that made room and are held by somebody, who must hear of changes all the same.
         self._outside: weakref.WeakSet[Entry] = weakref.WeakSet()
         self._types: dict[uuid.UUID, DeviceType] = {}
-        self._version = 0
+        self._version = self._told = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -215,16 +219,46 @@ class Registry:
     async def _follow(self) -> None:
         async with self._pool.connection() as connection:
             try:
-                await connection.add_listener(CHANNEL, self._notified)
-                if self._entries:
-                    self.purge("nobody listened for changes until now")
-                self._component.ready()
-                while True:
-                    # The probe finds a dead connection that the network does not report.
-                    await connection.fetchval("SELECT 1")
-                    await asyncio.sleep(_PROBE_SECONDS)
+                await (self._poll if connection.pooled else self._hear)(connection)
             finally:
                 connection.terminate()
+
+    async def _poll(self, connection: Any) -> None:
+        """Ask again and again how often the registry changed."""
+        known = await self._changes(connection)
+        self._followed()
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            found = await self._changes(connection)
+            if found != known:
+                self.purge("the registry changed")
+            known = found
+
+    async def _hear(self, connection: Any) -> None:
+        """Be told of every change; what was not told although it was counted at two probes in a row got lost."""
+        async with connection.transaction():
+            # Counted before the transaction ends and told of from then on: none is told that is counted already.
+            await connection.add_listener(CHANNEL, self._notified)
+            known, told = await self._changes(connection), self._told
+        self._followed()
+        missing = 0
+        while True:
+            # The probe finds a dead connection that the network does not report.
+            missed, missing = missing, await self._changes(connection) - known - (self._told - told)
+            if missed and missing:
+                self.purge("notifications got lost")
+                known, missing = known + missing, 0
+            await asyncio.sleep(_PROBE_SECONDS)
+
+    def _followed(self) -> None:
+        """Changes are followed from now on."""
+        if self._entries:
+            self.purge("changes were not followed until now")
+        self._component.ready()
+
+    async def _changes(self, connection: Any) -> int:
+        """How often the registry was changed, ever."""
+        return int(await connection.fetchval(_CHANGES, timeout=_PROBE_TIMEOUT))
 
     def _all(self) -> Iterator[Entry]:
         return itertools.chain(self._entries.values(), self._outside)
@@ -238,6 +272,7 @@ class Registry:
         events.registry_purged(reason=reason)
 
     def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self._told += 1
         self.changed(json.loads(str(payload)))
 
     def changed(self, change: dict[str, Any]) -> None:
@@ -265,6 +300,7 @@ LEFT JOIN tenants t ON t.slug = k.slug
 LEFT JOIN devices d ON d.tenant_id = t.id AND d.serial_number = k.serial
 ORDER BY k.n
 """
+_CHANGES = "SELECT coalesce(sum(version), 0)::bigint FROM registry_versions"
 _TYPES = "SELECT id, name, violations, unknown_fields FROM device_types WHERE id = ANY($1)"
 _FIELDS = """
 SELECT device_type_id, field_name, data_type, unit, min_value, max_value, is_required

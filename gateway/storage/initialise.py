@@ -9,7 +9,7 @@ import asyncpg
 
 from gateway import errors, settings
 from gateway.storage import dsn, passwords, roles
-from gateway.storage.migrate import session
+from gateway.storage.migrate import refuse_pooler, session
 from gateway.storage.revisions import Name
 from gateway.storage.roles import Roles
 
@@ -36,7 +36,8 @@ async def initialise(
         StoreError: the server cannot be reached or refuses a statement.
     """
     done: list[str] = []
-    async with session("server", server) as connection:
+    async with session("server", server, any_encoding=True) as connection:
+        refuse_pooler("server", connection)
         await _check_login(connection)
         for role in (wanted.owner, wanted.writer, wanted.reader):
             done += await _make_role(connection, role, password_folder, bypass=role == wanted.writer)

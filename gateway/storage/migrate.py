@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from gateway import errors, settings
-from gateway.storage import engines, pools, revisions, roles
+from gateway.storage import engines, pools, revisions, roles, sessions
 from gateway.storage.revisions import Name, Revision
 
 EngineChoice = Literal["auto", "timescaledb", "postgresql"]
@@ -96,10 +96,14 @@ def hypertables() -> bool:
 
 
 @contextlib.asynccontextmanager
-async def session(name: str, database: settings.Database) -> AsyncIterator[asyncpg.Connection]:
+async def session(
+    name: str, database: settings.Database, *, any_encoding: bool = False
+) -> AsyncIterator[sessions.Session]:
     """A connection whose statements may take their time: a revision may rewrite a large table."""
     patient = database.model_copy(update={"command_timeout": 0})
-    connection = await pools.connect(patient, application_name="gateway-migrate", name=name)
+    connection = await pools.connect(
+        patient, application_name="gateway-migrate", name=name, any_encoding=any_encoding
+    )
     try:
         with pools.translate(name):
             yield connection
@@ -112,6 +116,7 @@ async def _locked(
     name: Name, database: settings.Database, timeout: float
 ) -> AsyncIterator[asyncpg.Connection]:
     async with session(name, database) as connection:
+        refuse_pooler(name, connection)
         deadline = time.monotonic() + timeout
         # Not pg_advisory_lock: its waiter holds a snapshot, for which CREATE INDEX CONCURRENTLY waits.
         while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
@@ -122,6 +127,21 @@ async def _locked(
                 )
             await asyncio.sleep(0.2)
         yield connection
+
+
+def refuse_pooler(name: str, connection: sessions.Session) -> None:
+    """Behind a pooler neither a lock nor a role lasts from one statement to the next.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if connection.pooled:
+        variable = f"GATEWAY__DATABASES__{name.upper()}__DSN"
+        given = "--superuser-dsn" if name == "server" else variable
+        raise errors.UsageError(
+            f"{name}: the DSN leads to a connection pooler, through which tables cannot be changed: for this command "
+            f"point {given} at the server itself"
+        )
 
 
 async def _run(

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 
 from gateway import errors, settings
-from gateway.storage import dsn, sqlstate
+from gateway.storage import dsn, libpq, sessions, sqlstate
+
+_READ_ONLY = "25006"
 
 
 def translate_error(error: BaseException, database: str) -> errors.StoreError | None:
@@ -79,40 +81,47 @@ async def transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 async def connect(
-    database: settings.Database, *, application_name: str, name: str = ""
-) -> asyncpg.Connection:
-    """One connection; driver errors come out translated.
+    database: settings.Database, *, application_name: str, name: str = "", any_encoding: bool = False
+) -> sessions.Session:
+    """One connection, to the first of the DSN's hosts that is what it asks for; driver errors come out translated.
 
     ``synchronous_commit`` is raised to ``on`` where the server's default is ``off``: an acknowledgement must not
     outlive its row.
 
+    Args:
+        any_encoding: whether a database that is not UTF-8 will do.
+
     Raises:
         StoreError: the database cannot be reached or refuses us.
-        ConfigurationError: the DSN is no DSN, or the password file cannot be read.
+        ConfigurationError: the DSN is no DSN or asks for what cannot be had, or the password file cannot be read.
     """
-    with translate(f"{name or application_name} at {dsn.server_name(database)}"):
-        connection = await _dial(database, application_name)
-        try:
-            if await connection.fetchval("SHOW synchronous_commit") == "off":
-                await connection.execute("SET synchronous_commit = on")
-        except BaseException:  # cancelled, too: nobody else knows of it yet
-            connection.terminate()
-            raise
-        return connection
+    label = f"{name or application_name} at {dsn.server_name(database)}"
+    with translate(label):
+        return await _dial(database, application_name, label, any_encoding)
 
 
-async def _dial(database: settings.Database, application_name: str) -> asyncpg.Connection:
+async def _dial(
+    database: settings.Database, application_name: str, label: str, any_encoding: bool
+) -> sessions.Session:
     password = database.secret()
     try:
-        return await asyncpg.connect(
-            database.dsn.get_secret_value(),
-            timeout=database.connect_timeout or None,
-            command_timeout=database.command_timeout or None,
-            server_settings={"application_name": application_name, "timezone": "UTC"},
+        target = libpq.read(database)
+        given = {"application_name": application_name, **target.server_settings, "timezone": "UTC"}
+        arguments = {
+            "command_timeout": database.command_timeout or None,
+            "server_settings": given,
             **({"password": password} if password is not None else {}),
-        )
+        }
+        return await sessions.Dialling(target, label, arguments, any_encoding=any_encoding).session()
+    except errors.ConfigurationError as error:
+        raise errors.ConfigurationError(f"the DSN of {application_name} cannot be used: {error}") from None
     except (ValueError, asyncpg.ClientConfigurationError) as error:
         raise errors.ConfigurationError(f"the DSN of {application_name} cannot be used: {error}") from None
+    except (asyncpg.UndefinedObjectError, asyncpg.ProtocolViolationError) as error:
+        raise errors.ConfigurationError(
+            f"{label}: {error}: an option of the DSN is neither libpq's nor a setting of the server, or a pooler does "
+            "not pass it on; take it out of the DSN"
+        ) from error
 
 
 class Pool:
@@ -121,20 +130,25 @@ class Pool:
     def __init__(self, name: str, database: settings.Database, *, size: int = 2) -> None:
         self.name = name
         self._database = database
-        self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
+        self._free: asyncio.LifoQueue[sessions.Session | None] = asyncio.LifoQueue()
         for _ in range(size):
             self._free.put_nowait(None)
         self._size = size
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+    async def connection(self) -> AsyncIterator[sessions.Session]:
         """A connection for the block; errors inside come out translated, a broken connection is not kept."""
         held = await self._free.get()
         try:
             if held is None or held.is_closed():
                 held = await connect(self._database, application_name=f"gateway-{self.name}", name=self.name)
-            with translate(self.name), hanging_up(held):
-                yield held
+            try:
+                with translate(self.name), hanging_up(held):
+                    yield held
+            except errors.StandingError as error:
+                if error.sqlstate == _READ_ONLY:  # another host may be the primary now
+                    held.terminate()
+                raise
         finally:
             self._free.put_nowait(held)
 

@@ -17,11 +17,14 @@ from gateway.messages import DeadLetter
 from gateway.outcomes import Outcome
 from gateway.writer import rows
 
-STAGE = """
+_STAGE = """
 CREATE TEMPORARY TABLE IF NOT EXISTS gateway_staged
 (time timestamptz, device_id uuid, tenant_id uuid, data jsonb, metadata jsonb, received_at timestamptz)
-ON COMMIT DELETE ROWS
+ON COMMIT {at_commit}
 """
+STAGE = _STAGE.format(at_commit="DELETE ROWS")
+STAGE_ONCE = f"DROP TABLE IF EXISTS pg_temp.gateway_staged; {_STAGE.format(at_commit='DROP')}"
+"""Behind a pooler: the session is everybody's, and may have the table of another release of the gateway."""
 EMPTY_STAGE = "DELETE FROM gateway_staged"
 LIFT_DECOMPRESSION_LIMIT = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
 

@@ -194,7 +194,7 @@ class Writer:
     ) -> tuple[int, Known, list[tuple[conflicts.Staging, set[bytes]]]]:
         """How many rows are new or changed, what was known, and under which keys each staging kept something."""
         known = await self._known(connection, work)
-        await connection.execute(conflicts.STAGE)
+        await connection.execute(conflicts.STAGE_ONCE if connection.pooled else conflicts.STAGE)
         stagings = [
             (staging, await _insert_staged(connection, staging)) for staging in _stagings(work, known.ended)
         ]

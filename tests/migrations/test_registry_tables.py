@@ -57,6 +57,7 @@ class Registry:
         found = []
         async with asyncio.timeout(10):
             while (payload := await self.heard.get()) != {"mark": mark}:
+                assert payload.pop("count"), "what makes it unlike any other"
                 found.append(payload)
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -174,6 +175,66 @@ class Postgres(Process):
     def _user(self) -> int | None:
         """PostgreSQL refuses to run as root."""
         return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+
+
+class PgBouncer(Process):
+    """A PgBouncer before a server, with few sessions there, so that clients come to share them.
+
+    Args:
+        mode: ``session``, ``transaction`` or ``statement``.
+        extra: further lines of configuration.
+    """
+
+    def __init__(self, server: Postgres, mode: str, *, sessions: int = 6, extra: Sequence[str] = ()) -> None:
+        self.program = pgbouncer_program()
+        super().__init__("pgbouncer")
+        self.port = free_port()
+        users = self.folder / "users.txt"
+        users.write_text('"postgres" ""\n"gateway_writer" ""\n', "utf-8")
+        lines = [
+            "[databases]",
+            f"* = host=127.0.0.1 port={server.port}",
+            "[pgbouncer]",
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =",
+            f"auth_type = trust\nauth_file = {users}",
+            f"pool_mode = {mode}\ndefault_pool_size = {sessions}\nmax_client_conn = 200",
+            "server_round_robin = 1",
+            *extra,
+        ]
+        self.configuration = self.folder / "pgbouncer.ini"
+        self.configuration.write_text("\n".join(lines) + "\n", "utf-8")
+        if (user := self._user()) is not None:
+            for path in (self.folder, users, self.configuration):
+                os.chown(path, user, -1)
+
+    def command(self) -> Sequence[str]:
+        """PgBouncer in the foreground."""
+        return [self.program, str(self.configuration)]
+
+    def is_ready(self) -> bool:
+        """It listens."""
+        return listening(self.port)
+
+    def dsn(self, of: str) -> str:
+        """The same database as this DSN of the server, by way of the pooler."""
+        return re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{self.port}", of)
+
+    def _user(self) -> int | None:
+        """PgBouncer refuses to run as root."""
+        return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+
+
+def pgbouncer_program() -> str:
+    """Path of PgBouncer.
+
+    Raises:
+        MissingServerError: it is not installed.
+    """
+    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    found = shutil.which("pgbouncer", path=places)
+    if found is None:
+        raise MissingServerError("pgbouncer is not on the PATH; install the package 'pgbouncer'")
+    return found
 
 
 def embedded_programs() -> Path:

@@ -1,0 +1,174 @@
+"""Behind a connection pooler nothing of a session lasts, and nothing of the promises hangs on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from gateway import settings
+from gateway.devices import registry as registry_module
+from gateway.devices.registry import Registry
+from gateway.errors import StandingError, UsageError
+from gateway.observability.health import Component, State
+from gateway.outcomes import Outcome
+from gateway.storage import migrate, pools
+from gateway.storage.pools import Pool
+from gateway.writer.copy import Writer
+from tests.integration.conftest import Writers
+from tests.support.batching import NOW_US, Filling, a_device, database
+from tests.support.databases import Databases
+from tests.support.provisioned import provision
+from tests.support.servers import PgBouncer, Postgres
+from tests.support.sql import execute, query
+from tests.support.waiting import eventually_async
+from tests.support.written import written
+
+Start = Callable[..., PgBouncer]
+COMMITS = "SELECT DISTINCT told FROM seen"
+WATCH = """
+CREATE TABLE seen (told text);
+CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END$$;
+CREATE TRIGGER tell AFTER INSERT ON telemetry FOR EACH STATEMENT EXECUTE FUNCTION tell();
+"""
+WATCH_TIMESCALE = WATCH.replace("STATEMENT", "ROW")
+
+
+@pytest.fixture(params=["session", "transaction"])
+def pooler(request: pytest.FixtureRequest, server: Postgres, start_pgbouncer: Start) -> PgBouncer:
+    """A PgBouncer in both modes that can be served, before both engines."""
+    # A session each in session mode; fewer than clients in transaction mode, so that they change hands.
+    return start_pgbouncer(server, request.param, sessions=20 if request.param == "session" else 4)
+
+
+@pytest.fixture
+async def elsewhere(pooler: PgBouncer, databases: Databases) -> AsyncIterator[None]:
+    """Other clients of the pooler, with statements, temporary tables and settings of their own in its sessions."""
+    clients = []
+    for _ in range(3):
+        client = await asyncpg.connect(pooler.dsn(databases.timeseries_dsn))
+        await client.execute("CREATE TEMPORARY TABLE IF NOT EXISTS gateway_staged (old integer)")
+        await client.execute("SET synchronous_commit = off")
+        with contextlib.suppress(asyncpg.DuplicatePreparedStatementError):
+            await client.execute("PREPARE __asyncpg_stmt_1__ AS SELECT 1")
+        clients.append(client)
+    yield
+    for client in clients:
+        await client.close()
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_every_commit_is_durable_behind_a_pooler(
+    pooler: PgBouncer, databases: Databases, make_writer: Writers
+) -> None:
+    """Straight, staged and with a ledger row, on a database that commits asynchronously by default."""
+    dsn = databases.timeseries_dsn
+    name = dsn.rpartition("/")[2]
+    execute(dsn, f"ALTER DATABASE {name} SET synchronous_commit = off")
+    execute(dsn, WATCH_TIMESCALE if databases.engine == "timescaledb" else WATCH)
+    writers = [make_writer(pooler.dsn(dsn), command_timeout=10) for _ in range(4)]
+    device = a_device()
+
+    async def some(number: int, writer: Writer) -> None:
+        for n in range(6):
+            filling = Filling()
+            filling.keyed(device, NOW_US + 100 * number + n, {"n": n})
+            for _ in range(2):  # the second meets the first: staged
+                await written(writer, filling.batch)
+            untimed = Filling()
+            untimed.unkeyed(device, NOW_US + 10_000 + 100 * number + n, {"n": n})
+            assert (await written(writer, untimed.batch)).outcomes == [Outcome.STORED]
+
+    await asyncio.gather(*(some(number, writer) for number, writer in enumerate(writers)))
+    assert [row["told"] for row in query(dsn, COMMITS)] == ["on"]
+    assert databases.count("telemetry") == 4 * 6 * 2
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_a_disabled_device_is_noticed_behind_a_pooler(pooler: PgBouncer, databases: Databases) -> None:
+    """Within seconds, although no notification comes through."""
+    ids = provision(databases, ["A"])
+    pool = Pool("metadata", database(pooler.dsn(databases.metadata_dsn)), size=2)
+    component = Component("metadata")
+    registry = Registry(pool, settings.Registry(), component, lambda _device: None)
+    following = asyncio.create_task(registry.listen())
+    try:
+        await eventually_async(lambda: component.state is State.READY)
+        entry = registry.entry("acme", "A")
+        await registry.resolve([entry])
+        assert entry.device is not None
+        databases.metadata("UPDATE devices SET status = 'disabled' WHERE id = $1", ids["A"])
+        await eventually_async(lambda: entry.device is None, timeout=3)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await pool.close()
+
+
+async def test_migrations_are_refused_behind_a_pooler(pooler: PgBouncer, blank_databases: Databases) -> None:
+    """A lock of a session would lock nothing there, or for ever: the text says what to point where."""
+    with pytest.raises(UsageError, match=r"pooler.*GATEWAY__DATABASES__METADATA__DSN.*server itself"):
+        await migrate.upgrade("metadata", database(pooler.dsn(blank_databases.metadata_dsn)))
+    held = blank_databases.metadata("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+    assert held[0][0] == 0
+    assert await migrate.current("metadata", database(pooler.dsn(blank_databases.metadata_dsn))) is None
+
+
+async def test_statement_mode_is_refused(start_pgbouncer: Start, postgres: Postgres) -> None:
+    """Nothing can be written as a whole there: one sentence with the way out."""
+    pooler = start_pgbouncer(postgres, "statement")
+    with pytest.raises(StandingError, match="pool_mode = transaction"):
+        await pools.connect(database(pooler.dsn(postgres.dsn())), application_name="gateway-odd")
+
+
+async def test_an_option_that_the_pooler_refuses_is_named(start_pgbouncer: Start, postgres: Postgres) -> None:
+    """Not as an error of the schema."""
+    pooler = start_pgbouncer(postgres, "transaction")
+    given = database(pooler.dsn(postgres.dsn()) + "?geqo=off")
+    with pytest.raises(Exception, match=r"(?s)geqo.*take it out of the DSN"):
+        await pools.connect(given, application_name="gateway-odd")
+
+
+async def test_a_notification_that_gets_lost_is_noticed(
+    postgres: Postgres, postgres_databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is in between: what the database counted and nobody told has everything looked up again."""
+    monkeypatch.setattr(registry_module, "_PROBE_SECONDS", 0.1)
+    ids = provision(postgres_databases, ["A"])
+    pool = Pool("metadata", database(postgres_databases.metadata_dsn), size=2)
+    component = Component("metadata")
+    registry = Registry(pool, settings.Registry(), component, lambda _device: None)
+    monkeypatch.setattr(registry, "_notified", lambda *_: None)
+    probes: list[str] = []
+    purges: list[str] = []
+    changes, purge = registry._changes, registry.purge
+
+    async def counted(connection: Any) -> int:
+        probes.append("one")
+        return await changes(connection)
+
+    def purged(reason: str) -> None:
+        purges.append(reason)
+        purge(reason)
+
+    monkeypatch.setattr(registry, "_changes", counted)
+    monkeypatch.setattr(registry, "purge", purged)
+    following = asyncio.create_task(registry.listen())
+    try:
+        await eventually_async(lambda: component.state is State.READY)
+        entry = registry.entry("acme", "A")
+        await registry.resolve([entry])
+        postgres_databases.metadata("UPDATE devices SET status = 'disabled' WHERE id = $1", ids["A"])
+        await eventually_async(lambda: entry.device is None, timeout=3)
+        seen = len(probes)
+        await eventually_async(lambda: len(probes) >= seen + 5)
+        assert len(purges) == 1, "told once, not again and again"
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await pool.close()
