@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import itertools
 import json
 import os
@@ -94,7 +95,7 @@ class Worker:
             *(sys.executable, "-m", "gateway", "run"),
             *(() if self._config is None else ("--config", str(self._config))),
             env={**self._environment, "GATEWAY__OBSERVABILITY__PORT": str(port)},
-            preexec_fn=_die_with_parent,
+            preexec_fn=functools.partial(_die_with_parent, os.getpid()),
         )
         events.worker_started(worker=self.name, pid=self._process.pid)
         return await self._process.wait()
@@ -230,9 +231,11 @@ def _overlap(one: settings.Stream, other: settings.Stream) -> bool:
     return topics.overlap(topics.Template(one.topic).filter, topics.Template(other.topic).filter)
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """In the child: stop when the supervisor is killed; a second supervisor would fight it for the session."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before we asked for the signal, which then never comes
+        os._exit(1)
 
 
 def _free_port() -> int:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from gateway.errors import StartError
 
+_IF_CHILD_OF = ("sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
+"""A parent that died before ``setpriv`` asked for the signal never causes one: look whether it is still there."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunAs:
@@ -62,4 +65,4 @@ def wrapper(run_as: RunAs | None, death_signal: signal.Signals) -> list[str]:
             "or run the demo as an ordinary user"
         )
     death = ["--pdeathsig", death_signal.name.removeprefix("SIG")]
-    return [setpriv, *death, *(run_as.arguments() if run_as else [])]
+    return [setpriv, *death, *(run_as.arguments() if run_as else []), *_IF_CHILD_OF, str(os.getpid())]

@@ -83,14 +83,16 @@ def versions(python: Path) -> str:
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def pip_by(folder: Path, pip: str) -> Path:
-    """A python without ensurepip, whose ``-m pip`` is this one: a wheel of pip, or else the one installed here."""
+def pip_by(folder: Path, wheel: Path | None = None) -> Path:
+    """A python without ensurepip, whose pip is of this wheel; of none: the one installed here."""
+    others = folder / "others"
+    if wheel:
+        shutil.unpack_archive(wheel, others, "zip")
     program = folder / "python"
     program.write_text(
         "#!/bin/sh\n"
         'case "$*" in *ensurepip*) exit 1;; esac\n'
-        f'if [ "$1" = -m ] && [ "$2" = pip ]; then shift 2; set -- {pip} "$@"; fi\n'
-        f'exec {sys.executable} "$@"\n'
+        f'PYTHONPATH={others} exec {sys.executable} "$@"\n'
     )
     program.chmod(0o755)
     return program
@@ -104,15 +106,15 @@ def test_what_is_locked_is_installed_as_locked(project: Path, index: str) -> Non
     assert versions(project / "made" / "bin" / "python") == "1.0 1.0"
 
 
-def pips() -> list[str]:
-    """Releases of pip to try: what is installed here, and those of the folder."""
-    return ["-m pip", *map(str, sorted(Path(os.environ.get(PIPS, "/nowhere")).glob("pip-*.whl")))]
+def pips() -> list[Path]:
+    """Wheels of the releases of pip to try beside what is installed here."""
+    return sorted(Path(os.environ.get(PIPS, "/nowhere")).glob("pip-*.whl"))
 
 
-@pytest.mark.parametrize("pip", pips(), ids=lambda pip: Path(pip).name)
-def test_any_pip_installs_what_is_locked(project: Path, index: str, pip: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pip", [None, *pips()], ids=lambda pip: pip.name if pip else "installed")
+def test_any_pip_installs_what_is_locked(project: Path, index: str, pip: Path | None, tmp_path: Path) -> None:
     """An environment without a pip of its own, filled by one from outside, of releases 22 to 26."""
-    program = pip_by(tmp_path, pip if pip.startswith("-m") else f"{pip}/pip")
+    program = pip_by(tmp_path, pip)
     done = run([".ci/environment", "made", "lock", program], project, index)
     assert (done.returncode, done.stderr) == (0, "")
     assert versions(project / "made" / "bin" / "python") == "1.0 1.0"
@@ -122,7 +124,7 @@ def test_releases_of_pip_are_tried_where_they_are_required() -> None:
     """A run that must try them all has them at hand: 22, 23, 24 and 25 beside the one that is locked."""
     if "pips" not in REQUIRED:
         pytest.skip(f"pips: set {PIPS} to a folder with wheels of pip")
-    majors = {re.sub(r"pip-(\d+)\..*", r"\1", Path(pip).name) for pip in pips()}
+    majors = {pip.name.removeprefix("pip-").partition(".")[0] for pip in pips()}
     assert majors >= {"22", "23", "24", "25"}
 
 
@@ -130,7 +132,7 @@ def test_a_lock_that_lacks_something_is_refused(project: Path, index: str, tmp_p
     """Pip is told to resolve nothing, so what is missing has to be found by the check, and named."""
     blocks = re.split(r"^(?=\w)", (project / "lock").read_text(), flags=re.MULTILINE)
     (project / "lock").write_text("".join(block for block in blocks if not block.startswith("base")))
-    done = run([".ci/environment", "made", "lock", pip_by(tmp_path, "-m pip")], project, index)
+    done = run([".ci/environment", "made", "lock", pip_by(tmp_path)], project, index)
     assert done.returncode != 0
     assert "plugin 1.0 requires base" in done.stdout + done.stderr
 
@@ -139,7 +141,7 @@ def test_a_file_that_is_not_the_locked_one_is_refused(project: Path, index: str,
     """An index that serves other bytes under a locked version does not get them installed."""
     text = (project / "lock").read_text()
     (project / "lock").write_text(re.sub(r"sha256:\w+", "sha256:" + "0" * 64, text, count=1))
-    done = run([".ci/environment", "made", "lock", pip_by(tmp_path, "-m pip")], project, index)
+    done = run([".ci/environment", "made", "lock", pip_by(tmp_path)], project, index)
     assert done.returncode != 0
     assert "DO NOT MATCH THE HASHES" in done.stderr
 

@@ -7,7 +7,7 @@ import importlib.metadata
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,7 @@ REGISTRY = re.compile(
     rb"pypi\.org|pythonhosted|//[^/\s]*pypi|--(extra-)?index-url|--find-links|--trusted-host", re.I
 )
 SECRET = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 OLDEST = {"python_version": "3.11", "python_full_version": "3.11.0"}
 """For which the locks are made; what only it needs does no harm to newer ones."""
 BUILD = {"editables"}
@@ -87,20 +88,46 @@ def test_the_lock_holds_no_more_than_is_needed(lock: str) -> None:
     assert set(pins(lock)) - needed(declared(LOCKS[lock])) - BUILD == set()
 
 
-def needed(requirements: list[Requirement]) -> set[str]:
-    """Names of all these requirements and of what they require in turn, as installed here."""
+@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_lock_is_complete(lock: str, python: str, machine: str) -> None:
+    """Made with one Python, it holds what others need: nothing is resolved when it is installed; else: add it."""
+    there = {**OLDEST, "python_version": python, "python_full_version": f"{python}.0"}
+    there |= {"platform_machine": machine}
+    assert needed(declared(LOCKS[lock]), there) - set(pins(lock)) == set()
+
+
+def test_all_supported_pythons_are_looked_at() -> None:
+    """The list here is the one that the project declares."""
+    versions = [
+        text.rpartition(" ")[2] for text in PROJECT["project"]["classifiers"] if ":: Python ::" in text
+    ]
+    assert tuple(versions) == PYTHONS
+
+
+def needed(requirements: list[Requirement], there: Mapping[str, str] = OLDEST) -> set[str]:
+    """Names of all these requirements and of what they require in turn, as installed here, for that Python."""
     seen: dict[str, set[str]] = {}
     waiting = [(requirement, "") for requirement in requirements]
     while waiting:
         requirement, extra = waiting.pop()
         name = canonicalize_name(requirement.name)
-        if requirement.marker and not requirement.marker.evaluate({**OLDEST, "extra": extra}):
+        if requirement.marker and not requirement.marker.evaluate({**there, "extra": extra}):
             continue
         new = {"", *requirement.extras} - seen.setdefault(name, set())
         seen[name] |= new
-        for wanted in importlib.metadata.requires(name) or [] if new else []:
+        for wanted in required_by(name) if new else []:
             waiting += [(Requirement(wanted), extra) for extra in new]
     return set(seen)
+
+
+def required_by(name: str) -> list[str]:
+    """What this package requires; nothing when it is not installed, which the callers notice themselves."""
+    try:
+        return importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 @pytest.mark.parametrize("lock", LOCKS)

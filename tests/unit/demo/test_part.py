@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gateway.demo.part import Part, PartEndedError, unless_ended
@@ -28,13 +31,12 @@ async def said(process: Part) -> bool:
     return "up" in process.log.read_text()
 
 
-def alive(pid: int) -> bool:
-    """Whether there is such a process."""
+def ended(process: psutil.Process) -> bool:
+    """Whether it has ended; when pid 1 gets round to reaping an orphan is not ours to wait for."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 async def test_stops_what_it_started(tmp_path: Path) -> None:
@@ -110,20 +112,39 @@ async def test_work_that_is_done_has_its_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/usr/bin/setpriv").exists(), reason="needs setpriv (util-linux)")
-def test_a_part_does_not_outlive_a_killed_demo(tmp_path: Path) -> None:
-    """A SIGKILL of whoever started it ends the part too."""
+@pytest.mark.parametrize("settled", [True, False], ids=["running", "still-starting"])
+@pytest.mark.parametrize("own_user", [True, False], ids=["own-user", "other-user"])
+def test_a_part_does_not_outlive_a_killed_demo(tmp_path: Path, *, settled: bool, own_user: bool) -> None:
+    """A SIGKILL of its starter ends the part too, even one that has not yet asked the kernel for a signal."""
+    if not own_user and os.geteuid() != 0:
+        pytest.skip("only root starts parts as another user")
+    slow = tmp_path / "setpriv"
+    slow.write_text(
+        f'#!/bin/sh\nwhile kill -0 $PPID; do sleep 0.01; done\nexec {shutil.which("setpriv")} "$@"\n'
+    )
+    slow.chmod(0o755)
     program = f"""
 import asyncio, pathlib
 from gateway.demo.part import Part
+from gateway.demo.privileges import RunAs
 async def main():
     part = Part("orphan", pathlib.Path({str(tmp_path / "log")!r}))
-    await part.start(["sleep", "600"])
+    await part.start(["sleep", "600"], {None if own_user else "RunAs(65534, 65534, override=True)"})
     print(part.pid, flush=True)
     await asyncio.sleep(600)
 asyncio.run(main())
 """
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as starter:
+    path = os.environ["PATH"] if settled else f"{tmp_path}:{os.environ['PATH']}"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env={**os.environ, "PATH": path}
+    ) as starter:
         assert starter.stdout is not None
-        pid = int(starter.stdout.readline())
+        part_process = psutil.Process(int(starter.stdout.readline()))
+        if settled:
+            eventually(lambda: part_process.name() == "sleep", what="the part runs")
         starter.kill()
-    eventually(lambda: not alive(pid), what="the part ended with its starter")
+    try:
+        eventually(lambda: ended(part_process), what="the part ended with its starter")
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            part_process.kill()
