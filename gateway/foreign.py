@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-"""Letters and a symbol that show as nothing: the Hangul fillers, the empty braille pattern."""
-_BLANK = re.compile(f"[{''.join(sorted(_BLANKS))}]")
+_BLANK = re.compile("[\u115f\u1160\u2800\u3164\uffa0\U000e0100-\U000e01ef]")
+"""Letters, a symbol and marks that show as nothing: the Hangul fillers, the empty braille pattern, variation selectors
+of ideographs, in which text can be hidden."""
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -42,7 +42,7 @@ def visible_json(text: str) -> str:
 
 def _hidden(character: str) -> bool:
     if character.isprintable():
-        return character in _BLANKS
+        return _BLANK.match(character) is not None
     return unicodedata.category(character) != "Zs"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gateway import clock, settings
+from gateway import clock, settings, unreadable
 from gateway.batches import MessageId
 from gateway.devices.registry import Entry
 from gateway.errors import MessageError
@@ -88,6 +88,9 @@ class Intake:
 
     def _admit(self, message: Message, route: Route) -> None:
         """Let only those pass whose payload may be looked at."""
+        fault = unreadable.fault(message)
+        if fault is not None and route.ending is not Reason.STREAM_IGNORED:
+            raise fault
         if route.ending is not None:
             raise MessageError(route.ending, f"no stream takes the topic {message.topic[:200]!r}")
         if message.retain and route.retained == "ignore":

@@ -40,6 +40,9 @@ class Reason(enum.StrEnum):
     """NaN, Infinity, or beyond what the database can hold."""
     BAD_SHAPE = "unexpected_shape"
     BAD_TIMESTAMP = "bad_timestamp"
+    # the packet
+    BAD_PACKET = "malformed_packet"
+    """The broker sent what is no MQTT; payload and topic are kept as far as they can be told."""
     # the topic and the device
     NO_STREAM = "no_stream"
     UNKNOWN_TENANT = "unknown_tenant"

@@ -7,6 +7,7 @@ awaited or logged per message.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from collections.abc import Sequence
 from typing import Any, cast
@@ -19,13 +20,14 @@ from mqtt5 import (
     Packet,
     PingReqPacket,
     PingRespPacket,
-    PublishPacket,
     SubAckPacket,
 )
 
 from gateway.errors import GatewayError
+from gateway.messages import Message
 from gateway.mqtt import packets, reasons, tls
 from gateway.mqtt.connection import (
+    LAST_ACKS_SECONDS,
     ConnectionLostError,
     Receiver,
     Refusal,
@@ -66,9 +68,10 @@ class BulkConnection(asyncio.Protocol):
         self._suback: asyncio.Future[SubAckPacket] | None = None
         self._ended: Ended = self._loop.create_future()
         self._gone = asyncio.Event()
-        self._broken = False
+        self._torn = False
         self._paused = False
         self._chunks = 0
+        self._broken = False
         self._greeting = b""
         self._idle = IdleWatch(receiver.idle)
 
@@ -139,7 +142,7 @@ class BulkConnection(asyncio.Protocol):
             try:
                 async with asyncio.timeout(_CLOSE_TIMEOUT):
                     await self._gone.wait()
-                self.goodbye_read = leaving and not self._broken
+                self.goodbye_read = leaving and not self._torn
             except TimeoutError:
                 self._socket.abort()
                 await self._gone.wait()
@@ -176,20 +179,25 @@ class BulkConnection(asyncio.Protocol):
     def pause(self) -> None:
         """Stop reading. Before CONNACK it takes effect with CONNACK."""
         self._paused = True
-        if self._socket is not None and self._pulse is not None and not self._ended.done():
-            self._socket.pause_reading()
+        if (socket := self._standing()) is not None and self._pulse is not None:
+            socket.pause_reading()
             self._pulse.suspend()
 
     def resume(self) -> None:
         """Read again."""
         self._paused = False
-        if self._socket is not None and self._pulse is not None and not self._ended.done():
+        if (socket := self._standing()) is not None and self._pulse is not None:
             self._pulse.resume()
-            self._socket.resume_reading()
+            socket.resume_reading()
 
     def _write(self, packet: bytes | bytearray) -> None:
-        if self._socket is not None:
+        if self._socket is not None and not self._socket.is_closing():
             self._socket.write(packet)
+
+    def _standing(self) -> asyncio.Transport | None:
+        """The socket while it may be used: uvloop raises for one that is closing, before it has told us."""
+        socket = self._socket
+        return None if socket is None or socket.is_closing() or self._ended.done() else socket
 
     # what the event loop calls -----------------------------------------------------------
 
@@ -201,32 +209,43 @@ class BulkConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
         self._gone.set()
-        self._broken = exc is not None
+        self._torn = exc is not None
         if isinstance(exc, OSError):
             self._end(tls.explain(exc, self._mqtt))
         self._end(closed_by(self._broker))
 
     def data_received(self, data: bytes) -> None:
         """One read of the socket: one chunk."""
-        if self._ended.done():
+        if self._ended.done() or self._broken:
             return
         self._idle.read()
         if self._pulse is None:
             self._check_version(data)
         else:
             self._pulse.heard()
+        broken: BrokenStreamError | None = None
         try:
-            messages, packet_ids, others = self._frames.cut(data)
-            for packet in others:
+            cut = self._frames.cut(data)
+        except BrokenStreamError as error:
+            cut, broken = error.before, error
+        try:
+            for packet in cut.others:
                 self._control(packet)
         except BrokenStreamError as error:
-            kind = RefusedError if error.standing else ConnectionLostError
-            self._end(kind(f"{self._broker} sent {error}"), error.code)
-            return
-        if messages and not self._ended.done():
-            self._yield(messages, packet_ids)
+            broken = error
+        if cut.messages and not self._ended.done():
+            self._yield(cut.messages, cut.packet_ids)
+        if broken is not None and not self._ended.done():
+            self._break(broken)
 
-    def _yield(self, messages: list[PublishPacket], packet_ids: list[int]) -> None:
+    def _break(self, error: BrokenStreamError) -> None:
+        """Nothing after this can be read. What came before is acknowledged, or it would come, and break, again."""
+        self._broken = True
+        kind = RefusedError if error.standing else ConnectionLostError
+        end = functools.partial(self._end, kind(f"{self._broker} sent {error}"), error.code)
+        self._loop.call_later(LAST_ACKS_SECONDS, end) if self._chunks else end()
+
+    def _yield(self, messages: Sequence[Message], packet_ids: list[int]) -> None:
         if self._connack is None:
             self._end(ConnectionLostError(f"{self._broker} sent PUBLISH before CONNACK"))
             return

@@ -13,6 +13,9 @@ from gateway.errors import GatewayError
 from gateway.messages import Message
 from gateway.settings import Mqtt
 
+LAST_ACKS_SECONDS = 1.0
+"""How long acks may still leave when the broker has sent what cannot be read."""
+
 
 class ConnectionLostError(GatewayError):
     """The connection is gone or could not be made; it should come back by itself."""

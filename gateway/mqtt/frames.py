@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from mqtt5 import DisconnectReasonCode, Packet, PublishPacket, read
 
+from gateway.mqtt.salvage import HEAD_BYTES, body_of, message_of, packet_bytes
 from gateway.mqtt.window import NO_ID
+from gateway.outcomes import Reason
+from gateway.unreadable import Unreadable
 
 _QOS_2 = 0x04
+_TYPE_AND_QOS = 0xF6
+_PUBLISH = (0x30, 0x32)
+"""At QoS 0 and 1."""
 
 
 class BrokenStreamError(Exception):
@@ -17,18 +23,23 @@ class BrokenStreamError(Exception):
     Attributes:
         code: what DISCONNECT should tell the broker.
         standing: the broker would do it again; somebody must mend something.
+        before: what the same bytes completed before they broke.
     """
 
     def __init__(self, code: DisconnectReasonCode, text: str, *, standing: bool = False) -> None:
         super().__init__(text)
         self.code = code
         self.standing = standing
+        self.before = Cut([], [], [])
 
 
 class Cut(NamedTuple):
-    """What one read of the socket completed; ``others`` are all but PUBLISH."""
+    """What one read of the socket completed; ``others`` are all but PUBLISH.
 
-    messages: list[PublishPacket]
+    A PUBLISH that is malformed, or too large, is an :class:`gateway.unreadable.Unreadable`.
+    """
+
+    messages: list[PublishPacket | Unreadable]
     packet_ids: list[int]
     others: list[Packet]
 
@@ -37,94 +48,147 @@ class Frames:
     """The stream of one connection.
 
     Args:
-        largest: bytes of the largest packet accepted.
+        largest: bytes of the largest packet accepted. A larger PUBLISH is skipped as it comes, but for its head.
     """
 
-    __slots__ = ("_largest", "_need", "_tail")
+    __slots__ = ("_head", "_largest", "_need", "_skip", "_tail")
 
     def __init__(self, largest: int) -> None:
         self._largest = largest
         self._tail = bytearray()
         self._need = 0  # bytes the packet begun in _tail has, as far as its header tells
+        self._head = bytearray()  # of a PUBLISH that is too large
+        self._skip = 0  # bytes of it still to come
 
     def cut(self, received: bytes) -> Cut:
         """All packets that are complete with these bytes, in order.
 
         Raises:
-            BrokenStreamError: they are no MQTT 5, or too large.
+            BrokenStreamError: they are no MQTT 5.
         """
+        found = Cut([], [], [])
+        try:
+            rest = self._read_all(self._with_tail(received, found), found)
+            if rest:
+                self._keep(rest)
+            if found.messages and _alias(found.messages[0]):  # who uses aliases begins with the first
+                raise _aliased()
+        except BrokenStreamError as error:
+            error.before = found
+            raise
+        return found
+
+    def _with_tail(self, received: bytes, found: Cut) -> memoryview:
+        """The bytes from the start of a packet on; none while one that has begun is not complete."""
+        if self._skip:
+            received = self._skip_giant(received, found)
         tail = self._tail
         if tail:
             if len(tail) + len(received) < self._need:
                 # Growing in place keeps a 10 MB packet in small reads linear
                 tail += received
-                return Cut([], [], [])
+                return memoryview(b"")
             received = b"".join((tail, received))
             self._tail = bytearray()
-        view = memoryview(received)
-        found = Cut([], [], [])
-        rest = self._read_all(view, found)
-        if rest:
-            self._keep(rest)
-        return found
+        return memoryview(received)
 
     def _read_all(self, view: memoryview, found: Cut) -> memoryview:
-        """The bytes after the last complete packet. The hot loop of the source: some 0.4 µs a message."""
+        """The bytes after the last complete packet; a PUBLISH that the codec refuses is taken apart here."""
+        while view:
+            view, problem = self._read_on(view, found)
+            if problem is None:
+                break
+            size = packet_bytes(view)
+            if view[0] & _TYPE_AND_QOS not in _PUBLISH or not 0 < size <= len(view):
+                raise _malformed(problem)
+            self._add(message_of(view[0], body_of(view[:size]), f"a malformed packet: {problem}"), found)
+            view = view[size:]
+        return view
+
+    def _read_on(self, view: memoryview, found: Cut) -> tuple[memoryview, str | None]:
+        """Up to the last complete packet, or to one with a problem: the hot loop of the source, 0.4 µs a message."""
         add, add_id, largest = found.messages.append, found.packet_ids.append, self._largest
         try:
             while True:
                 packet, size = read(view)
                 if type(packet) is PublishPacket:
-                    if size > largest or view[0] & _QOS_2:
-                        _refuse(size, largest)
-                    add(packet)
-                    add_id(packet.packet_id or NO_ID)
+                    if size > largest or view[0] & _QOS_2 or not packet.topic:
+                        self._add(self._judge(packet, view[:size]), found)
+                    else:
+                        add(packet)
+                        add_id(packet.packet_id or NO_ID)
                 else:
                     found.others.append(packet)
                 view = view[size:]
         except IndexError:
-            return view  # the rest is still on its way
+            return view, None  # the rest is still on its way
+        except ValueError as error:
+            return view, str(error)
         except BrokenStreamError:
             raise
-        except ValueError as error:
-            raise _malformed(error) from error
         except BaseException as error:
             # mqtt5 0.8.0 panics on text that is not UTF-8, and a panic is no Exception
             if type(error).__name__ != "PanicException":
                 raise
-            raise _malformed("text that is not UTF-8") from error
+            return view, "text that is not UTF-8"
+
+    def _judge(self, packet: PublishPacket, raw: memoryview) -> PublishPacket | Unreadable:
+        """What becomes of a PUBLISH that the codec reads, and that should not have been sent."""
+        if raw[0] & _QOS_2:
+            raise BrokenStreamError(
+                DisconnectReasonCode.QOS_NOT_SUPPORTED,
+                "a message at QoS 2, to which we never subscribe: the session under our client id holds someone "
+                "else's subscriptions; choose another mqtt.client_id",
+                standing=True,
+            )
+        if _alias(packet):
+            raise _aliased()
+        if len(raw) > self._largest:
+            return self._giant(raw[:HEAD_BYTES], len(raw))
+        return packet
+
+    def _add(self, message: PublishPacket | Unreadable, found: Cut) -> None:
+        found.messages.append(message)
+        found.packet_ids.append(message.packet_id or NO_ID)
 
     def _keep(self, rest: memoryview) -> None:
-        self._need = _packet_bytes(rest)
+        """The start of a packet: until the rest of it comes."""
+        self._need = packet_bytes(rest)
         if self._need > self._largest:
-            _refuse(self._need, self._largest)
-        if 0 < self._need <= len(rest):
-            raise _malformed("its parts are longer than the whole")
-        self._tail = bytearray(rest)
+            if rest[0] & _TYPE_AND_QOS not in _PUBLISH:
+                raise BrokenStreamError(
+                    DisconnectReasonCode.PACKET_TOO_LARGE,
+                    f"a packet of {self._need} bytes; it was told to stay within mqtt.max_packet_bytes = "
+                    f"{self._largest}",
+                    standing=True,
+                )
+            self._head, self._skip = bytearray(rest[:HEAD_BYTES]), self._need - len(rest)
+        else:
+            self._tail = bytearray(rest)
+
+    def _skip_giant(self, received: bytes, found: Cut) -> bytes:
+        """Keep of these bytes what belongs to the head; the bytes after the packet."""
+        part = received[: self._skip]
+        self._head += part[: HEAD_BYTES - len(self._head)]
+        self._skip -= len(part)
+        if not self._skip:
+            self._add(self._giant(memoryview(self._head), self._need), found)
+            self._head = bytearray()
+        return received[len(part) :]
+
+    def _giant(self, head: memoryview, size: int) -> Unreadable:
+        problem = f"a packet of {size} bytes (mqtt.max_packet_bytes = {self._largest}): of its payload the head is kept"
+        return message_of(head[0], body_of(head), problem, reason=Reason.TOO_LARGE)
 
 
-def _packet_bytes(view: memoryview) -> int:
-    """Bytes of the packet that begins here (MQTT 5 §2.1.4); 0: its header is not complete."""
-    remaining = shift = 0
-    for at, byte in enumerate(view[1:5], start=2):
-        remaining |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return at + remaining
-        shift += 7
-    return 0
+def _alias(message: PublishPacket | Unreadable) -> bool:
+    return isinstance(message, PublishPacket) and message.topic_alias is not None
 
 
-def _refuse(size: int, largest: int) -> NoReturn:
-    if size > largest:
-        raise BrokenStreamError(
-            DisconnectReasonCode.PACKET_TOO_LARGE,
-            f"a packet of {size} bytes; it was told to stay within mqtt.max_packet_bytes = {largest}",
-            standing=True,
-        )
-    raise BrokenStreamError(
-        DisconnectReasonCode.QOS_NOT_SUPPORTED,
-        "a message at QoS 2, to which we never subscribe: the session under our client id holds someone "
-        "else's subscriptions; choose another mqtt.client_id",
+def _aliased() -> BrokenStreamError:
+    return BrokenStreamError(
+        DisconnectReasonCode.TOPIC_ALIAS_INVALID,
+        "a topic alias, which we did not allow: MQTT 3.1.1 has none (mqtt.transport = 'aiomqtt')",
         standing=True,
     )
 

@@ -14,14 +14,14 @@ import asyncio
 import contextlib
 import logging
 import math
-import ssl
 import threading
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import aiomqtt
-from paho.mqtt.client import PUBACK, ConnectFlags, DisconnectFlags, MQTTMessage, WebsocketConnectionError
+from paho.mqtt.client import PUBACK, ConnectFlags, DisconnectFlags, WebsocketConnectionError
 from paho.mqtt.client import Client as Paho
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -29,6 +29,7 @@ from gateway.errors import ConfigurationError, GatewayError
 from gateway.messages import Message
 from gateway.mqtt import reasons, tls
 from gateway.mqtt.connection import (
+    LAST_ACKS_SECONDS,
     ConnectionLostError,
     Receiver,
     Refusal,
@@ -39,6 +40,7 @@ from gateway.mqtt.connection import (
 )
 from gateway.mqtt.idle import IdleWatch
 from gateway.mqtt.packets import puback_packets
+from gateway.mqtt.paho_messages import QOS_1, QOS_2, message_in
 from gateway.mqtt.paho_sockets import NamedContext, Sockets
 from gateway.mqtt.pulse import Pulse
 from gateway.mqtt.reasons import Reason
@@ -51,17 +53,6 @@ _QUIET.disabled = True  # what went wrong is told once, in the source's own word
 _CLOSE_TIMEOUT = 2.0
 _READ_AT_ONCE = 500
 """Packets read before the event loop gets its turn."""
-
-
-class PahoMessage(NamedTuple):
-    """A :class:`gateway.messages.Message` of MQTT 3.1.1."""
-
-    topic: str
-    payload: bytes
-    packet_id: int | None
-    retain: bool
-    duplicate: bool
-    user_properties: Sequence[tuple[str, str]] = ()
 
 
 class AiomqttConnection:
@@ -92,6 +83,7 @@ class AiomqttConnection:
         self._messages: list[Message] = []
         self._packet_ids: list[int] = []
         self._paused = False
+        self._broken = ""
         self._chunks = 0
 
     # the connection's life -------------------------------------------------------------
@@ -193,7 +185,7 @@ class AiomqttConnection:
     def resume(self) -> None:
         """Read again."""
         self._paused = False
-        if self._pulse is not None and (socket := self._paho.socket()) is not None:
+        if not self._broken and self._pulse is not None and (socket := self._paho.socket()) is not None:
             self._pulse.resume()
             self._loop.add_reader(socket.fileno(), self._read)
             self._loop.call_soon(self._read)  # TLS may hold decrypted bytes that no poll reports
@@ -202,7 +194,7 @@ class AiomqttConnection:
 
     def _read(self) -> None:
         """Read what is there: one chunk."""
-        if self._ended.done() or self._paused:
+        if self._ended.done() or self._broken or self._paused:
             return
         self._idle.read()
         if self._pulse is not None:
@@ -210,7 +202,7 @@ class AiomqttConnection:
         try:
             self._read_packets()
         except Exception as error:
-            self._end(ConnectionLostError(f"{self._broker} sent a malformed packet: {error}"))
+            self._broken = str(error)
         if self._leaving:
             self._messages.clear()
         elif self._messages and not self._ended.done():
@@ -219,34 +211,46 @@ class AiomqttConnection:
             self._chunks += 1
             self._receiver.take(messages, packet_ids)
             self._idle.arm()
+        if self._broken:
+            self._break(self._broken)
 
     def _read_packets(self) -> None:
-        """Paho reads a packet a call and does not say whether it did: go on while messages come."""
+        """All that is there; not by paho's ``loop_read``, which closes before our last acks could leave."""
         for _ in range(_READ_AT_ONCE):
-            before = len(self._messages)
-            self._paho.loop_read()
-            socket = self._paho.socket()
-            if socket is None:
+            if self._paho.socket() is None or self._ended.done():
                 return
-            pending = isinstance(socket, ssl.SSLSocket) and socket.pending() > 0
-            if len(self._messages) == before and not pending:
+            code = self._paho._packet_read()  # noqa: SLF001
+            if code == MQTTErrorCode.MQTT_ERR_AGAIN:
+                return
+            if code == MQTTErrorCode.MQTT_ERR_PROTOCOL:
+                self._broken = "no packet of MQTT 3.1.1"
+                return
+            if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._paho._loop_rc_handle(code)  # noqa: SLF001
                 return
         self._loop.call_soon(self._read)
 
-    def _on_message(self, _client: Paho, _userdata: Any, message: MQTTMessage) -> None:
-        if message.qos > 1:
-            self._end(
-                RefusedError(
-                    f"{self._broker} sent a message at QoS 2, to which we never subscribe: the session under "
-                    "our client id holds subscriptions of someone else; choose another mqtt.client_id"
-                )
-            )
-            return
-        packet_id = message.mid if message.qos else None
-        self._messages.append(
-            PahoMessage(message.topic, bytes(message.payload), packet_id, message.retain, message.dup)
-        )
-        self._packet_ids.append(packet_id or NO_ID)
+    def _break(self, problem: str) -> None:
+        """Nothing after this can be read. What came before is acknowledged, or it would come, and break, again."""
+        error = ConnectionLostError(f"{self._broker} sent a malformed packet: {problem}")
+        if (socket := self._paho.socket()) is not None:
+            self._loop.remove_reader(socket.fileno())
+        if self._chunks:
+            self._loop.call_later(LAST_ACKS_SECONDS, self._end, error)
+        else:
+            self._end(error)
+
+    def _on_publish(self) -> int:
+        """One PUBLISH as paho has read it. Paho's own way ends in an exception where a part of it is malformed."""
+        packet = self._paho._in_packet  # noqa: SLF001
+        first, body = packet["command"], packet["packet"]
+        if first & QOS_2:
+            self._end(_unasked(self._broker, first))
+            return 0
+        message = message_in(first, body)
+        self._messages.append(message)
+        self._packet_ids.append(message.packet_id or NO_ID)
+        return 0
 
     # what paho calls -----------------------------------------------------------------------
 
@@ -280,7 +284,7 @@ class AiomqttConnection:
         paho.manual_ack_set(True)
         paho._handle_pingresp = self._on_ping_answered  # type: ignore[method-assign,assignment]  # noqa: SLF001
         paho.on_connect, paho.on_disconnect = self._on_connect, self._on_disconnect
-        paho.on_message = self._on_message
+        paho._handle_publish = self._on_publish  # type: ignore[method-assign,assignment]  # noqa: SLF001
         paho.on_socket_open = self._on_socket_open
         paho.on_socket_register_write = self._on_write_wanted
 
@@ -367,6 +371,15 @@ class AiomqttConnection:
         if isinstance(cause, (OSError, UnicodeError)):
             return tls.explain(cause, self._mqtt, dialling=True)
         return ConnectionLostError(f"{self._broker}: {cause}")
+
+
+def _unasked(broker: str, first: int) -> GatewayError:
+    if first & QOS_1:
+        return ConnectionLostError(f"{broker} sent a malformed packet: QoS 3")
+    return RefusedError(
+        f"{broker} sent a message at QoS 2, to which we never subscribe: the session under our client id holds "
+        "subscriptions of someone else; choose another mqtt.client_id"
+    )
 
 
 def _transport(mqtt: Mqtt) -> Literal["tcp", "websockets", "unix"]:

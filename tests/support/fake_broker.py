@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import NamedTuple
 
@@ -225,6 +227,12 @@ class Peer:
         """Send packets, or any bytes, in one write."""
         self._writer.write(b"".join(p if isinstance(p, bytes) else p.write() for p in packets))
 
+    def reset(self) -> None:
+        """End the connection by RST."""
+        peer = self._writer.get_extra_info("socket")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
     async def say_slowly(self, stream: bytes, piece: int = 1) -> None:
         """Send bytes in small pieces, each read on its own by the client."""
         for at in range(0, len(stream), piece):
@@ -247,6 +255,11 @@ class Peer:
         subscribe = await self.until(SUBSCRIBE)
         self.say(bytes([0x90, 2 + len(granted_qos)]) + subscribe.body[:2] + bytes(granted_qos))
         return subscribe
+
+
+def is_mqtt_5(connect: Frame) -> bool:
+    """Whether this CONNECT asks for MQTT 5."""
+    return connect.body[6] == 5
 
 
 def granted(subscribe: Frame, *codes: mqtt5.SubAckReasonCode) -> mqtt5.SubAckPacket:

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Self
 
-import mqtt5
 import msgspec
 
 from gateway import batches, errors, settings
+from gateway.messages import Message
 from gateway.mqtt.acknowledgements import Acknowledgements
 from gateway.mqtt.window import NO_ID
 from gateway.observability.health import Health
@@ -99,7 +99,7 @@ class Flow:
 
     def take(
         self,
-        *messages: mqtt5.PublishPacket,
+        *messages: Message,
         received_us: int | None = None,
         idle: bool = True,
         resumed: bool = False,

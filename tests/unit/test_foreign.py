@@ -6,7 +6,7 @@ import json
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import foreign
@@ -37,6 +37,7 @@ def test_what_is_shown(text: str, shown: str) -> None:
     assert foreign.visible(text) == shown
 
 
+@example("\U000e0100")
 @given(ANY)
 def test_any_text_is_one_line_that_nothing_obeys(text: str) -> None:
     """Whatever it is; and it can be written to a file."""

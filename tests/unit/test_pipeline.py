@@ -15,6 +15,7 @@ from gateway.batches import OVERHEAD_BYTES
 from gateway.messages import Chunk, Device
 from gateway.outcomes import Outcome, Reason
 from gateway.routes import Preparation
+from gateway.unreadable import unreadable
 from gateway.writer import rows
 from gateway.writer.rows import take_apart
 from tests.support.batching import NOW_US, a_device, published, settings_for
@@ -109,6 +110,25 @@ async def test_what_is_refused_goes_with_the_batch(flow: Flow) -> None:
         Reason.MALFORMED, "telemetry", "acme", "A",
     )  # fmt: skip
     assert flow.held() == {"telemetry": 3}
+
+
+async def test_what_mqtt_could_not_read_goes_with_the_batch(flow: Flow) -> None:
+    """Of a stream that takes readings as a dead letter, however plain its payload looks; ignored where all is."""
+    torn = [
+        unreadable(topic, b'{"n": 2}', 7, duplicate=False, reason=Reason.BAD_PACKET, detail="why")
+        for topic in (b"t/acme/A", b"t/acme/\xff", b"q/\xff", b"")
+    ]
+    flow.take(message({"n": 1}), *torn)
+    batch = flow.pipeline.held.queue.open
+    assert batch.numbers == [0]
+    assert [
+        (letter.reason, letter.detail, letter.message.topic, letter.stream) for letter in batch.letters
+    ] == [
+        (Reason.BAD_PACKET, "why", "t/acme/A", "telemetry"),
+        (Reason.BAD_PACKET, "why", "t/acme/\\xff", "telemetry"),
+        (Reason.BAD_PACKET, "why", "", "none"),
+    ]
+    assert flow.ended("quiet") == {Outcome.IGNORED: 1}
 
 
 async def test_letters_received_together_keep_their_order(flow: Flow) -> None:

@@ -26,6 +26,7 @@ MAY_SLEEP = {
     "tests/support/load.py": "a publisher that tries to connect again",
     "tests/support/proxy.py": "delay is the fault that it makes",
     "tests/support/fault_cell.py": "a fault lasts for a stated time, and what must hold is checked all the while",
+    "tests/contracts/test_sources_hostile.py": "a scripted broker that ends a connection somewhat later",
     "tests/contracts/test_sources_protocol.py": "a scripted broker that is slow, for the source's timeout",
     "tests/faults/test_daemon.py": "a random moment is what the fault is about",
 }
