@@ -225,6 +225,8 @@ class ReconnectingSource:
             return await self._unless_closed(self._stay(connection, refusals))
         except (ConnectionLostError, RefusedError) as error:
             return error
+        except _ClosedError:
+            raise
         except Exception as error:  # a defect of ours must cost a connection, not the daemon
             events.defect(stage="mqtt", error=repr(error), count=1)
             return ConnectionLostError(f"{self._broker}: a defect of the gateway, please report: {error!r}")
