@@ -183,7 +183,13 @@ class Work:
             self.left.append(Stretch(len(self.batch.numbers), len(self.batch.numbers)))
             self.next.letters.append(letter)
         else:
-            self.left[0].letters.append(letter)
+            last = self.left[0]
+            if last.start < last.stop:
+                # By themselves: beside a message that is refused too, they would be tried once more.
+                letters, last.letters = last.letters, []
+                last = Stretch(last.stop, last.stop, letters)
+                self.left.insert(0, last)
+            last.letters.append(letter)
 
     # ------------------------------------------------------------------ failures of unknown cause
 
