@@ -102,6 +102,7 @@ class Routes:
     def __init__(self, streams: Sequence[Stream], registry: Registry, *, max_topics: int) -> None:
         self._streams, self._registry, self._max_topics = streams, registry, max_topics
         self._stray = _stray_stream()
+        self._beside = topics.Beside([stream.template.filter for stream in streams])
         self.known: dict[str, Route] = {}
         """By topic; the path looks here first and calls :meth:`find` for the others."""
 
@@ -127,7 +128,7 @@ class Routes:
                     route.entry = self.entry(route, route.serial_number)
                 return route
         route = Route(self._stray, {})
-        route.ending = Reason.NO_STREAM
+        route.ending = Reason.STREAM_IGNORED if self._beside.holds(topic) else Reason.NO_STREAM
         return route
 
     def entry(self, route: Route, serial_number: str) -> Entry:

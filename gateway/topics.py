@@ -9,7 +9,7 @@ A template is an MQTT topic filter whose levels may carry names::
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from gateway.errors import ConfigurationError
@@ -156,6 +156,21 @@ def apart(filters: Mapping[str, int]) -> dict[str, int]:
             one, qos = union(one, overlapping), max(qos, found.pop(overlapping))  # noqa: PLW2901
         found[one] = qos
     return found
+
+
+class Beside:
+    """Topics that filters of which no two overlap bring beside those that were asked for; see :func:`apart`."""
+
+    def __init__(self, filters: Sequence[str]) -> None:
+        self._asked = [Template(one) for one in filters]
+        wider = apart(dict.fromkeys(filters, 0)).keys() - set(filters)
+        self._wider = [Template(one) for one in wider]
+
+    def holds(self, topic: str) -> bool:
+        """Whether the topic is not asked for, and comes all the same."""
+        return any(one.match(topic) is not None for one in self._wider) and not any(
+            one.match(topic) is not None for one in self._asked
+        )
 
 
 def _wild(level: str) -> bool:

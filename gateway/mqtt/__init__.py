@@ -28,7 +28,7 @@ def open_source(
 def subscriptions(mqtt: Mqtt, streams: Sequence[Stream]) -> list[Subscription]:
     """What to subscribe to, at the highest QoS that a stream asks for: filters that do not overlap.
 
-    So one message comes once, however many streams its topic matches. What a wider filter brings beside is no stream's.
+    So one message comes once, however many streams its topic matches. What a common filter brings beside is ignored.
     """
     prefix = f"$share/{mqtt.share_group}/" if mqtt.share_group else ""
     qos: dict[str, int] = {}

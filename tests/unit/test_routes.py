@@ -76,6 +76,24 @@ async def test_a_topic_goes_before_the_streams_tenant() -> None:
     assert route.tenant == "acme"
 
 
+@pytest.mark.parametrize(
+    ("topic", "ending"),
+    [
+        ("a/b/c", None),
+        ("a/x/y", Reason.STREAM_IGNORED),
+        ("elsewhere", Reason.NO_STREAM),
+        ("a//c", Reason.NO_STREAM),
+    ],
+)
+async def test_what_only_a_common_filter_brings_is_ignored(topic: str, ending: Reason | None) -> None:
+    """Streams that overlap in part are subscribed to as a/+/+; what no stream asked for is no dead letter."""
+    routes = routes_of(
+        {"name": "one", "topic": "a/{device}/c", "tenant": "acme"},
+        {"name": "two", "topic": "a/b/{device}", "tenant": "acme"},
+    )
+    assert routes.find(topic).ending is ending
+
+
 @pytest.mark.parametrize("topic", ["stray", "$SYS/broker/uptime", "t//S-1", "t/acme/", "t/acme/S-1/more", ""])
 async def test_what_matches_no_stream_is_stray(topic: str) -> None:
     """It has books of its own, and an end that says why."""
