@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from gateway.errors import MessageError
 from gateway.messages import Chunk, Device, Message, Reading
 from gateway.outcomes import Reason
 from gateway.routes import Route, Routes
-from gateway.validation import TimeCheck, receive_time
+from gateway.validation import TimeCheck, flag_time, receive_time
 from gateway.waiting import Unresolved
 from gateway.writer.rows import encode as encode_row
 from gateway.writer.rows import take_apart
@@ -30,6 +31,8 @@ class Intake:
         self._largest, self._routes = options.max_payload_bytes, routes
         self._max_days = options.max_days
         self._judge_time = TimeCheck(options).judge
+        self.flagged: Counter[tuple[str, str]] = Counter()
+        """What was flagged in readings that will be stored, by stream and reason, until the path reports it."""
 
     def plain_rows(self, chunk: Chunk, routes: Sequence[Route]) -> list[bytes | None]:
         """The row of each message that is plain; None: :meth:`encode` decides."""
@@ -58,33 +61,44 @@ class Intake:
             self._see_that_known(readings, route)
         rows: list[bytes] = []
         ids: list[MessageId] = []
+        flags: list[str] = []
         unkeyed, received_us, replayed = None, chunk.received_us, chunk.replayed
         next_us, alone = received_us if replayed else 0, device is not None and not replayed
-        for reading in readings:
-            owner = device or self._owner(reading, route)
-            if reading.device is not None and reading.device != owner.serial_number:
-                raise MessageError(Reason.DEVICE_MISMATCH, f"the payload speaks for {reading.device[:200]!r}")
-            time_us = self._judge_time(reading.time_us, received_us)
-            if time_us is None:
-                time_us = (
-                    receive_time(owner, received_us)
-                    if alone
-                    else next_us or self._first_time(readings, route, received_us)
-                )
-                unkeyed, next_us = unkeyed or time_us, time_us + 1
-            own_id = reading.message_id if route.id_in_payload else route.own_id(message)
-            if own_id is not None:
-                ids.append((owner.tenant_id, f"{owner.id}:{own_id}"))
-            flagged = None if owner.check is None else owner.check(reading)
-            metadata = reading.metadata
-            if flagged or reading.message_id is not None:
-                metadata = _with_notes(reading, flagged)
-            rows.append(encode_row(time_us, owner.columns, reading.metrics, metadata, received_us))
+        try:
+            for reading in readings:
+                owner = device if device and reading.device is None else self._owner(reading, route, device)
+                time_us = self._judge_time(reading.time_us, received_us)
+                if time_us is None:
+                    time_us = (
+                        receive_time(owner, received_us)
+                        if alone
+                        else next_us or self._first_time(readings, route, received_us)
+                    )
+                    unkeyed, next_us = unkeyed or time_us, time_us + 1
+                own_id = reading.message_id if route.id_in_payload else route.own_id(message)
+                if own_id is not None:
+                    ids.append((owner.tenant_id, f"{owner.id}:{own_id}"))
+                flagged = None if owner.check is None else owner.check(reading)
+                untimely = reading.unused_time is not None or time_us != reading.time_us is not None
+                metadata = reading.metadata
+                if flagged or untimely or reading.message_id is not None:
+                    flagged = flag_time(reading, owner.type, flagged) if untimely else flagged
+                    metadata = _with_notes(reading, flagged, flags)
+                rows.append(encode_row(time_us, owner.columns, reading.metrics, metadata, received_us))
+        except MessageError as refused:
+            raise refused if len(readings) == 1 else _in_one(refused, len(rows)) from None
+        if len(rows) > self._max_days or message.retain:
+            self._mind(rows, message, route, keyed=unkeyed is None)
+        if flags:
+            self.flagged.update((route.stream_name, reason) for reason in flags)
+        return rows[0] if len(rows) == 1 else b"".join(rows), unkeyed, ids
+
+    def _mind(self, rows: Sequence[bytes], message: Message, route: Route, *, keyed: bool) -> None:
+        """What nearly no message has: readings of many days, and the retain flag."""
         if len(rows) > self._max_days:
             _mind_days(rows, self._max_days)
         if message.retain:
-            _mind_retained(route, keyed=unkeyed is None)
-        return rows[0] if len(rows) == 1 else b"".join(rows), unkeyed, ids
+            _mind_retained(route, keyed=keyed)
 
     def _admit(self, message: Message, route: Route) -> None:
         """Let only those pass whose payload may be looked at."""
@@ -112,18 +126,22 @@ class Intake:
 
         A spool keeps this time only, and must come to the same times again: to date each device for itself would not.
         """
-        owners = [self._owner(reading, route) for reading in readings]
+        owners = [self._owner(reading, route, None) for reading in readings]
         first_us = max(received_us, 1 + max(owner.last_receive_us for owner in owners))
         for owner in owners:
             owner.last_receive_us = first_us + len(readings) - 1
         return first_us
 
-    def _owner(self, reading: Reading, route: Route) -> Device:
-        """The device that the payload names, where the topic names none."""
+    def _owner(self, reading: Reading, route: Route, device: Device | None) -> Device:
+        """The device that the payload names; it is that of the topic, where the topic names one."""
         if reading.device is None:
             raise MessageError(Reason.UNKNOWN_DEVICE, "neither the topic nor the payload names a device")
-        entry = self._routes.entry(route, reading.device)
-        return entry.device or _known(entry, route)
+        if device is None:
+            entry = self._routes.entry(route, reading.device)
+            device = entry.device or _known(entry, route)
+        if reading.device != device.serial_number:
+            raise MessageError(Reason.DEVICE_MISMATCH, f"the payload speaks for {reading.device[:200]!r}")
+        return device
 
 
 def _mind_days(rows: Sequence[bytes], most: int) -> None:
@@ -160,11 +178,21 @@ def _known(entry: Entry, route: Route) -> Device:
     raise MessageError(refusal, what[refusal])
 
 
-def _with_notes(reading: Reading, flagged: dict[str, str] | None) -> dict[str, Any]:
-    """What is stored beside the data: what the device said, what the check flagged, the message's own id."""
+def _in_one(refused: MessageError, index: int) -> MessageError:
+    """The refusal of a message for one of its readings, which is named."""
+    return MessageError(refused.reason, f"[{index}]: {refused.detail}")
+
+
+def _with_notes(reading: Reading, flagged: dict[str, str] | None, flags: list[str]) -> dict[str, Any] | None:
+    """What is stored beside the data: what the device said, what was flagged, the message's own id.
+
+    Args:
+        flags: the reasons of what was flagged are added here.
+    """
     metadata = dict(reading.metadata or {})
     if flagged:
         metadata["violations"] = flagged
+        flags.extend(flagged.values())
     if reading.message_id is not None:
         metadata["message_id"] = reading.message_id
-    return metadata
+    return metadata or None

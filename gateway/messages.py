@@ -135,6 +135,7 @@ class Reading(msgspec.Struct, gc=False):
         device: serial number the payload claims; None: it claims none.
         metadata: what the device said about the reading.
         message_id: the message's own id.
+        unused_time: of a reading without a time, the key that is surely meant as one and not configured as such.
     """
 
     metrics: dict[str, Any]
@@ -142,6 +143,7 @@ class Reading(msgspec.Struct, gc=False):
     device: str | None = None
     metadata: dict[str, Any] | None = None
     message_id: str | None = None
+    unused_time: str | None = None
 
 
 PlainRow = Callable[[bytes, int, bytes], bytes | None]

@@ -8,6 +8,8 @@ import zoneinfo
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from gateway import decoders, errors, settings
 from gateway.buffer.spool import Spool
 from gateway.devices.registry import Registry
@@ -213,10 +215,13 @@ class Path:
 
 
 def _streams(options: settings.Settings) -> list[Stream]:
-    zone = options.validation.naive_zone
-    limits = decoders.Limits(
-        max_depth=options.validation.max_depth,
-        max_readings=options.validation.max_readings,
-        zone=None if zone is None else zoneinfo.ZoneInfo(zone),
-    )
-    return [Stream(stream, decoders.build(stream.decoder, limits)) for stream in options.streams]
+    rules = options.validation
+    zone = None if rules.naive_zone is None else zoneinfo.ZoneInfo(rules.naive_zone)
+    limits = decoders.Limits(rules.max_depth, rules.max_readings, rules.max_values, zone)
+    return [
+        Stream(
+            stream,
+            decoders.build(stream.decoder, msgspec.structs.replace(limits, time_keys=stream.time_keys)),
+        )
+        for stream in options.streams
+    ]

@@ -219,6 +219,7 @@ class Pipeline:
     def _after_taking(self) -> None:
         """Settle what ended at once; see whether a batch is due and whether memory is full."""
         self._flush_ended()
+        self._tell_flagged()
         self._tell_defects()
         if self._queue.seal_if_full():
             self._go.set()
@@ -327,6 +328,12 @@ class Pipeline:
             events.ignored(stream=stream, reason=reason, count=count)
         self._ignored.clear()
         self.held.changed()
+
+    def _tell_flagged(self) -> None:
+        flagged = self._intake.flagged
+        for (stream, reason), count in flagged.items():
+            events.flagged(stream=stream, reason=reason, count=count)
+        flagged.clear()
 
     def _tell_defects(self) -> None:
         for error, count in self._defects.items():

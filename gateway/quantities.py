@@ -1,7 +1,9 @@
-"""Durations and sizes as people write them: ``"20s"``, ``"64MiB"``."""
+"""Durations, sizes and moments as people write them: ``"20s"``, ``"64MiB"``, ``"2000-01-01"``."""
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import re
 
 _DURATIONS = {"us": 1, "ms": 1000, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86_400 * 10**6}
@@ -25,6 +27,27 @@ def parse_size(value: object) -> object:
         ValueError: the text is no size.
     """
     return round(_parse(value, _SIZES, "B", "64MiB")) if isinstance(value, str) else value
+
+
+def parse_moment(value: object) -> dt.datetime:
+    """A date or a date-time, as text or as TOML has it; of UTC where it names no zone.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = dt.datetime.fromisoformat(value.strip().upper())
+    if isinstance(value, dt.datetime):
+        return value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
+    if isinstance(value, dt.date):
+        return dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
+    raise ValueError(f"{value!r} is no moment: write for example '2000-01-01T00:00:00Z'")
+
+
+def format_moment(moment: dt.datetime) -> str:
+    """ISO 8601 in UTC, with a Z."""
+    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
 
 
 def format_duration(seconds: float) -> str:

@@ -72,7 +72,8 @@ class Route:
         self.serial_number = captures.get("device")
         self.entry: Entry | None = None
         self.short = _NOBODY
-        self._plain_format = options.decoder == "json" and not self._id_property
+        timed = plain.TIME_KEY in options.time_keys
+        self._plain_format = options.decoder == "json" and timed and not self._id_property
         self._detour = 0
 
     def shorten(self) -> None:

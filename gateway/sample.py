@@ -6,6 +6,7 @@ and so are examples of what has no default.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -63,6 +64,8 @@ def as_written(field: FieldInfo, value: Any) -> Any:
         return quantities.format_duration(value)
     if value is not None and parser is quantities.parse_size:
         return quantities.format_size(value)
+    if isinstance(value, dt.datetime):
+        return quantities.format_moment(value)
     return str(value) if isinstance(value, Path) else value
 
 

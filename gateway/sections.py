@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,6 +16,9 @@ Seconds = Annotated[float, BeforeValidator(quantities.parse_duration), Field(ge=
 
 Bytes = Annotated[int, BeforeValidator(quantities.parse_size), Field(ge=0)]
 """A size in bytes; text with a unit is accepted: ``"64MiB"``."""
+
+Moment = Annotated[dt.datetime, BeforeValidator(quantities.parse_moment)]
+"""A moment; text and TOML's own dates are accepted: ``"2000-01-01"``, ``2000-01-01T00:00:00Z``; UTC without a zone."""
 
 
 SLOWEST_STATEMENT = 600.0

@@ -7,6 +7,7 @@ Every option's description is its manual: ``config/gateway.toml`` is generated f
 
 from __future__ import annotations
 
+import datetime as dt
 import tomllib
 import zoneinfo
 from pathlib import Path
@@ -22,7 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway import mistakes
 from gateway.errors import ConfigurationError
-from gateway.sections import Bytes, Database, Mqtt, Seconds, Section, Tls
+from gateway.sections import Bytes, Database, Moment, Mqtt, Seconds, Section, Tls
 from gateway.topics import Template
 
 __all__ = [
@@ -63,6 +64,10 @@ class Databases(Section):
     timeseries: Database = Field(description="telemetry, events, metrics, dead letters")
 
 
+_ENVELOPE_KEYS = {"metrics", "metadata", "serial_number", "message_id", "version"}
+"""Keys of a reading that have a meaning of their own."""
+
+
 class Stream(Section):
     """A topic template, a decoder and a target. The first stream whose topic matches takes the message."""
 
@@ -83,6 +88,11 @@ class Stream(Section):
     )
     provision_type: str | None = Field(
         None, examples=["vibration_sensor"], description="device type given to provisioned devices"
+    )
+    time_keys: tuple[str, ...] = Field(
+        ("ts", "timestamp", "time"),
+        min_length=1,
+        description="keys of a reading under which its time may stand: the first that is there and not null counts",
     )
     retained: Literal["auto", "store", "ignore"] = Field(
         "auto",
@@ -113,6 +123,8 @@ class Stream(Section):
             raise ValueError(
                 f"stream {self.name}: unknown_device = 'provision' and provision_type go together"
             )
+        for key in _ENVELOPE_KEYS.intersection(self.time_keys):
+            raise ValueError(f"stream {self.name}: time_keys: {key!r} means something else in a reading")
         try:
             captures = Template(self.topic).captures
         except ConfigurationError as error:
@@ -128,9 +140,15 @@ class Validation(Section):
     max_payload_bytes: Bytes = Field(1 * 2**20, description="larger payloads become dead letters")
     max_depth: int = Field(32, ge=2, le=200, description="deepest nesting of a payload")
     max_readings: int = Field(10_000, ge=1, description="most readings in one message")
+    max_values: int = Field(
+        100_000, ge=1, description="most values in one message: each costs time to decode"
+    )
     max_future_skew: Seconds = Field(600, description="a timestamp further ahead is 'in the future'")
-    max_age: Seconds = Field(
-        3650 * 86_400, description="a timestamp further back, or before 1971, is 'too old'"
+    max_age: Seconds = Field(3650 * 86_400, description="a timestamp further back is 'too old'")
+    min_time: Moment = Field(
+        dt.datetime(2000, 1, 1, tzinfo=dt.UTC),
+        description="so is one before this moment, whatever max_age says: it counts from a device's start, or from an "
+        "epoch that is not 1970",
     )
     max_days: int = Field(
         366,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
+
+from gateway.quantities import format_moment
 
 
 def plain(value: Any) -> Any:
@@ -19,6 +22,8 @@ def plain(value: Any) -> Any:
         return value.get_secret_value()
     if isinstance(value, tuple):
         return [plain(inner) for inner in value]
+    if isinstance(value, dt.datetime):
+        return format_moment(value)
     return str(value) if isinstance(value, Path) else value
 
 

@@ -12,11 +12,18 @@ from gateway.messages import Reading
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a decoder believes of a payload. ``zone`` is that of times which name none."""
+    """What a decoder believes of a payload.
+
+    Attributes:
+        zone: of times which name none; None: those are refused.
+        time_keys: under which keys of a reading its time may stand, where the format does not say.
+    """
 
     max_depth: int = 32
     max_readings: int = 10_000
+    max_values: int = 100_000
     zone: zoneinfo.ZoneInfo | None = None
+    time_keys: tuple[str, ...] = ("ts", "timestamp", "time")
 
 
 class Decode(Protocol):

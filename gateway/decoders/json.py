@@ -6,8 +6,8 @@ Accepted, alone or in an array::
     {"version": "0.0.1", "serial_number": "VIB-SN-001", "metrics": {"vibration": 5.2}}
     {"temperature": 21.5, "ts": "2026-11-20T12:00:00Z"}
 
-The timestamp may be called ``ts``, ``timestamp`` or ``time``. What else stands beside ``metrics`` is kept in
-the reading's metadata.
+The time stands under the first of the stream's ``time_keys`` that is there and not null. What else stands beside
+``metrics`` is kept in the reading's metadata. ``docs/payloads.md`` tells all of it.
 
 msgspec is fast because it does not look for duplicate keys, for NUL in strings, nor at the depth. Cheap
 necessary conditions on the bytes decide whether a closer look is due; nearly no payload needs one.
@@ -15,43 +15,98 @@ necessary conditions on the bytes decide whether a closer look is due; nearly no
 
 from __future__ import annotations
 
-import collections
-import json
 import math
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from gateway.decoders import timestamps
+from gateway.decoders import json_faults, paths, time_names, timestamps
 from gateway.decoders.base import Decode, Limits
+from gateway.decoders.json_faults import LONGEST_NUMBER
 from gateway.errors import MessageError
 from gateway.messages import Reading
 from gateway.outcomes import Reason
 
-_TIME_KEYS = ("ts", "timestamp", "time")
-_LONGEST_NUMBER = 308
-"""Digits; an integer with more may be beyond double precision, and would break every rollup that meets it."""
 _DIGITS = re.compile(rb"(?<![0-9])[0-9]{309}")
 """From the first digit of a number only: to begin at each would take its length squared."""
-_COLON, _BACKSLASH, _BRACKET = b":\\["
+_FAR_EXPONENTS = re.compile(rb"e[+-]?[0-9]{3}"), re.compile(rb"E[+-]?[0-9]{3}")
+"""Numbers like 1e308, for which msgspec takes 10 µs each: 1.6 s for as many as a message of 1 MB holds. Two patterns,
+for a letter to begin with is looked for five times as fast as one of two."""
+_COLON, _BACKSLASH, _BRACKET, _COMMA = b":\\[,"
 """As numbers: to look for one in bytes takes a third of the time that one-byte bytes take."""
+_ENVELOPE = ("serial_number", "metadata", "message_id", "version")
+_FOREIGN_ENVELOPES = frozenset(
+    (
+        "data",
+        "fields",
+        "measurements",
+        "metric",
+        "metrics",
+        "payload",
+        "readings",
+        "telemetry",
+        "value",
+        "values",
+    )
+)
+"""Under which other formats have what we call metrics; none is a metric of its own when nothing stands beside it."""
+
+
+class _BadReadingError(Exception):
+    """What is wrong in a reading, and where in it."""
+
+    def __init__(self, reason: Reason, what: str, *path: str | int) -> None:
+        super().__init__(what)
+        self.reason, self.what, self.path = reason, what, path
+
+    def at(self, *before: int) -> MessageError:
+        """The refusal of the message, with the path from its root."""
+        return MessageError(self.reason, paths.said((*before, *self.path), self.what))
 
 
 def decoder(limits: Limits) -> Decode:
     """A decoder of native JSON."""
     parse = msgspec.json.Decoder().decode
+    parse_long = _long_parser(limits.max_values)
 
     def decode(payload: bytes) -> list[Reading]:
         try:
-            tree = parse(payload)
+            tree = parse(payload) if len(payload) <= LONGEST_NUMBER else parse_long(payload)
         except (ValueError, RecursionError):
-            raise _explain(payload, limits) from None
+            raise json_faults.explain(payload) from None
         if not (type(tree) is dict and _plain(tree, payload)):
             _look_closer(tree, payload, limits)
-        return [_reading(tree, limits)] if type(tree) is dict else _many(tree, limits)
+        if type(tree) is not dict:
+            return _many(tree, limits)
+        try:
+            return [_reading(tree, limits)]
+        except _BadReadingError as bad:
+            raise bad.at() from None
 
     return decode
+
+
+def _long_parser(max_values: int) -> Callable[[bytes], Any]:
+    """A parser whose time is bounded by the length, whatever the payload is made of."""
+    parse, parse_far = msgspec.json.Decoder().decode, msgspec.json.Decoder(float_hook=_far_float).decode
+
+    def parse_long(payload: bytes) -> Any:
+        if payload.count(_COMMA) >= max_values:
+            json_faults.check_count(payload, max_values)
+        far = any(pattern.search(payload) for pattern in _FAR_EXPONENTS)
+        return parse_far(payload) if far else parse(payload)
+
+    return parse_long
+
+
+def _far_float(digits: str) -> float:
+    """Python's own reading of a number; beyond double precision it is refused, like by msgspec."""
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError
+    return value
 
 
 def _plain(tree: dict[str, Any], payload: bytes) -> bool:
@@ -65,20 +120,20 @@ def _plain(tree: dict[str, Any], payload: bytes) -> bool:
         payload.count(_COLON) == len(tree) + (len(metrics) if type(metrics) is dict else 0)
         and _BACKSLASH not in payload
         and _BRACKET not in payload
-        and len(payload) <= _LONGEST_NUMBER
+        and len(payload) <= LONGEST_NUMBER
     )
 
 
 def _look_closer(tree: object, payload: bytes, limits: Limits) -> None:
     if payload.count(b"{") + payload.count(b"[") > limits.max_depth:
-        _check_depth(tree, limits.max_depth)
+        json_faults.check_depth(tree, limits.max_depth)
     # An escaped colon is none in the bytes: it could stand in for that of a lost key.
     if payload.count(_COLON) != _colons(tree) or b"\\u003" in payload:
-        _check_keys(payload)
+        json_faults.check_keys(payload)
     if _BACKSLASH in payload:
-        _check_text(tree)
-    if len(payload) > _LONGEST_NUMBER and _DIGITS.search(payload):
-        _check_numbers(tree)
+        json_faults.check_text(tree)
+    if len(payload) > LONGEST_NUMBER and _DIGITS.search(payload):
+        json_faults.check_numbers(tree)
 
 
 def _many(tree: object, limits: Limits) -> list[Reading]:
@@ -88,31 +143,67 @@ def _many(tree: object, limits: Limits) -> list[Reading]:
         raise MessageError(
             Reason.BAD_SHAPE, f"{len(tree)} readings in one message: 1 to {limits.max_readings} may be"
         )
-    return [_reading(item, limits) for item in tree]
+    readings: list[Reading] = []
+    try:
+        for item in tree:
+            readings.append(_reading(item, limits))  # noqa: PERF401 - how far it came is the index of the bad one
+    except _BadReadingError as bad:
+        raise bad.at(len(readings)) from None
+    return readings
 
 
 def _reading(tree: object, limits: Limits) -> Reading:
     if type(tree) is not dict:
-        raise MessageError(Reason.BAD_SHAPE, f"a reading is an object, not {_kind(tree)}")
-    time_us = None
-    for key in _TIME_KEYS:
-        if key in tree:
-            stamp = tree[key]
-            time_us = None if stamp is None else timestamps.parse(stamp, limits.zone)
+        raise _BadReadingError(Reason.BAD_SHAPE, f"a reading is an object, not {_kind(tree)}")
+    time_us, time_keys = None, limits.time_keys
+    for key in time_keys:
+        if (stamp := tree.get(key)) is not None:
+            time_us = _time(stamp, key, limits)
             break
-    else:
-        key = ""
     metrics = tree.get("metrics")
-    if type(metrics) is dict:
-        if len(tree) == (2 if key else 1):
-            return Reading(_some(metrics), time_us)
-        rest = {name: value for name, value in tree.items() if name not in ("metrics", key)}
-        return _with_rest(_some(metrics), time_us, rest)
-    rest = {
-        name: tree[name] for name in ("serial_number", "metadata", "message_id", "version") if name in tree
-    }
-    metrics = {name: value for name, value in tree.items() if name != key and name not in rest}
-    return _with_rest(_some(metrics), time_us, rest) if rest else Reading(_some(metrics), time_us)
+    if type(metrics) is dict and metrics and len(tree) == (1 if time_us is None else 2):
+        reading = Reading(metrics, time_us)
+    else:
+        # The keys before the one that counts are null, where they are there.
+        used = time_keys if time_us is None else time_keys[: time_keys.index(key) + 1]
+        reading = (_nested if "metrics" in tree else _flat)(tree, used, time_us)
+    if time_us is None:
+        reading.unused_time = time_names.unused(tree) or time_names.unused(reading.metrics)
+    return reading
+
+
+def _time(stamp: object, key: str, limits: Limits) -> int:
+    try:
+        return timestamps.parse(stamp, limits.zone)
+    except MessageError as refused:
+        raise _BadReadingError(refused.reason, refused.detail, key) from None
+
+
+def _nested(tree: dict[str, Any], used: Sequence[str], time_us: int | None) -> Reading:
+    """A reading with its metrics in an object, and more beside it."""
+    metrics = tree["metrics"]
+    if type(metrics) is not dict:
+        what = f"an object of names and values, not {_kind(metrics)}"
+        raise _BadReadingError(Reason.BAD_SHAPE, what, "metrics")
+    beside = {name: value for name, value in tree.items() if name != "metrics" and name not in used}
+    return _with_rest(_some(metrics), time_us, beside)
+
+
+def _flat(tree: dict[str, Any], used: Sequence[str], time_us: int | None) -> Reading:
+    """A reading whose metrics stand beside its time."""
+    beside = {name: tree[name] for name in _ENVELOPE if name in tree}
+    metrics = {name: value for name, value in tree.items() if name not in used and name not in beside}
+    if len(metrics) == 1:
+        _refuse_foreign(metrics)
+    return _with_rest(_some(metrics), time_us, beside) if beside else Reading(_some(metrics), time_us)
+
+
+def _refuse_foreign(metrics: dict[str, Any]) -> None:
+    """An object that holds the metrics under another format's name is no metric."""
+    ((name, value),) = metrics.items()
+    if type(value) in (dict, list) and name.lower() in _FOREIGN_ENVELOPES:
+        what = f'{_kind(value)}: the metrics of a reading stand beside its time, or in "metrics"'
+        raise _BadReadingError(Reason.BAD_SHAPE, what, name)
 
 
 def _with_rest(metrics: dict[str, Any], time_us: int | None, rest: dict[str, Any]) -> Reading:
@@ -120,14 +211,20 @@ def _with_rest(metrics: dict[str, Any], time_us: int | None, rest: dict[str, Any
     device = _text(rest.pop("serial_number", None), "serial_number")
     message_id = _text(rest.pop("message_id", None), "message_id")
     metadata = rest.pop("metadata", None)
-    if metadata is not None and type(metadata) is not dict:
-        raise MessageError(Reason.BAD_SHAPE, f"metadata is an object, not {_kind(metadata)}")
-    return Reading(metrics, time_us, device, {**rest, **(metadata or {})} or None, message_id)
+    if metadata is None:
+        return Reading(metrics, time_us, device, rest or None, message_id)
+    if type(metadata) is not dict:
+        raise _BadReadingError(Reason.BAD_SHAPE, f"an object, not {_kind(metadata)}", "metadata")
+    for name in rest.keys() & metadata.keys():
+        raise _BadReadingError(
+            Reason.DUPLICATE_KEY, "stands beside the metadata too, where it would go", "metadata", name
+        )
+    return Reading(metrics, time_us, device, {**rest, **metadata} or None, message_id)
 
 
 def _some(metrics: dict[str, Any]) -> dict[str, Any]:
     if not metrics:
-        raise MessageError(Reason.BAD_SHAPE, "no metrics in the reading")
+        raise _BadReadingError(Reason.BAD_SHAPE, "no metrics in the reading")
     return metrics
 
 
@@ -136,7 +233,7 @@ def _text(value: object, name: str) -> str | None:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise MessageError(Reason.BAD_SHAPE, f"{name} is text, not {_kind(value)}")
+    raise _BadReadingError(Reason.BAD_SHAPE, f"text, not {_kind(value)}", name)
 
 
 def _colons(tree: object) -> int:
@@ -151,86 +248,6 @@ def _colons(tree: object) -> int:
 def _colons_inside(key: str, value: object) -> int:
     kind = type(value)
     return key.count(":") + (0 if kind is float or kind is int else _colons(value))
-
-
-def _check_keys(payload: bytes) -> None:
-    """The closer look: msgspec keeps the last of equal keys, so a reading would silently lose the others."""
-    json.loads(payload, object_pairs_hook=_unique, parse_int=len, parse_float=len)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    tree = dict(pairs)
-    if len(tree) != len(pairs):
-        twice = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise MessageError(Reason.DUPLICATE_KEY, f"the key {twice[:60]!r} stands twice in one object")
-    return tree
-
-
-def _check_text(tree: object) -> None:
-    """Escapes can smuggle in NUL, which PostgreSQL's text and jsonb cannot hold."""
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            _check_text(key)
-            _check_text(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            _check_text(value)
-    elif isinstance(tree, str) and "\0" in tree:
-        raise MessageError(Reason.BAD_TEXT, "NUL (\\u0000) in a string: PostgreSQL cannot store it")
-
-
-def _check_depth(tree: object, left: int) -> None:
-    if not isinstance(tree, dict | list):
-        return
-    if left == 0:
-        raise MessageError(Reason.TOO_DEEP, "nested deeper than validation.max_depth")
-    for value in tree.values() if isinstance(tree, dict) else tree:
-        _check_depth(value, left - 1)
-
-
-def _check_numbers(tree: object) -> None:
-    if isinstance(tree, dict | list):
-        for value in tree.values() if isinstance(tree, dict) else tree:
-            _check_numbers(value)
-    elif isinstance(tree, int):
-        _refuse_long(str(tree))
-
-
-def _explain(payload: bytes, limits: Limits) -> MessageError:
-    """Why the fast parser refused: its texts name positions, not reasons, and it mistakes some."""
-    if not payload.strip():
-        return MessageError(Reason.EMPTY, "the payload is empty")
-    try:
-        text = payload.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return MessageError(Reason.NOT_UTF8, f"byte {error.start} is no UTF-8")
-    try:
-        json.loads(
-            text, parse_constant=_refuse_constant, parse_int=_refuse_long, parse_float=_refuse_infinite
-        )
-    except MessageError as error:
-        return error
-    except RecursionError:
-        return MessageError(Reason.TOO_DEEP, "nested deeper than validation.max_depth")
-    except ValueError as error:
-        return MessageError(Reason.MALFORMED, f"not JSON: {error}")
-    return MessageError(Reason.BAD_TEXT, "a lone surrogate in a string: no UTF-8 text can hold it")
-
-
-def _refuse_constant(name: str) -> object:
-    raise MessageError(Reason.BAD_NUMBER, f"{name} is no JSON number")
-
-
-def _refuse_long(digits: str) -> object:
-    if len(digits) > _LONGEST_NUMBER and math.isinf(float(digits)):
-        raise MessageError(Reason.BAD_NUMBER, f"a number of {len(digits)} digits is beyond double precision")
-    return 0
-
-
-def _refuse_infinite(digits: str) -> object:
-    if float(digits) in (float("inf"), float("-inf")):
-        raise MessageError(Reason.BAD_NUMBER, f"{digits[:40]} is beyond double precision")
-    return 0.0
 
 
 def _kind(value: object) -> str:

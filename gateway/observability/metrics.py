@@ -53,6 +53,12 @@ ignored = Counter(
     ["stream", "reason"],
     registry=registry,
 )
+flagged = Counter(
+    "gateway_flagged",
+    "Violations found in readings that are stored all the same, by reason.",
+    ["stream", "reason"],
+    registry=registry,
+)
 store_errors = Counter(
     "gateway_store_errors", "Errors of the databases, by verdict.", ["verdict", "sqlstate"], registry=registry
 )

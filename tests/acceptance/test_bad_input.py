@@ -156,3 +156,29 @@ def test_the_brokers_own_topics(scene: Scene) -> None:
     assert status["balanced"]
     assert status["streams"]["everything"]["received"] == 0
     assert scene.databases.count("dead_letters") == 0
+
+
+@combinations("postgres bulk", "timescaledb bulk")
+def test_what_is_flagged_breaks_no_query(scene: Scene) -> None:
+    """Text, truth and fractions in fields of numbers are stored beside the data: casts of the field go on working."""
+    scene.databases.metadata(
+        "INSERT INTO field_mappings (device_type_id, field_name, data_type) "
+        "SELECT t.id, f.name, f.kind FROM device_types t, "
+        "(VALUES ('t', 'float'), ('n', 'int'), ('b', 'bool')) f (name, kind)"
+    )
+    values = ["21.5", '"hot"', "true", '{"c": 5}', "[1]", '"NaN"', "1.5", "3.0", str(2**70), "null"]
+    with Wire(scene.broker.port) as wire:
+        for number, value in enumerate(values):
+            metrics = f'"t": {value}, "n": {value}, "b": {value}'
+            wire.publish(topic_of(serial(0)), timed(metrics, NOW_MS - number))
+    books = scene.daemon.settle(len(values))
+    assert books["stored"] == len(values)
+    (row,) = scene.databases.timeseries(
+        "SELECT avg((data->>'t')::float) AS t, array_agg((data->>'n')::bigint) FILTER (WHERE data->>'n' <> '') AS n, "
+        "bool_and((data->>'b')::boolean) AS b FROM telemetry"
+    )
+    assert tuple(row) == (pytest.approx((21.5 + 1.5 + 3 + 2**70) / 4), [3], True)
+    kept = scene.databases.timeseries(
+        "SELECT metadata->'invalid'->>'t' FROM telemetry WHERE metadata->'violations'->>'t' = 'invalid_field'"
+    )
+    assert sorted(row[0] for row in kept) == sorted(["hot", "true", '{"c": 5}', "[1]", "NaN"])

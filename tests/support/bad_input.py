@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from dataclasses import dataclass
@@ -78,6 +79,14 @@ CASES = [
     Case("null", b"null", "unexpected_shape"),
     Case("no reading", b"[]", "unexpected_shape"),
     Case("no metrics", b'{"ts": 1700000000000, "metrics": {}}', "unexpected_shape"),
+    Case("metrics in a list", b'{"metrics": [{"n": 7}]}', "unexpected_shape"),
+    Case("metrics a number", b'{"metrics": 5}', "unexpected_shape"),
+    Case("metrics in values", json.dumps({"ts": NOW_MS, "values": {"n": 7}}).encode(), "unexpected_shape"),
+    Case("900 kB of 1e308", timed(f'"n": [{", ".join(["1e308"] * 129_000)}]'), "unexpected_shape"),
+    Case("gzip", gzip.compress(timed('"n": 7')), "not_utf8"),
+    Case("UTF-16", timed('"n": 7').decode().encode("utf-16"), "not_utf8"),
+    Case("a byte order mark", b"\xef\xbb\xbf" + timed('"n": 7'), "malformed"),
+    Case("NUL behind", timed('"n": 7') + b"\0", "malformed"),
     Case("10 001 readings", TOO_MANY, "unexpected_shape"),
     Case("another's serial number", b'{"serial_number": "SOMEBODY", "metrics": {"n": 1}}', "device_mismatch"),
     # who
@@ -87,6 +96,10 @@ CASES = [
     # when
     Case("a year ahead", stamped(NOW_MS + 365 * DAY_MS), "timestamp_in_future"),
     Case("1970", stamped(5_000), "timestamp_too_old"),
+    Case("ms since boot", stamped(32_400_000), "timestamp_too_old"),
+    Case("date-time in digits", stamped(202611241200), "bad_timestamp"),
+    Case("date-time in text of digits", stamped("20261124120000"), "bad_timestamp"),
+    Case("a date alone", stamped(iso(NOW_MS)[:10]), "bad_timestamp"),
     Case("naive", stamped(iso(NOW_MS, "")), "bad_timestamp"),
     Case("no time", stamped("yesterday"), "bad_timestamp"),
     Case("a time of another kind", stamped({"at": 1}), "bad_timestamp"),
@@ -97,6 +110,9 @@ CASES = [
     Case("10 000 readings", MANY, rows=10_000),
     Case("other scripts", timed(SCRIPTS), data=f"{{{SCRIPTS}}}"),
     Case("null metric", timed('"n": null'), data='{"n": null}'),
+    Case("an empty key", timed('"": 5, "temperature": 1'), data='{"": 5, "temperature": 1}'),
+    Case("an empty key, flat", b'{"": 5, "temperature": 1}', data='{"": 5, "temperature": 1}'),
+    Case("a null time and another", b'{"ts": null, "time": %d, "n": 7}' % NOW_MS, time_ms=NOW_MS),
     Case("no timestamp", b'{"metrics": {"n": 7}}', data='{"n": 7}'),
     Case("epoch s", stamped(NOW_MS // 1000), time_ms=NOW_MS // 1000 * 1000),
     Case("epoch ms", stamped(NOW_MS), time_ms=NOW_MS),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,3 +70,26 @@ def test_a_duration_survives_writing(micros: int) -> None:
 def test_a_size_survives_writing(size: int) -> None:
     """Whatever size is written reads back to the byte."""
     assert quantities.parse_size(quantities.format_size(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("2000-01-01", "2000-01-01T00:00:00Z"),
+        (dt.date(2000, 1, 1), "2000-01-01T00:00:00Z"),
+        ("2010-06-01T02:00:00+02:00", "2010-06-01T00:00:00Z"),
+        (dt.datetime(2010, 6, 1), "2010-06-01T00:00:00Z"),  # noqa: DTZ001 - as TOML has a local date-time
+    ],
+)
+def test_moments_are_read_as_text_and_as_toml_has_them(written: object, shown: str) -> None:
+    """Of UTC where they name no zone; written, they are read again."""
+    moment = quantities.parse_moment(written)
+    assert quantities.format_moment(moment) == shown
+    assert quantities.parse_moment(shown) == moment
+
+
+@pytest.mark.parametrize("written", ["", "soon", 946_684_800, None, "2000-13-01"])
+def test_no_moment_says_how_to_write_one(written: object) -> None:
+    """What is no moment is refused with an example."""
+    with pytest.raises(ValueError, match="write for example '2000-01-01T00:00:00Z'"):
+        quantities.parse_moment(written)

@@ -65,6 +65,18 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "no unit we know": ("[batch]\nlinger = '5 fortnights'", r"batch\.linger: .*write for example '20s'"),
     "out of bounds": ("[writer]\nconnections = 99", r"writer\.connections: .*less than or equal to 16"),
     "no decoder's zone": ("[validation]\nnaive_zone = 'Mars/Olympus'", r"there is no zone 'Mars/Olympus'"),
+    "no moment": (
+        "[validation]\nmin_time = 'soon'",
+        r"validation\.min_time: .*write for example '2000-01-01",
+    ),
+    "no time key": (
+        "[[streams]]\nname='s'\ntopic='{tenant}/{device}'\ntime_keys=[]",
+        r"time_keys: .*at least 1",
+    ),
+    "a time key of another meaning": (
+        "[[streams]]\nname='s'\ntopic='{tenant}/{device}'\ntime_keys=['ts', 'metadata']",
+        r"stream s: time_keys: 'metadata' means something else",
+    ),
     "QoS 2": (
         "[[streams]]\nname='s'\ntopic='{tenant}/{device}'\nqos=2",
         r"qos = 2 is refused; subscribe with qos = 1",

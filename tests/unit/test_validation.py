@@ -40,14 +40,14 @@ def refusal(kind: DeviceType, metrics: dict[str, Any]) -> MessageError:
     ("data_type", "accepted", "refused"),
     [
         ("float", [1, 1.5, -0.0, 2**70], [True, "1", [1], {}]),
-        ("int", [1, -(2**70), 3.0, -0.0], [1.5, 1e-9, True, "1", [1]]),
+        ("int", [1, -(2**63), 3.0, -0.0, 2**63 - 1], [1.5, 1e-9, True, "1", [1], 2**63, -(2**70), 1e300]),
         ("bool", [True, False], [0, 1, "true", 1.0]),
         ("text", ["", "21.5", "°"], [1, True, ["x"], {}]),
         ("json", [1, 1.5, True, "x", [1], {"a": []}], []),
     ],
 )
 def test_types(data_type: str, accepted: list[Any], refused: list[Any]) -> None:
-    """A field takes values of its type only; a boolean is no number, a whole float is an integer."""
+    """A field takes values of its type only; a boolean is no number, a whole float is an integer, bigint bounds it."""
     kind = a_type(Field("x", data_type))
     assert [flagged(kind, {"x": value}) for value in accepted] == [{}] * len(accepted)
     assert [flagged(kind, {"x": value}) for value in refused] == [{"x": Reason.INVALID_FIELD}] * len(refused)
@@ -66,9 +66,13 @@ def test_types(data_type: str, accepted: list[Any], refused: list[Any]) -> None:
 def test_ranges(
     data_type: str, minimum: float | None, maximum: float | None, inside: list[float], outside: list[float]
 ) -> None:
-    """Bounds are inclusive, each may be left open; integers of any size are compared exactly."""
+    """Bounds are inclusive, each may be left open; integers are compared exactly."""
     kind = a_type(Field("x", data_type, "celsius", minimum, maximum))
-    whole = [value for value in (*inside, *outside) if data_type == "float" or float(value).is_integer()]
+    whole = [
+        value
+        for value in (*inside, *outside)
+        if data_type == "float" or (float(value).is_integer() and abs(value) < 2**63)
+    ]
     expected = {value: {} if value in inside else {"x": Reason.OUT_OF_RANGE} for value in whole}
     assert {value: flagged(kind, {"x": value}) for value in whole} == expected
 
@@ -88,18 +92,59 @@ def test_null_is_no_value() -> None:
 
 
 def test_everything_wrong_is_flagged_at_once() -> None:
-    """And the reading is as it was: flagged readings are stored."""
+    """What no query could read as the field's type is kept beside the data."""
     kind = a_type(
         Field("a", "float", None, 0.0, 1.0),
         Field("b", "int"),
         Field("c", "text", required=True),
         Field("d", "bool"),
     )
-    metrics = {"a": 5.0, "b": "x", "d": True, "e": 1}
-    assert flagged(kind, metrics) == {
+    check, reading = field_check(kind), Reading({"a": 5.0, "b": "x", "d": True, "e": 1})
+    assert check is not None
+    assert check(reading) == {
         "a": Reason.OUT_OF_RANGE, "b": Reason.INVALID_FIELD, "c": Reason.MISSING_FIELD,
     }  # fmt: skip
-    assert metrics == {"a": 5.0, "b": "x", "d": True, "e": 1}
+    assert reading.metrics == {"a": 5.0, "d": True, "e": 1}
+    assert reading.metadata == {"invalid": {"b": "x"}}
+
+
+def test_a_whole_float_in_a_field_of_integers_is_stored_as_one() -> None:
+    """PostgreSQL reads the text 3.0 as no integer."""
+    metrics = {"x": 3.0}
+    assert flagged(a_type(Field("x", "int")), metrics) == {}
+    assert repr(metrics) == "{'x': 3}"
+
+
+@pytest.mark.parametrize("value", [{"x": 1}, {}, [{"x": 1}], [[1]]])
+def test_objects_beside_typed_fields(value: Any) -> None:
+    """Nobody checks what is in them: flagged or rejected as the type says, unless it has such a field."""
+    field, metrics = Field("t", "float"), {"t": 1.0, "acc": value}
+    assert flagged(a_type(field), metrics) == {"acc": Reason.BAD_SHAPE}
+    assert metrics == {"t": 1.0, "acc": value}
+    found = refusal(a_type(field, violations="reject"), metrics)
+    assert (found.reason, found.detail) == (
+        Reason.BAD_SHAPE, "acc holds an object, and is no field of device type sensor",
+    )  # fmt: skip
+    assert flagged(a_type(field, Field("acc", "json")), metrics) == {}
+    assert flagged(a_type(field, unknown_fields="drop"), metrics) == {}
+
+
+def test_lists_of_plain_values_beside_typed_fields() -> None:
+    """A waveform is a value."""
+    assert flagged(a_type(Field("t", "float")), {"t": 1, "wave": [1, 2.5, None, "x"]}) == {}
+
+
+@pytest.mark.parametrize(
+    ("declared", "sent"),
+    [("temperature", "Temperature"), ("température", "tempe\u0301rature"), ("pm2.5", "PM2.5 "), ("µg", "μg")],
+)
+def test_a_field_in_another_spelling(declared: str, sent: str) -> None:
+    """It differs in case or Unicode form from a field of the type, whose queries will not find it."""
+    assert flagged(a_type(Field(declared, "float")), {sent: 1.0}) == {sent: Reason.UNKNOWN_FIELD}
+    found = refusal(a_type(Field(declared, "float"), violations="reject"), {sent: 1.0})
+    assert "is a field in another spelling" in found.detail
+    both = a_type(Field(declared, "float"), Field(sent, "float"))
+    assert flagged(both, {sent: 1.0, declared: 2.0}) == {}
 
 
 @pytest.mark.parametrize(
@@ -168,17 +213,20 @@ def test_a_type_without_opinions_has_no_check() -> None:
     )
 )
 def test_flagging_never_changes_or_loses_a_value(metrics: dict[str, Any]) -> None:
-    """Whatever a device sends is stored as it sent it, when the type flags and keeps."""
+    """Whatever a device sends is stored as it sent it, among the data or among what is invalid."""
     kind = a_type(
         *(
             Field(name, data_type, None, -1.0, 1.0)
             for name, data_type in zip("abc", ("float", "int", "text"), strict=True)
         )
     )
-    before = dict(metrics)
-    found = flagged(kind, metrics)
-    assert metrics == before
-    assert set(found) <= set(metrics)
+    before, reading, check = dict(metrics), Reading(metrics), field_check(kind)
+    assert check is not None
+    found = check(reading) or {}
+    invalid = (reading.metadata or {}).get("invalid", {})
+    assert {**reading.metrics, **invalid} == before
+    assert invalid.keys() == {name for name, reason in found.items() if reason == Reason.INVALID_FIELD}
+    assert set(found) <= set(before)
 
 
 # ---------------------------------------------------------------- times
@@ -196,6 +244,7 @@ DOUBTED = [
     (253_402_300_799_999_999, Reason.IN_THE_FUTURE),
     (NOW_US - 10 * YEAR - 1, Reason.TOO_OLD),
     (YEAR, Reason.TOO_OLD),
+    (32_400_000 * SECOND, Reason.TOO_OLD),
     (0, Reason.TOO_OLD),
     (-1, Reason.TOO_OLD),
     (-62_135_596_800_000_000, Reason.TOO_OLD),
@@ -227,7 +276,7 @@ def test_the_policies_are_apart() -> None:
 
 
 def test_the_greatest_age_counts_from_the_receipt() -> None:
-    """``max_age`` to the microsecond; never before 1971, however large it is."""
+    """``max_age`` to the microsecond; never before ``min_time``, however large it is."""
     check = times(max_age="30d")
     assert check.judge(NOW_US - 30 * DAY, NOW_US) == NOW_US - 30 * DAY
     with pytest.raises(MessageError) as refused:
@@ -235,6 +284,19 @@ def test_the_greatest_age_counts_from_the_receipt() -> None:
     assert refused.value.reason is Reason.TOO_OLD
     with pytest.raises(MessageError):
         times(max_age=1e9).judge(0, NOW_US)
+
+
+@pytest.mark.parametrize(
+    ("written", "first_us"),
+    [("2000-01-01", 946_684_800), ("2010-06-01T00:00:00+02:00", 1_275_343_200), ("1970-01-01T00:00:00Z", 0)],
+)
+def test_no_time_is_before_min_time(written: str, first_us: int) -> None:
+    """To the microsecond; the refusal names the setting."""
+    check = times(max_age=1e10, min_time=written)
+    assert check.judge(first_us * SECOND, NOW_US) == first_us * SECOND
+    with pytest.raises(MessageError, match=r"validation\.min_time") as refused:
+        check.judge(first_us * SECOND - 1, NOW_US)
+    assert refused.value.reason is Reason.TOO_OLD
 
 
 def test_no_skew_at_all() -> None:

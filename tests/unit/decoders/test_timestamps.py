@@ -16,7 +16,8 @@ from gateway.outcomes import Reason
 
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 NOON_US = clock.from_datetime(NOON)
-FIRST, LAST = dt.datetime(1974, 1, 1), dt.datetime(2286, 1, 1)  # noqa: DTZ001 - hypothesis adds the zones
+FIRST, LAST = dt.datetime(2001, 9, 11), dt.datetime(2286, 1, 1)  # noqa: DTZ001 - hypothesis adds the zones
+"""Before, milliseconds have twelve digits, and may be taken for a date-time."""
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 
 
@@ -43,6 +44,16 @@ BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
         "2026-11-20T02:30:00-09:30",
         "20261120T120000Z",
         "2026-11-20T12:00Z",
+        "2026-11-20T12Z",
+        "2026-11-20_12:00:00Z",
+        "2026-11-20T12:00:00+0000",
+        "2026-11-20T13:00:00+01",
+        "2026-11-20T12:00:00-00:00",
+        "2026-W47-5T12:00:00Z",
+        "20261120120000Z",
+        "20261120130000+0100",
+        "20261120120000000+00:00",
+        "202611201200z",
     ],
 )
 def test_one_moment_in_many_spellings(written: object) -> None:
@@ -73,6 +84,63 @@ def test_one_moment_in_many_spellings(written: object) -> None:
 def test_microseconds(written: object, micros: int) -> None:
     """Fractions to the microsecond, and where one unit ends and the next begins."""
     assert micros == timestamps.parse(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "moment"),
+    [
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+        ("2016-12-31T23:59:60.5Z", "2017-01-01T00:00:00.5Z"),
+        ("2016-12-31t15:59:60-08:00", "2017-01-01T00:00:00Z"),
+        ("20161231T235960Z", "2017-01-01T00:00:00Z"),
+        ("20161231235960Z", "2017-01-01T00:00:00Z"),
+        ("2026-11-20T24:00:00Z", "2026-11-21T00:00:00Z"),
+        ("2026-12-31T24:00:00.000+01:00", "2026-12-31T23:00:00Z"),
+        ("20261120T2400Z", "2026-11-21T00:00:00Z"),
+    ],
+)
+def test_the_last_moment_of_a_day(written: str, moment: str) -> None:
+    """A leap second (RFC 3339 §5.7) is the next one, as in PostgreSQL; hour 24 (ISO 8601) is 0 of the next day."""
+    assert timestamps.parse(written) == timestamps.parse(moment)
+
+
+def test_hour_24_is_of_the_next_day_also_when_the_clock_changes() -> None:
+    """A day of 25 hours ends when the next one begins."""
+    assert timestamps.parse("2026-10-25T24:00:00", BERLIN) == timestamps.parse("2026-10-25T23:00:00Z")
+
+
+DIGITS = [
+    (202611201300, NOON_US),
+    ("202611201300", NOON_US),
+    (20261120130000, NOON_US),
+    (20261120130000.0, NOON_US),
+    ("20261120130000", NOON_US),
+    (20261120130000250, NOON_US + 250_000),
+]
+
+
+@pytest.mark.parametrize(("written", "micros"), DIGITS)
+def test_a_date_time_in_digits_is_no_epoch(written: float | str, micros: int) -> None:
+    """``202611201300`` was a moment of 1976, ``20261120130000`` one of 2612; it is of the declared zone, or refused."""
+    assert timestamps.parse(written, BERLIN) == micros
+    with pytest.raises(MessageError, match="names no zone"):
+        timestamps.parse(written)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        20261120, "20261120", "2026-11-20", "2026-W47-5", "2026-11-20+01:00", "2026-11-20-12:00", 20260231120000,
+        "261120120000", 261120120000, "20261120120000.5", "20261120.5", "2026-11-20x12:00:00Z", "٢٠٢٦١١٢٠",
+        "2026-11-20T24:00:01Z", "2026-11-20T12:00:60Z", "9999-12-31T24:00:00Z",
+    ],
+)  # fmt: skip
+def test_what_is_half_a_time_is_refused_in_any_zone(written: float | str) -> None:
+    """A date alone, two digits of a year, a day that is none: never an epoch, never midnight."""
+    for zone in (None, BERLIN):
+        with pytest.raises(MessageError) as refused:
+            timestamps.parse(written, zone)
+        assert refused.value.reason is Reason.BAD_TIMESTAMP
 
 
 def test_a_time_without_zone_is_of_the_declared_zone() -> None:
