@@ -59,12 +59,10 @@ class HeldBack:
         """
         now, rows = time.monotonic(), self._experience.rows
         if work.history is None:
-            work.history = History(now, rows)
+            work.history = History(now, rows if work.rows_before is None else work.rows_before)
             events.held_back(count=len(work.batch), where="memory", error=str(work.error))
         history = work.history
-        history.tries += 1
-        history.beside += rows > history.rows
-        history.rows = rows
+        history.failed(rows)
         self._held.back.append(work)
         self._tell(work)
         wait = _backoff(history.tries)

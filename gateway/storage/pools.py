@@ -80,6 +80,19 @@ async def transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
         await work.commit()
 
 
+@contextlib.asynccontextmanager
+async def tried_out(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """The block in a transaction that leaves nothing."""
+    work = connection.transaction()
+    await work.start()
+    try:
+        with hanging_up(connection):
+            yield
+    finally:
+        if not connection.is_closed():
+            await work.rollback()
+
+
 async def connect(
     database: settings.Database, *, application_name: str, name: str = "", any_encoding: bool = False
 ) -> sessions.Session:

@@ -24,7 +24,7 @@ from gateway.outcomes import Outcome, Reason
 from gateway.storage import pools
 from gateway.writer import conflicts, ledger, processed, replays, rows
 from gateway.writer.experience import Experience
-from gateway.writer.work import Work
+from gateway.writer.work import History, Work
 
 PROBE = """
 SELECT time, device_id, tenant_id, data, metadata, received_at FROM telemetry WHERE false;
@@ -101,14 +101,36 @@ class Writer:
         if not probed:
             # It may be this session only that is wrong: read-only by a setting mended meanwhile, timed out.
             await self.close()
-        if not work.persists(error):
+        if not work.persists(error, self._experience.rows):
             raise error
         if not probed:
             await self.probe()
         if error.sqlstate in _TOO_MUCH:
             self._experience.too_many(work.next.stop - work.next.start)
         history = work.history
-        return work.set_apart(thorough=history is not None and self._experience.rows > history.rows)
+        return work.set_apart(thorough=history is not None and await self._works_for_others(history))
+
+    async def _works_for_others(self, history: History) -> bool:
+        """Whether others were stored since this failed last, or would be.
+
+        None may come: a broker's window is soon full of messages whose acknowledgements wait for this one.
+        """
+        if self._experience.rows == history.rows and history.beside and not history.proven:
+            history.proven = await self._takes_sample()
+        return history.proven or self._experience.rows > history.rows
+
+    async def _takes_sample(self) -> bool:
+        """Whether the database takes, as far as its keys, what it took before; nothing is written."""
+        try:
+            connection = await self._open()
+            with pools.translate(self._name):
+                async with pools.tried_out(connection):
+                    await _copy(connection, "telemetry", [self._experience.sample])
+        except (errors.ConflictError, errors.DecompressionLimitError):
+            return True
+        except errors.StoreError:
+            return False
+        return True
 
     async def close(self) -> None:
         """Close the connection at once; what is not committed is rolled back by the server."""
@@ -144,7 +166,7 @@ class Writer:
             count = await self._staged(connection, work, lift_limit=False)
         except errors.DecompressionLimitError:
             count = await self._staged(connection, work, lift_limit=True)
-        self._experience.stored(count)
+        self._experience.stored(count, work.batch.rows[stretch.start] if count else b"")
         seconds = time.perf_counter() - started
         events.batch_stored(messages=stretch.stop - stretch.start, rows=count, seconds=seconds)
 

@@ -15,11 +15,13 @@ class Experience:
     Attributes:
         rows: rows stored; that it grows is the evidence that the database takes what others write.
         most: messages in one transaction: so many went through when more did not.
+        sample: the encoded rows of a message that was stored lately; none was yet: empty.
     """
 
     def __init__(self) -> None:
         self.rows = 0
         self.most = _ANY
+        self.sample = b""
         self._learnt = 0.0
         self._conflicts_until = 0.0
 
@@ -32,9 +34,10 @@ class Experience:
         """Whether keys may be taken, also by a transaction under way on another connection."""
         return time.monotonic() < self._conflicts_until
 
-    def stored(self, count: int) -> None:
-        """So many rows were committed."""
+    def stored(self, count: int, sample: bytes = b"") -> None:
+        """So many rows were committed; ``sample``: those of one message."""
         self.rows += count
+        self.sample = sample or self.sample
         if self.most < _ANY and time.monotonic() - self._learnt > _FORGET_SECONDS:
             self.too_many(4 * self.most)
 

@@ -67,12 +67,20 @@ class History(msgspec.Struct):
         beside: of the failures, how many came when others had been stored since the one before.
         rows: how many rows this process had stored at the last failure.
         tries: how often they were tried again.
+        proven: since the last failure the database would have taken a reading like those that were stored.
     """
 
     since: float
     rows: int
     beside: int = 0
     tries: int = 0
+    proven: bool = False
+
+    def failed(self, rows: int) -> None:
+        """They failed once more; so many rows were stored by now."""
+        self.tries += 1
+        self.beside += rows > self.rows or self.proven
+        self.rows, self.proven = rows, False
 
 
 class Work:
@@ -86,6 +94,7 @@ class Work:
         suspect: it failed again and again while the server worked: its own fault is looked for.
         alone: how often each message failed alone, by index.
         error: why it failed last.
+        rows_before: how many rows this process had stored when it failed first; None: it did not.
         history: None: it was never set apart.
     """
 
@@ -98,6 +107,7 @@ class Work:
         self.suspect = False
         self.alone: Counter[int] = Counter()
         self.error: errors.StoreError | None = None
+        self.rows_before: int | None = None
         self.history: History | None = None
         self._failures = self._fruitless = 0
         self._tried: set[uuid.UUID] = set()
@@ -198,9 +208,14 @@ class Work:
         self._tried.clear()
         self._fruitless = 0
 
-    def persists(self, error: errors.StoreError) -> bool:
-        """Whether the batch has failed too often for this to be an accident, or everybody's trouble."""
+    def persists(self, error: errors.StoreError, rows: int) -> bool:
+        """Whether the batch has failed too often for this to be an accident, or everybody's trouble.
+
+        Args:
+            rows: how many this process has stored by now.
+        """
         self._failures += 1
+        self.rows_before = rows if self.rows_before is None else self.rows_before
         self.error = error
         return not error.of_all and (self.suspect or self._failures >= PERSISTS)
 
@@ -267,3 +282,4 @@ class Work:
             at += count
         self.alone = Counter({new: whole.alone[old] for new, old in enumerate(indices) if whole.alone[old]})
         self.suspect, self.error, self.history = whole.suspect, whole.error, whole.history
+        self.rows_before = whole.rows_before

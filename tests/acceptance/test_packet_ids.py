@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from tests.support.daemon import Daemon
@@ -25,9 +22,10 @@ from tests.support.session_broker import (
     Habit,
     SessionBroker,
 )
-from tests.support.sql import wait_for
+from tests.support.sql import locked
 from tests.support.waiting import eventually
 
+TABLES = "telemetry", "dead_letters"
 STRANGE = b'{"door":'
 """Becomes a dead letter, each time."""
 
@@ -58,7 +56,7 @@ class Door:
     def killed_with(self, count: int, payload: bytes = DOOR) -> None:
         """The daemon is killed when it has received so many that it could not store: the database is blocked."""
         received = self.daemon.total()["received"] + count
-        with blocked(self.databases.timeseries_dsn):
+        with locked(self.databases.timeseries_dsn, *TABLES):
             self.broker.publish(count, payload)
             eventually(lambda: self.daemon.total()["received"] >= received, what=f"{count} are in flight")
             self.daemon.kill()
@@ -87,31 +85,6 @@ def make_door(postgres_databases: Databases, request: pytest.FixtureRequest) -> 
             return door
 
         yield make
-
-
-@contextlib.contextmanager
-def blocked(dsn: str) -> Iterator[None]:
-    """Nothing can be written to ``telemetry`` or ``dead_letters``."""
-    ready, over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        async def lock() -> None:
-            connection = await asyncpg.connect(dsn, timeout=10)
-            await connection.execute("BEGIN; LOCK TABLE telemetry, dead_letters IN EXCLUSIVE MODE")
-            ready.set()
-            over.wait(60)
-            await connection.close(timeout=5)
-
-        wait_for(lock())
-
-    with ThreadPoolExecutor(1) as thread:
-        held = thread.submit(hold)
-        try:
-            assert ready.wait(20), "the tables are locked"
-            yield
-        finally:
-            over.set()
-            held.result()
 
 
 @pytest.mark.parametrize("payload", [DOOR, STRANGE], ids=["reading", "dead letter"])
@@ -184,7 +157,7 @@ def test_cut_connections_with_acknowledgements_lost(make_door: MakeDoor, habit: 
 def test_spooled_messages_of_a_session_that_was_lost(make_door: MakeDoor, tmp_path: Path) -> None:
     """The spool's memory of packet ids is one session's too."""
     door = make_door(MOSQUITTO, {"spool": {"folder": tmp_path / "spool", "after": "300ms"}})
-    with blocked(door.databases.timeseries_dsn):
+    with locked(door.databases.timeseries_dsn, *TABLES):
         door.broker.publish(30)
         eventually(lambda: door.broker.idle, timeout=20, what="30 are spooled")
         door.broker.forget()

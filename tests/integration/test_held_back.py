@@ -106,6 +106,36 @@ async def test_one_message_that_fails_costs_itself_only(own: Databases, action: 
     assert (reason, json.loads(payload)["metrics"]["n"]) == ("refused_by_database", 77)
 
 
+async def test_nothing_else_comes(own: Databases) -> None:
+    """As when the broker's window is full of what waits for the one that fails: that it takes others is tried out."""
+    tenant = Tenant(own)
+    make, undo = trigger(BAD, RAISES[0])
+    with altered(own.timeseries_dsn, make, undo):
+        async with Flow(options(own)) as flow:
+            flow.take(*(reading(tenant, n, **({"bad": 1} if n == 7 else {})) for n in range(20)))
+            assert await flow.settle(timeout=30) == {STORED: 19, DEAD: 1}
+    assert len(tenant.rows()) == 19  # what was tried out left nothing
+
+
+async def test_nothing_else_comes_and_none_would_be_stored(own: Databases) -> None:
+    """Others were stored before, and would not be now: what fails is held, for it may not be to blame."""
+    tenant = Tenant(own)
+    make, undo = trigger(BAD, RAISES[0])
+    of_all, _ = trigger("true", RAISES[0])
+    with altered(own.timeseries_dsn, make, undo):
+        async with Flow(options(own)) as flow:
+            flow.take(*(reading(tenant, n, **({"bad": 1} if n == 7 else {})) for n in range(20)))
+            await eventually_async(lambda: flow.ended() == {STORED: 19})
+            execute(own.timeseries_dsn, of_all.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
+                    .partition("CREATE TRIGGER")[0])  # fmt: skip
+            (work,) = flow.pipeline.held.back
+            await eventually_async(lambda: work.history and work.history.tries > 4, timeout=30)
+            assert flow.ended() == {STORED: 19}
+            execute(own.timeseries_dsn, undo)
+            assert await flow.settle(timeout=60) == {STORED: 20}
+    assert tenant.letters() == []
+
+
 async def test_a_frozen_chunk_costs_its_readings_only(frozen: Databases) -> None:
     """A chunk that an operator froze takes no rows (0A000): what falls into it is set apart, all else is stored."""
     own, day = frozen, 86_400_000

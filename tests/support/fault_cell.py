@@ -10,7 +10,7 @@ import dataclasses
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from tests.support.daemon import Daemon
@@ -65,6 +65,9 @@ class Cell:
         seed: of the load; the session's.
         chance: all chance in the cell.
         record: takes the row.
+
+    Attributes:
+        left: what the broker still holds at the end; :meth:`left_at_broker`, unless the cell has another broker.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Cell:
         self.watch = Watch(self.daemon)
         self.plans: list[Plan] = []
         self.notes: list[str] = []
+        self.left: Callable[[], Sequence[Any]] = self.left_at_broker
         self._record = record
         self._plan = Plan(0, devices=200, seed=seed, timestamps=combination.timestamps)
         self._load: LongLoad | None = None
@@ -112,14 +116,18 @@ class Cell:
 
     def start(self, *, rate: float = 1000, **plan: Any) -> None:
         """Start the daemon, then a load that goes on until :meth:`published`; ``plan``: fields of :class:`Plan`."""
-        provision(self.databases, self._plan.serials)
-        self.daemon.start()
-        self.watch.start()
+        self.begin()
         self.publish(rate=rate, **plan)
 
     def start_long_ago(self, *, rate: float = 1000) -> None:
         """:meth:`start` for millions of messages: device times go on by 1 ms a message, and must not overtake us."""
         self.start(rate=rate, start_ms=int(time.time() * 1000) - HALF_A_DAY_MS)
+
+    def begin(self, serials: Sequence[str] | None = None) -> None:
+        """Start the daemon, and no load; ``serials``: the devices, those of the plan by default."""
+        provision(self.databases, self._plan.serials if serials is None else serials)
+        self.daemon.start()
+        self.watch.start()
 
     def subscribe(self) -> None:
         """Leave a session at the broker, in which messages collect: the daemon is started and stopped."""
@@ -278,14 +286,18 @@ class Cell:
         if self._load is not None:
             self.published()
         self.all_settled(lost=lost, timeout=timeout)
+        return self.end(lambda: verdict(self.databases, self.plans, refused), lost=lost)
+
+    def end(self, judge: Callable[[], Verdict], *, lost: int = 0) -> Verdict:
+        """All is settled: stop the daemon and compare, as :meth:`prove` does, but by this judgement."""
         code = self.daemon.stop()
         self.watch.close()
-        told = verdict(self.databases, self.plans, refused)
+        told = judge()
         self._record(self._row(told, destroyed=lost))
         assert told.right(lost), told
         assert not self.watch.unbalanced(), self.watch.unbalanced()[:3]
         assert code == 0, f"the daemon ended with {code}:\n{self.daemon.tail()}"
-        assert self.left_at_broker() == []
+        assert self.left() == []
         assert not self.logged("defect"), self.logged("defect")[:3]
         return told
 

@@ -39,6 +39,7 @@ PLANNED = (
     "start_ms",
     "tenant",
     "message_ids",
+    "id_round",
     "first",
 )
 ACCEPTED = (mqtt5.PubAckReasonCode.SUCCESS, mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS)
@@ -213,6 +214,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--with-timestamps", dest="timestamps", action="store_true", default=True)
     parser.add_argument("--without-timestamps", dest="timestamps", action="store_false")
     parser.add_argument("--message-ids", action="store_true")
+    parser.add_argument("--id-round", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--start-ms", type=int, default=Plan(0).start_ms)
     parser.add_argument("--tenant", default="acme")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ class Plan:
         repeat_percent: how many publish again, later and byte for byte, a good reading with a timestamp.
         timestamps: whether readings carry the device's own time, ``start_ms`` + seq.
         message_ids: whether readings carry an id of their own, so that a publisher may send them again.
+        id_round: after so many messages these ids start again, as after a device's reboot; 0: never.
         first: number of the first message; another plan may have published those before it.
     """
 
@@ -50,6 +52,7 @@ class Plan:
     start_ms: int = field(default_factory=lambda: int(time.time() * 1000) - 3_600_000)
     tenant: str = "acme"
     message_ids: bool = False
+    id_round: int = 0
     first: int = 0
     serials: list[str] = field(init=False, compare=False)
 
@@ -106,7 +109,7 @@ class Plan:
     def _reading(self, number: int, ts: int, *, always_timed: bool = False) -> bytes:
         metrics = {"seq": number, "temperature": 20 + number % 100 / 10, "vibration": number % 77 / 8}
         timed = {"ts": ts} if self.timestamps or always_timed else {}
-        named = {"message_id": f"m{number}"} if self.message_ids else {}
+        named = {"message_id": f"m{number % (self.id_round or sys.maxsize)}"} if self.message_ids else {}
         return json.dumps({**timed, **named, "metrics": metrics}).encode()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+import threading
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -48,3 +50,25 @@ def execute(dsn: str, script: str) -> None:
             await connection.close(timeout=5)
 
     wait_for(run())
+
+
+@contextlib.contextmanager
+def locked(dsn: str, *tables: str) -> Iterator[None]:
+    """Nothing can be written to these tables meanwhile; they can be read."""
+    ready, over = threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        connection = await asyncpg.connect(dsn, timeout=10)
+        await connection.execute(f"BEGIN; LOCK TABLE {', '.join(tables)} IN EXCLUSIVE MODE")
+        ready.set()
+        over.wait(60)
+        await connection.close(timeout=5)
+
+    with ThreadPoolExecutor(1) as thread:
+        held = thread.submit(wait_for, hold())
+        try:
+            assert ready.wait(20), "the tables are locked"
+            yield
+        finally:
+            over.set()
+            held.result()
