@@ -58,7 +58,7 @@ _RESERVED_NAMES = {
 
 
 class Databases(Section):
-    """The logical databases; they may live in one cluster."""
+    """The logical databases; they may live in one cluster, and in one database."""
 
     metadata: Database = Field(description="tenants, device types, devices, policies")
     timeseries: Database = Field(description="telemetry, events, metrics, dead letters")

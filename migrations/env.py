@@ -6,6 +6,7 @@ given = context.config.attributes
 
 context.configure(
     connection=given["connection"],
+    version_table=given["version_table"],
     transaction_per_migration=True,
     on_version_apply=given["on_step"],
     hypertables=given["hypertables"],

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 
 from gateway import errors, settings
-from gateway.storage import dsn, passwords, roles
+from gateway.storage import dsn, passwords, roles, version_tables
 from gateway.storage.migrate import refuse_pooler, session
 from gateway.storage.revisions import Name
 from gateway.storage.roles import Roles
@@ -121,10 +121,10 @@ async def _furnish(name: Name, database: settings.Database, wanted: Roles, *, ex
 async def _lacks_timescaledb(connection: asyncpg.Connection) -> bool:
     """Offered, not there, and no tables yet that were made without it."""
     lacks: bool = await connection.fetchval(
-        "SELECT to_regclass('alembic_version') IS NULL AND EXISTS "
+        "SELECT EXISTS "
         "(SELECT FROM pg_available_extensions WHERE name = 'timescaledb' AND installed_version IS NULL)"
     )
-    return lacks
+    return lacks and await version_tables.find(connection, "timeseries") is None
 
 
 def _privileges(database: str, wanted: Roles) -> list[str]:

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from gateway import errors, settings
-from gateway.storage import engines, pools, revisions, roles, sessions
+from gateway.storage import engines, pools, revisions, roles, sessions, version_tables
 from gateway.storage.revisions import Name, Revision
 
 EngineChoice = Literal["auto", "timescaledb", "postgresql"]
@@ -74,9 +74,9 @@ async def downgrade(
     async with _locked(name, database, lock_timeout) as connection:
         command = functools.partial(alembic.command.downgrade, revision=target)
         undone = await _run(name, database, False, command)
-        if await _current(connection) is None:
+        if await _current(connection, name) is None:
             await roles.become_owner(connection)
-            await connection.execute("DROP TABLE IF EXISTS alembic_version")
+            await connection.execute(f"DROP TABLE IF EXISTS {version_tables.NAMES[name]}")
         return undone
 
 
@@ -87,7 +87,7 @@ async def current(name: Name, database: settings.Database) -> str | None:
         StoreError: the database cannot be reached.
     """
     async with session(name, database) as connection:
-        return await _current(connection)
+        return await _current(connection, name)
 
 
 def hypertables() -> bool:
@@ -154,8 +154,11 @@ async def _run(
 
     async with session(name, database) as connection:
         await roles.become_owner(connection)
+        await version_tables.rename_old(connection, name)
         config = revisions.config(name)
-        config.attributes.update(hypertables=hypertables, on_step=note_step)
+        config.attributes.update(
+            hypertables=hypertables, on_step=note_step, version_table=version_tables.NAMES[name]
+        )
         await _in_alchemy(connection, config, command)
     return steps
 
@@ -189,10 +192,10 @@ def _driver_error(error: sa.exc.DBAPIError) -> BaseException:
     return (error.orig and error.orig.__cause__) or error
 
 
-async def _current(connection: asyncpg.Connection) -> str | None:
-    if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+async def _current(connection: asyncpg.Connection, name: Name) -> str | None:
+    if (table := await version_tables.find(connection, name)) is None:
         return None
-    found: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+    found: str | None = await connection.fetchval(f"SELECT version_num FROM {table}")
     return found
 
 
@@ -206,7 +209,7 @@ async def _choose_engine(connection: asyncpg.Connection, name: Name, choice: Eng
     if name != "timeseries":
         return False
     found = await engines.detect(connection)
-    if await _current(connection) is not None:
+    if await _current(connection, name) is not None:
         if choice not in ("auto", found.name):
             raise errors.UsageError(f"{name}: the tables were made for {found.name}, and stay so")
         return found.name == "timescaledb"

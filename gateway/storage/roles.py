@@ -43,7 +43,7 @@ class Roles:
 
 WRITER: Mapping[Name, Mapping[str, str]] = {
     "metadata": {
-        "alembic_version": "SELECT",
+        "alembic_version_metadata": "SELECT",
         "tenants": "SELECT",
         "device_types": "SELECT",
         "field_mappings": "SELECT",
@@ -51,7 +51,7 @@ WRITER: Mapping[Name, Mapping[str, str]] = {
         "registry_versions": "SELECT",
     },
     "timeseries": {
-        "alembic_version": "SELECT",
+        "alembic_version_timeseries": "SELECT",
         "telemetry": "SELECT, INSERT, UPDATE",
         "events": "SELECT, INSERT, UPDATE",
         "metrics": "SELECT, INSERT, UPDATE",
@@ -70,14 +70,14 @@ how a dead letter ended, and never touches its bytes.
 
 READER: Mapping[Name, Mapping[str, str]] = {
     "metadata": {
-        "alembic_version": "SELECT",
+        "alembic_version_metadata": "SELECT",
         "tenants": "SELECT",
         "device_types": "SELECT",
         "field_mappings": "SELECT",
         "devices": "SELECT",
     },
     "timeseries": {
-        "alembic_version": "SELECT",
+        "alembic_version_timeseries": "SELECT",
         "tenant_telemetry": "SELECT",
         "tenant_events": "SELECT",
         "tenant_metrics": "SELECT",

@@ -102,10 +102,15 @@ def prefix(server: Server) -> Iterator[str]:
         execute(server.dsn(), f"DROP ROLE IF EXISTS {made}_{role}")
 
 
-def test_from_nothing_to_a_provisioned_device(server: Server, prefix: str, tmp_path: Path) -> None:
-    """Init, upgrade as the owner, then what the daemon's own login may and may not do."""
+@pytest.mark.parametrize(
+    "names", [("metadata", "timeseries"), ("timeseries", "timeseries")], ids=("two", "one")
+)
+def test_from_nothing_to_a_provisioned_device(
+    server: Server, prefix: str, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    """Init, upgrade as the owner, then what the daemon's own login may and may not do; also in one database."""
     writer = re.sub(r"//[^@]*@", f"//{prefix}_writer@", server.dsn(f"{prefix}_{{}}"))
-    config = configuration(tmp_path, writer.format("metadata"), writer.format("timeseries"))
+    config = configuration(tmp_path, writer.format(names[0]), writer.format(names[1]))
     run = functools.partial(command, config)
     secrets = tmp_path / "secrets"
     superuser = ("--superuser-dsn", server.dsn(), "--prefix", prefix, "--password-dir", str(secrets))
@@ -119,7 +124,8 @@ def test_from_nothing_to_a_provisioned_device(server: Server, prefix: str, tmp_p
     assert refused.returncode == 2
     assert f"connect as {prefix}_owner" in refused.stderr
     owner = ("--db-user", f"{prefix}_owner", "--db-password-file", str(secrets / f"{prefix}_owner.password"))
-    assert run("db", "upgrade", *owner).returncode == 0
+    upgraded = run("db", "upgrade", *owner)
+    assert upgraded.returncode == 0, upgraded.stderr
     assert run("db", "status").returncode == 0
 
     refused = run("tenant", "add", "acme")
@@ -127,6 +133,7 @@ def test_from_nothing_to_a_provisioned_device(server: Server, prefix: str, tmp_p
     assert "--db-user" in refused.stderr
     assert run("tenant", "add", "acme", *owner).returncode == 0
     assert "acme" in run("tenant", "list").stdout
+    assert run("dead-letter", "list").returncode == 0
 
 
 @pytest.mark.parametrize("wrong", ["Gateway", "1gateway", "a" * 51, 'a"b', ""])

@@ -138,7 +138,7 @@ async def test_an_unreachable_database_is_an_answer() -> None:
 
 async def test_a_newer_database_is_told_from_an_older(databases: Databases) -> None:
     """A revision that this gateway does not know is an error of its own, not something pending."""
-    execute(databases.metadata_dsn, "UPDATE alembic_version SET version_num = '9999'")
+    execute(databases.metadata_dsn, "UPDATE alembic_version_metadata SET version_num = '9999'")
     found = await schema_status.status("metadata", database(databases.metadata_dsn))
     assert (found.pending, found.up_to_date) == ((), False)
     assert "newer gateway" in str(found.error)

@@ -170,7 +170,7 @@ FORBIDDEN_TO_WRITER: list[tuple[Name, str]] = [
     ("timeseries", "DELETE FROM telemetry"),
     ("timeseries", "DELETE FROM dead_letters"),
     ("timeseries", "UPDATE dead_letters SET payload = ''"),
-    ("timeseries", "UPDATE alembic_version SET version_num = ''"),
+    ("timeseries", "UPDATE alembic_version_timeseries SET version_num = ''"),
     ("metadata", "CREATE TABLE more (id integer)"),
     ("metadata", "DROP TABLE devices"),
     ("metadata", "INSERT INTO tenants (slug) VALUES ('more')"),
