@@ -15,7 +15,7 @@ DEMO_STAMP := $(DEMO_VENV)/.installed-$(call key,$(DEMO_LOCK))
 # A developer's environment has all that the demo needs; without one, the demo gets its own, of less than two thirds.
 DEMO := $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO_STAMP))
 
-.PHONY: help demo test faults soak bench check fmt lock config clean
+.PHONY: help demo test faults brokers soak bench check fmt lock config clean
 help:  ## show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
@@ -23,10 +23,13 @@ demo: $(DEMO)  ## watch a simulated fleet: broker, gateway and database of its o
 	@$(dir $<)bin/gateway demo $(if $(SECONDS),--seconds $(SECONDS))
 
 test: $(STAMP)  ## run all tests (ARGS="tests/unit -k lock" for some of them)
-	@$(BIN)/python -m pytest -m "not faults" $(ARGS)
+	@$(BIN)/python -m pytest -m "not faults and not brokers" $(ARGS)
 
 faults: $(STAMP)  ## the fault matrix, one combination a fault (GATEWAY_FAULTS=all: all of them, for hours)
 	@$(BIN)/python -m pytest tests/faults $(ARGS)
+
+brokers: $(STAMP)  ## the broker matrix, after tests/brokers/install (GATEWAY_BROKERS=mosquitto,nats: some of them)
+	@$(BIN)/python -m pytest tests/brokers $(ARGS)
 
 soak: $(STAMP)  ## half the top speed with a fault every 20 s, for half an hour (MINUTES=5: shorter)
 	@GATEWAY_SOAK_MINUTES=$(or $(MINUTES),30) $(BIN)/python -m pytest tests/faults/test_soak.py $(ARGS)
