@@ -12,6 +12,7 @@ from typing import Any
 import uvloop
 
 from gateway import mqtt, settings
+from gateway.dead_letter_share import DeadLetterShare
 from gateway.observability import events, logs, metrics
 from gateway.observability.health import Health
 from gateway.observability.notify import Notify
@@ -83,6 +84,11 @@ class Daemon:
             self.health,
             limit=options.watchdog.no_progress,
         )
+        self._dead_letters = DeadLetterShare(
+            [self._path.routes.tallies, self._path.drained.tallies],
+            self.health.component("dead letters"),
+            limit=options.watchdog.dead_letter_share,
+        )
         self._tasks = Supervisor()
 
     async def run(self) -> int:
@@ -111,6 +117,7 @@ class Daemon:
         start("upkeep", self._keep_up())
         start("books", self._watch_books())
         start("progress", self._progress.watch())
+        start("dead-letters", self._dead_letters.watch())
         start("watchdog", self._notify.watch())
         start("source", self._source.run())
 
@@ -172,7 +179,11 @@ class Daemon:
         spool = self._path.spool
         if spool is None:
             return {}
-        return metrics.spool_gauges(records=lambda: spool.records, size_bytes=lambda: spool.size_bytes)
+        return metrics.spool_gauges(
+            records=lambda: spool.records,
+            size_bytes=lambda: spool.size_bytes,
+            max_bytes=self._options.spool.max_bytes,
+        )
 
     def _path_gauges(self) -> metrics.Gauges:
         return metrics.path_gauges(
@@ -181,6 +192,7 @@ class Daemon:
             held_back=lambda: sum(len(work.batch) for work in self.pipeline.held.back),
             reading_paused=lambda: float(self.pipeline.paused),
             registry_entries=lambda: len(self._path.registry),
+            registry_topics=lambda: len(self._path.routes.known),
             tasks=lambda: len(asyncio.all_tasks()),
         )
 

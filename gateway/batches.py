@@ -61,7 +61,8 @@ class Batch:
         replayed: some messages were dead letters before.
         spooled: some messages were in the spool, where those go, too, of which nobody knows whether they were stored.
         session, turn: of the latest chunk that a message of it came in; see :class:`gateway.messages.Chunk`.
-        size: bytes held.
+        size: bytes held in memory.
+        row_count, row_bytes: what goes to the database: rows, and their bytes as encoded; a dead letter is a row.
     """
 
     __slots__ = (
@@ -74,6 +75,8 @@ class Batch:
         "origins",
         "received_us",
         "replayed",
+        "row_bytes",
+        "row_count",
         "rows",
         "session",
         "size",
@@ -95,40 +98,58 @@ class Batch:
         self.letter_numbers: list[int] = []
         self.letter_origins: list[Origin] = []
         self.session, self.turn = NO_SESSION, 0
-        self.size = 0
+        self.size = self.row_count = self.row_bytes = 0
 
     def __len__(self) -> int:
         return len(self.numbers) + len(self.letters)
 
-    def add(self, number: int, message: Message, origin: Origin, received_us: int, row: bytes) -> None:
-        """Hold a message with its rows."""
+    def add(
+        self,
+        number: int,
+        message: Message,
+        origin: Origin,
+        received_us: int,
+        row: bytes,
+        *,
+        readings: int = 1,
+    ) -> None:
+        """Hold a message with its rows, one a reading."""
         self.numbers.append(number)
         self.messages.append(message)
         self.origins.append(origin)
         self.received_us.append(received_us)
         self.rows.append(row)
+        self.row_count += readings
+        self.row_bytes += len(row)
         self.size += len(message.payload) + len(row) + OVERHEAD_BYTES
 
     def add_all(self, chunk: Chunk, origins: Sequence[Origin], rows: Sequence[bytes]) -> None:
-        """Hold all messages of a chunk."""
+        """Hold all messages of a chunk, each with one row."""
         count = len(rows)
         self.numbers += range(chunk.first, chunk.first + count)
         self.messages += chunk.messages
         self.origins += origins
         self.received_us += [chunk.received_us] * count
         self.rows += rows
-        payloads = sum([len(message.payload) for message in chunk.messages])
-        self.size += payloads + sum(map(len, rows)) + OVERHEAD_BYTES * count
+        payloads, encoded = sum([len(message.payload) for message in chunk.messages]), sum(map(len, rows))
+        self.row_count += count
+        self.row_bytes += encoded
+        self.size += payloads + encoded + OVERHEAD_BYTES * count
 
     def add_letter(self, number: int, origin: Origin, letter: DeadLetter) -> None:
         """Hold a message on its way to the dead letters."""
         self.letters.append(letter)
         self.letter_numbers.append(number)
         self.letter_origins.append(origin)
+        self.row_count += 1
+        self.row_bytes += len(letter.message.payload)
         self.size += len(letter.message.payload) + OVERHEAD_BYTES
 
     def pick(self, indices: Sequence[int], letters: Sequence[int]) -> Batch:
-        """These messages and dead letters, in this order, as a batch of their own."""
+        """These messages and dead letters, in this order, as a batch of their own.
+
+        It is written as it is: nobody asks how many rows it has.
+        """
         picked = Batch()
         picked.turn, picked.replayed, picked.spooled = self.turn, self.replayed, self.spooled
         for at, index in enumerate(indices):

@@ -20,8 +20,8 @@ from gateway.writer.rows import take_apart
 
 _DAY_US = 86_400 * clock.MICROS
 
-Encoded = tuple[bytes, int | None, list[MessageId]]
-"""All rows of a message; the receive time given to its first reading without a time, µs; its own ids."""
+Encoded = tuple[bytes, int | None, list[MessageId], int]
+"""All rows of a message; the receive time given to its first reading without a time, µs; its own ids; how many rows."""
 
 
 class Intake:
@@ -91,7 +91,7 @@ class Intake:
             self._mind(rows, message, route, keyed=unkeyed is None)
         if flags:
             self.flagged.update((route.stream_name, reason) for reason in flags)
-        return rows[0] if len(rows) == 1 else b"".join(rows), unkeyed, ids
+        return rows[0] if len(rows) == 1 else b"".join(rows), unkeyed, ids, len(rows)
 
     def _mind(self, rows: Sequence[bytes], message: Message, route: Route, *, keyed: bool) -> None:
         """What nearly no message has: readings of many days, and the retain flag."""

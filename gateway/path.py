@@ -15,6 +15,7 @@ from gateway.buffer.spool import Spool
 from gateway.devices.registry import Registry
 from gateway.drain import Drain
 from gateway.messages import Chunk, Message, Session, digest
+from gateway.observability import metrics
 from gateway.observability.health import Health
 from gateway.overflow import Overflow
 from gateway.patience import Patience
@@ -113,7 +114,7 @@ class Path:
             after=self._options.spool.after,
             probe=self._probe,
         )
-        self._tasks += [("overflow", made.watch), ("spool", made.watch_disk)]
+        self._tasks += [("spool/overflow", made.watch), ("spool/disk", made.watch_disk)]
         return made
 
     def _make_drain(self) -> Drain | None:
@@ -129,9 +130,7 @@ class Path:
             }
         )
         ledger = Ledger(self._options.mqtt.client_id, self.sessions, lambda _numbers, _digests: None)
-        pipeline = self._pipeline(
-            small, self.drained, ledger, Redeliveries(), None, held_back="spool held back"
-        )
+        pipeline = self._pipeline(small, self.drained, ledger, Redeliveries(), None, name=metrics.SPOOL)
         drain = Drain(self.spool, pipeline, self._health.component("spool"))
         progress = NoProgress(
             drain,
@@ -142,7 +141,7 @@ class Path:
             name="drain",
             servers=("metadata", "timeseries"),
         )
-        self._tasks += [("drain", drain.run), ("drain-progress", progress.watch)]
+        self._tasks += [("spool/drain", drain.run), ("spool/progress", progress.watch)]
         return drain
 
     def _pipeline(
@@ -153,9 +152,9 @@ class Path:
         redeliveries: Redeliveries,
         overflow: Overflow | None,
         *,
-        held_back: str = "held back",
+        name: str = metrics.LIVE,
     ) -> Pipeline:
-        """A pipeline, its tasks and its COPY connections."""
+        """A pipeline, its tasks and its COPY connections; ``name`` stands before the tasks' own."""
 
         async def load(session: Session, since: int) -> None:
             await self.sessions.look_up()
@@ -170,17 +169,24 @@ class Path:
             stores=self.stores,
             devices=self._patience("metadata"),
             experience=self._experience,
-            component=self._health.component(held_back),
+            component=self._health.component("held back" if name == metrics.LIVE else f"{name} held back"),
             overflow=overflow,
         )
-        self._tasks += [("resolve", made.aside.resolve), ("recognise", made.aside.recognise)]
+        self._tasks += [
+            (f"{name}/resolve", made.aside.resolve),
+            (f"{name}/recognise", made.aside.recognise),
+        ]
         for number in range(options.writer.connections):
             horizon = options.writer.message_id_horizon
             writer = Writer(
-                options.databases.timeseries, ledger, horizon=horizon, experience=self._experience
+                options.databases.timeseries,
+                ledger,
+                horizon=horizon,
+                experience=self._experience,
+                path=name,
             )
             self._writers.append(writer)
-            self._tasks.append((f"writer-{number}", functools.partial(made.write, writer)))
+            self._tasks.append((f"{name}/writer-{number}", functools.partial(made.write, writer)))
         return made
 
     def _noted(self, numbers: Sequence[int], digests: Sequence[bytes]) -> None:

@@ -85,7 +85,7 @@ class Pipeline:
         self._options, self._routes, self._recognition = options, routes, recognition
         self._stores, self._overflow = stores, overflow
         self._intake = Intake(options.validation, routes)
-        self._queue = Queue(max_messages=options.batch.max_rows, max_bytes=options.batch.max_bytes)
+        self._queue = Queue(max_rows=options.batch.max_rows, max_bytes=options.batch.max_bytes)
         self._go = asyncio.Event()
         self.held = Held(self._queue)
         self._held_back = HeldBack(
@@ -112,6 +112,8 @@ class Pipeline:
         self._defects: Counter[str] = Counter()
         self._linger: asyncio.TimerHandle | None = None
         self._letter_times = batches.OwnTimes()
+        self._hits = 0
+        """Of the chunk that is taken: messages whose device the cache knew."""
         self.paused = False
 
     # ------------------------------------------------------------------ first half: from the socket to a batch
@@ -124,7 +126,7 @@ class Pipeline:
             route.tally.received += 1
             if message.packet_id is None:
                 route.tally.qos0 += 1
-        unresolved = len(self.held.unresolved)
+        self._hits = len(routes)
         rows = self._intake.plain_rows(chunk, routes)
         batch = self._queue.open_for(chunk)
         self._note_replay(batch, chunk, chunk.messages[0])
@@ -132,7 +134,7 @@ class Pipeline:
             batch.add_all(chunk, routes, cast("list[bytes]", rows))
         else:
             self._take_each(batch, chunk, routes, rows)
-        metrics.registry_hits.inc(len(routes) - len(self.held.unresolved) + unresolved)
+        metrics.registry_hits.inc(self._hits)
         self._after_taking()
 
     def _note_replay(self, batch: Batch, chunk: Chunk, message: Message) -> None:
@@ -161,11 +163,14 @@ class Pipeline:
     def _accept(self, number: int, message: Message, route: Route, chunk: Chunk) -> None:
         """One message, the full way: into the batch, to the dead letters, aside, or to its end."""
         try:
-            encoded, unkeyed, ids = self._intake.encode(message, route, chunk)
+            encoded, unkeyed, ids, readings = self._intake.encode(message, route, chunk)
         except MessageError as error:
+            if route.entry is None or route.entry.device is None:
+                self._hits -= 1
             self._refuse(number, message, route, chunk, error)
             return
         except Unresolved as unknown:
+            self._hits -= 1
             self.held.unresolved.add(Waiting(number, message, route, _bare(chunk), unknown.entries))
             return
         except Exception as error:
@@ -180,7 +185,7 @@ class Pipeline:
             batch.unkeyed[len(batch.numbers)] = unkeyed
         if ids:
             batch.ids[len(batch.numbers)] = ids
-        batch.add(number, message, route, chunk.received_us, encoded)
+        batch.add(number, message, route, chunk.received_us, encoded, readings=readings)
 
     def _refuse(self, number: int, message: Message, route: Route, chunk: Chunk, error: MessageError) -> None:
         """To the dead letters, or to its end when configuration says that it is ignored.

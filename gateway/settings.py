@@ -177,8 +177,8 @@ class Batch(Section):
     """When collected readings go to the database."""
 
     linger: Seconds = Field(0.005, description="longest wait for more messages while the socket is busy")
-    max_rows: int = Field(10_000, ge=1, description="most messages in one batch")
-    max_bytes: Bytes = Field(4 * 2**20, description="most encoded bytes in one batch")
+    max_rows: int = Field(10_000, ge=1, description="most rows in one batch; a dead letter is one too")
+    max_bytes: Bytes = Field(4 * 2**20, description="most bytes in one batch, as its rows go to the database")
 
 
 class Buffer(Section):
@@ -233,7 +233,9 @@ class Writer(Section):
 class Registry(Section):
     """The cache of known devices."""
 
-    max_entries: int = Field(250_000, ge=100, description="topics kept in the cache; the oldest leave first")
+    max_entries: int = Field(
+        250_000, ge=100, description="devices kept in the cache, and likewise topics; the oldest leave first"
+    )
     negative_ttl: Seconds = Field(30, ge=1, description="how long an unknown device is remembered as unknown")
 
 
@@ -255,6 +257,13 @@ class Watchdog(Section):
 
     no_progress: Seconds = Field(
         60, gt=0, description="messages held, servers up and nothing settled for so long: unready, reconnect"
+    )
+    dead_letter_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="a larger share of a stream's messages that become dead letters, over a minute, is warned of, and "
+        "a detail of /ready; 1: never",
     )
 
 

@@ -13,10 +13,13 @@ class Queue:
     """Batches waiting to be written: sealed ones first, then whatever has collected.
 
     Bounds are looked at between chunks, and after each message that waited aside: a batch may exceed them by one chunk.
+
+    Args:
+        max_rows, max_bytes: of a batch, as they go to the database.
     """
 
-    def __init__(self, *, max_messages: int, max_bytes: int) -> None:
-        self._max_messages, self._max_bytes = max_messages, max_bytes
+    def __init__(self, *, max_rows: int, max_bytes: int) -> None:
+        self._max_rows, self._max_bytes = max_rows, max_bytes
         self.open = Batch()
         self._sealed: deque[Batch] = deque()
 
@@ -31,7 +34,7 @@ class Queue:
 
     def seal_if_full(self) -> bool:
         """Close the open batch when it is full. True: a full batch waits."""
-        if len(self.open) >= self._max_messages or self.open.size >= self._max_bytes:
+        if self.open.row_count >= self._max_rows or self.open.row_bytes >= self._max_bytes:
             self._sealed.append(self.open)
             self.open = Batch()
         return self.full

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import aiohttp
 
+from gateway.observability.metrics import LIVE
+
 _SAMPLE = re.compile(r"^(\w+?)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -99,7 +101,11 @@ def quantile(share: float, buckets: Sequence[tuple[float, float]]) -> float | No
 
 
 def _snapshot(status: Mapping[str, Any], samples: Sequence[Sample]) -> Snapshot:
-    commits = [(labels, value) for name, labels, value in samples if name == "gateway_commit_seconds_bucket"]
+    commits = [
+        (labels, value)
+        for name, labels, value in samples
+        if name == "gateway_commit_seconds_bucket" and labels["path"] == LIVE
+    ]
     buckets = [(float(labels["le"]), value) for labels, value in commits]
     dead_letters: dict[str, int] = {}
     for name, labels, value in samples:

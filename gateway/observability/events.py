@@ -67,12 +67,12 @@ def mqtt_subscription_refused(*, topic: str, error: str) -> None:
     log.error("mqtt subscription refused", topic=topic, error=error)
 
 
-def batch_stored(*, messages: int, rows: int, seconds: float) -> None:
-    """A batch is committed."""
-    metrics.commit_seconds.observe(seconds)
-    metrics.batch_messages.observe(messages)
-    metrics.rows.inc(rows)
-    log.debug("batch stored", messages=messages, rows=rows, seconds=round(seconds, 4))
+def batch_stored(*, path: str, messages: int, rows: int, seconds: float) -> None:
+    """A batch is committed, of the live path or of the spool's."""
+    metrics.commit_seconds.labels(path).observe(seconds)
+    metrics.batch_messages.labels(path).observe(messages)
+    metrics.rows.labels(path).inc(rows)
+    log.debug("batch stored", path=path, messages=messages, rows=rows, seconds=round(seconds, 4))
 
 
 def dead_lettered(*, stream: str, reason: str, count: int, example: str) -> None:
@@ -84,6 +84,24 @@ def dead_lettered(*, stream: str, reason: str, count: int, example: str) -> None
     total = _quiet.due((stream, reason), count)
     if total:
         log.info("dead lettered", stream=stream, reason=reason, count=total, example=example)
+
+
+def dead_letters_prevail(*, stream: str, dead_letters: int, messages: int) -> None:
+    """Of a stream's messages of the last minute more than `watchdog.dead_letter_share` became dead letters."""
+    metrics.dead_letters_prevail.labels(stream).set(1)
+    log.warning(
+        "dead letters prevail",
+        stream=stream,
+        dead_letters=dead_letters,
+        messages=messages,
+        hint="gateway dead-letter list",
+    )
+
+
+def dead_letters_receded(*, stream: str, dead_letters: int, messages: int) -> None:
+    """They are below that share again."""
+    metrics.dead_letters_prevail.labels(stream).set(0)
+    log.info("dead letters receded", stream=stream, dead_letters=dead_letters, messages=messages)
 
 
 def held_back(*, count: int, where: str, error: str) -> None:

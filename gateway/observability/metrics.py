@@ -31,21 +31,35 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 registry = CollectorRegistry()
 ProcessCollector(registry=registry)
 
+LIVE, SPOOL = "live", "spool"
+"""The paths of a batch: from the broker, or drained from the disk. Quantiles of both together say nothing of either."""
+
 commit_seconds = Histogram(
     "gateway_commit_seconds",
     "Time from handing a batch to the database to its commit.",
+    ["path"],
     registry=registry,
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 batch_messages = Histogram(
     "gateway_batch_messages",
     "Messages in a committed batch.",
+    ["path"],
     registry=registry,
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000),
 )
-rows = Counter("gateway_rows", "Rows written to telemetry tables.", registry=registry)
+for _path in (LIVE, SPOOL):  # there from the beginning, or the first change would be no increase
+    commit_seconds.labels(_path)
+    batch_messages.labels(_path)
+rows = Counter("gateway_rows", "Rows written to telemetry tables.", ["path"], registry=registry)
 dead_letters = Counter(
     "gateway_dead_letters", "Dead letters written, by reason.", ["stream", "reason"], registry=registry
+)
+dead_letters_prevail = Gauge(
+    "gateway_dead_letters_prevail",
+    "1 while more of a stream's messages become dead letters than watchdog.dead_letter_share.",
+    ["stream"],
+    registry=registry,
 )
 ignored = Counter(
     "gateway_ignored",
@@ -87,7 +101,7 @@ reconnects = Counter(
     "gateway_mqtt_reconnects", "Connections to the broker made after the first.", registry=registry
 )
 connected = Gauge("gateway_mqtt_connected", "1 while connected and subscribed.", registry=registry)
-registry_hits = Counter("gateway_registry_hits", "Device look-ups answered by the cache.", registry=registry)
+registry_hits = Counter("gateway_registry_hits", "Messages whose device the cache knew.", registry=registry)
 registry_misses = Counter(
     "gateway_registry_misses", "Device look-ups that needed the database.", registry=registry
 )
@@ -96,11 +110,12 @@ Gauges = Mapping[str, tuple[str, Callable[[], float]]]
 """Name to description and how to read it."""
 
 
-def spool_gauges(*, records: Callable[[], float], size_bytes: Callable[[], float]) -> Gauges:
+def spool_gauges(*, records: Callable[[], float], size_bytes: Callable[[], float], max_bytes: int) -> Gauges:
     """The gauges of the disk spool, each read when somebody asks."""
     return {
         "gateway_spool_messages": ("Messages on disk, not drained yet.", records),
         "gateway_spool_bytes": ("Bytes on disk, drained messages among them.", size_bytes),
+        "gateway_spool_max_bytes": ("Most bytes on disk: spool.max_bytes.", lambda: max_bytes),
     }
 
 
@@ -111,6 +126,7 @@ def path_gauges(
     held_back: Callable[[], float],
     reading_paused: Callable[[], float],
     registry_entries: Callable[[], float],
+    registry_topics: Callable[[], float],
     tasks: Callable[[], float],
 ) -> Gauges:
     """The gauges of the path, each read when somebody asks."""
@@ -122,7 +138,8 @@ def path_gauges(
             held_back,
         ),
         "gateway_reading_paused": ("1 while back-pressure keeps the socket unread.", reading_paused),
-        "gateway_registry_entries": ("Topics in the cache of devices.", registry_entries),
+        "gateway_registry_entries": ("Devices in the cache, known and unknown ones.", registry_entries),
+        "gateway_registry_topics": ("Topics of which stream and device are remembered.", registry_topics),
         "gateway_tasks": ("Tasks of the event loop; a number that keeps growing is a leak.", tasks),
     }
 

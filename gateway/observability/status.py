@@ -68,14 +68,21 @@ class Report:
     def _figures(self) -> dict[str, Any]:
         return {
             "rows": metrics.total(metrics.rows),
-            "commit_seconds": metrics.summary(metrics.commit_seconds),
-            "batch_messages": metrics.summary(metrics.batch_messages),
+            **_of_batches(metrics.LIVE, ""),
+            **(_of_batches(metrics.SPOOL, "spool_") if self.drained else {}),
             "reconnects": metrics.total(metrics.reconnects),
             "store_errors": metrics.total(metrics.store_errors),
             "registry_hits": metrics.total(metrics.registry_hits),
             "registry_misses": metrics.total(metrics.registry_misses),
             **{name.removeprefix("gateway_"): read() for name, (_, read) in self.gauges.items()},
         }
+
+
+def _of_batches(path: str, prefix: str) -> dict[str, Any]:
+    return {
+        f"{prefix}commit_seconds": metrics.summary(metrics.commit_seconds.labels(path)),
+        f"{prefix}batch_messages": metrics.summary(metrics.batch_messages.labels(path)),
+    }
 
 
 def _book(tally: Tally, in_flight: int) -> dict[str, int]:

@@ -20,6 +20,7 @@ from gateway import errors, settings
 from gateway.batches import Batch
 from gateway.messages import DeadLetter
 from gateway.observability import events
+from gateway.observability.metrics import LIVE
 from gateway.outcomes import Outcome, Reason
 from gateway.storage import pools
 from gateway.writer import conflicts, ledger, processed, replays, rows
@@ -45,6 +46,7 @@ class Writer:
     Args:
         horizon: seconds that a message's own id is remembered.
         experience: shared with the other writers of the process.
+        path: which it writes for, ``live`` or ``spool``: label of its metrics.
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class Writer:
         horizon: float,
         name: str = "timeseries",
         experience: Experience | None = None,
+        path: str = LIVE,
     ) -> None:
         self._database, self._ledger, self._horizon, self._name = database, book, horizon, name
-        self._experience = experience or Experience()
+        self._experience, self._path = experience or Experience(), path
         self._connection: Any = None
 
     async def probe(self) -> None:
@@ -168,7 +171,8 @@ class Writer:
             count = await self._staged(connection, work, lift_limit=True)
         self._experience.stored(count, work.batch.rows[stretch.start] if count else b"")
         seconds = time.perf_counter() - started
-        events.batch_stored(messages=stretch.stop - stretch.start, rows=count, seconds=seconds)
+        messages = stretch.stop - stretch.start
+        events.batch_stored(path=self._path, messages=messages, rows=count, seconds=seconds)
 
     async def _straight(self, connection: Any, work: Work) -> int:
         """COPY right into the tables; one exchange when there is nothing but rows that meet themselves."""

@@ -57,6 +57,11 @@ def test_list_and_show_tell_all(scene: Scene) -> None:
     assert letter["id"] in scene.daemon.cli("dead-letter", "show", letter["id"]).stdout
 
 
+def test_their_share_is_watched(scene: Scene) -> None:
+    """A component says of each stream whether most of its messages become dead letters; it is ready for all that."""
+    assert scene.daemon.status()["components"]["dead letters"]["state"] == "ready"
+
+
 def test_replay_stores_what_can_be_stored_now(scene: Scene) -> None:
     """Once the device is entered its dead letters become readings, once however often; others stay."""
     again = ask(scene, "replay", "--reason", "unknown_device", check=False)

@@ -120,12 +120,10 @@ class Filling:
     ) -> int:
         """A message with these rows."""
         batch = self.batch
-        batch.numbers.append(next(self._numbers))
-        batch.messages.append(published(f"t/acme/{device.serial_number}", payload, qos=qos))
-        batch.origins.append(Origin(on_conflict, device=device.serial_number))
-        batch.received_us.append(NOW_US)
-        batch.rows.append(encoded)
-        batch.size += len(encoded)
+        message = published(f"t/acme/{device.serial_number}", payload, qos=qos)
+        batch.add(
+            next(self._numbers), message, Origin(on_conflict, device=device.serial_number), NOW_US, encoded
+        )
         return len(batch.numbers) - 1
 
     def letter(

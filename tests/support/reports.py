@@ -24,8 +24,9 @@ def a_report(*, received: int = 10, in_flight: int = 2) -> Report:
                 held_back=lambda: 0,
                 reading_paused=lambda: 0,
                 registry_entries=lambda: 7,
+                registry_topics=lambda: 9,
                 tasks=lambda: 5,
             ),
-            **metrics.spool_gauges(records=lambda: 0, size_bytes=lambda: 0),
+            **metrics.spool_gauges(records=lambda: 0, size_bytes=lambda: 0, max_bytes=1000),
         },
     )

@@ -21,6 +21,7 @@ from tests.support.reports import a_report
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+ALERTS: dict[str, Any] = yaml.safe_load((CONFIG / "alerts.yml").read_text("utf-8"))
 NAME = re.compile(r"\b(?:gateway|process)_[a-z0-9_]+\b")
 
 
@@ -71,12 +72,42 @@ def test_the_dashboard_asks_for_metrics_that_exist() -> None:
 
 def test_the_alerts_ask_for_metrics_that_exist() -> None:
     """No alert stays silent because a metric has another name; each says what happened."""
-    groups = yaml.safe_load((CONFIG / "alerts.yml").read_text("utf-8"))["groups"]
-    rules = [rule for group in groups for rule in group["rules"]]
+    rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
     asked = {name for rule in rules for name in NAME.findall(rule["expr"])}
     assert asked - series() == set()
     assert "gateway_messages_unaccounted" in asked
     assert [rule["alert"] for rule in rules if not rule["annotations"]["summary"]] == []
+
+
+def test_what_goes_wrong_slowly_has_an_alert_and_a_panel() -> None:
+    """Dead letters by the share, a spool that fills, a fleet that falls silent."""
+    rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+    alerts = {rule["alert"]: rule["expr"] for rule in rules}
+    dashboard = json.loads((CONFIG / "grafana" / "dashboards" / "gateway.json").read_text("utf-8"))
+    panels = {name for text in expressions(dashboard) for name in NAME.findall(text)}
+    for alert, metric in {
+        "GatewayDeadLettersPrevail": "gateway_dead_letters_prevail",
+        "GatewaySpoolFilling": "gateway_spool_max_bytes",
+        "GatewaySpooling": "gateway_spool_messages",
+        "GatewayStreamSilent": "gateway_messages_received_total",
+        "GatewayFleetQuiet": "gateway_messages_received_total",
+    }.items():
+        assert metric in alerts[alert]
+        assert metric in panels
+
+
+def test_alerts_fire_when_they_should_and_not_else(tmp_path: Path) -> None:
+    """Prometheus' own test runner, on series made up for it: tests/cases/alerts."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        missing = pytest.fail if "prometheus" in os.environ.get("GATEWAY_TEST_REQUIRE", "") else pytest.skip
+        missing("promtool is not on the PATH; install the package 'prometheus'")
+    shutil.copy(CONFIG / "alerts.yml", tmp_path / "alerts.yml")
+    shutil.copy(ROOT / "tests" / "cases" / "alerts" / "alerts.yml", tmp_path / "cases.yml")
+    done = subprocess.run(
+        [promtool, "test", "rules", "cases.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "SUCCESS" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 def test_prometheus_loads_the_alerts_and_asks_the_gateway() -> None:

@@ -23,7 +23,7 @@ class Standing:
     """A path that takes messages, and brings none of them to its end."""
 
     def __init__(self) -> None:
-        self.held = Held(Queue(max_messages=10, max_bytes=10**6))
+        self.held = Held(Queue(max_rows=10, max_bytes=10**6))
         self.taken: list[int] = []
 
     def take(self, chunk: Chunk) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.batches import OVERHEAD_BYTES
 from gateway.messages import Chunk, Device
+from gateway.observability import metrics
 from gateway.outcomes import Outcome, Reason
 from gateway.routes import Preparation
 from gateway.unreadable import unreadable
@@ -286,3 +287,24 @@ async def test_the_books_balance_after_every_chunk(chunks: list[list[str]], resu
         assert (flow.held_bytes > 0) == (flow.held().total() > 0)
         held = {one["number"] for one in flow.pipeline.held.oldest(1000)}
         assert held | set(flow.hand.settled) == set(range(flow.taken))
+
+
+async def test_a_hit_is_a_message_whose_device_the_cache_knew(flow: Flow) -> None:
+    """Whichever way it takes and however it ends; none for a topic of no stream or a device that is not known."""
+    before = metrics.total(metrics.registry_hits)
+    flow.take(message(flat(0)), message(plain(1)), message(b"{"))
+    assert metrics.total(metrics.registry_hits) - before == 3
+    refused = flow.path.registry.entry("acme", "X")
+    refused.refusal, refused.refused_until = Reason.UNKNOWN_DEVICE, float("inf")
+    flow.take(message(plain(2), device="X"), published("stray", b"{}"), published("q/1", b"{}"))
+    flow.take(message(plain(3), device="not-looked-up"))
+    assert metrics.total(metrics.registry_hits) - before == 3
+
+
+async def test_every_reading_is_a_row(flow: Flow) -> None:
+    """What fills a batch is counted in rows, of either way, and a dead letter is one."""
+    flow.take(message([flat(0), flat(1), flat(2)]), message(plain(3)), message(b"{"))
+    flow.take(message(plain(4)))
+    batch = flow.pipeline.held.queue.open
+    assert batch.row_count == 6
+    assert batch.row_bytes == sum(map(len, batch.rows)) + 1

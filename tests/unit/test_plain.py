@@ -12,11 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import decoders, settings
-from gateway.batches import MessageId
 from gateway.decoders import Limits
 from gateway.devices.registry import Registry
 from gateway.errors import MessageError
-from gateway.intake import Intake
+from gateway.intake import Encoded, Intake
 from gateway.messages import Chunk, DeviceType, Field
 from gateway.observability.health import Health
 from gateway.routes import Preparation, Routes, Stream
@@ -99,7 +98,7 @@ class Ways:
         (row,) = self._intake.plain_rows(_chunk(payload, **rest), [self._route])
         return row
 
-    def full(self, payload: bytes) -> tuple[bytes, int | None, list[MessageId]] | MessageError:
+    def full(self, payload: bytes) -> Encoded | MessageError:
         """What the full way makes of it."""
         chunk = _chunk(payload)
         try:
@@ -118,7 +117,7 @@ ALL_WAYS = [Ways(kind) for kind in KINDS]
 def agree(payload: bytes) -> int:
     """For how many of all types the short way has a row; it is that of the full way."""
     found = [(row, ways.full(payload)) for ways in ALL_WAYS if (row := ways.short(payload)) is not None]
-    assert [(row, None, []) for row, _ in found] == [full for _, full in found]
+    assert [(row, None, [], 1) for row, _ in found] == [full for _, full in found]
     return len(found)
 
 

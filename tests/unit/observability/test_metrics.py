@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from gateway.observability import metrics
+from gateway.observability import events, metrics
 
 
 def a_histogram() -> Histogram:
@@ -38,3 +38,14 @@ def test_a_total_is_over_all_labels() -> None:
     counter.labels("a").inc(2)
     counter.labels("b").inc(3)
     assert metrics.total(counter) == 5
+
+
+def test_live_and_drained_batches_are_told_apart() -> None:
+    """A slow drain does not look like slow commits of live messages."""
+    before = [metrics.summary(metrics.commit_seconds.labels(path))["count"] for path in ("live", "spool")]
+    events.batch_stored(path="spool", messages=1, rows=1, seconds=30)
+    after = [metrics.summary(metrics.commit_seconds.labels(path))["count"] for path in ("live", "spool")]
+    assert [
+        new - old for new, old in zip(after, before, strict=True) if new is not None and old is not None
+    ] == [0, 1]
+    assert 'gateway_commit_seconds_count{path="live"}' in metrics.exposition().decode()
