@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from gateway import decoders
 from gateway.errors import ConfigurationError, GatewayError
 from gateway.mqtt import tls
-from gateway.settings import Settings
+from gateway.settings import Database, Settings
+from gateway.storage import dsn, libpq
 
 
 def check(settings: Settings) -> None:
@@ -27,10 +28,23 @@ def _attempts(settings: Settings) -> Iterator[Callable[[], object]]:
     yield settings.mqtt.secret
     yield settings.databases.metadata.secret
     yield settings.databases.timeseries.secret
+    for name, database in (
+        ("metadata", settings.databases.metadata),
+        ("timeseries", settings.databases.timeseries),
+    ):
+        yield functools.partial(_dsn, name, database)
     if (wanted := settings.mqtt.tls) is not None:
         yield functools.partial(tls.make_context, wanted, ssl.SSLContext)
     for name in sorted({stream.decoder for stream in settings.streams}):
         yield functools.partial(decoders.build, name, decoders.Limits())
+
+
+def _dsn(name: str, database: Database) -> None:
+    try:
+        dsn.database_name(database)
+        libpq.read(database)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"databases.{name}.dsn: {error}") from error
 
 
 def _mistake(attempt: Callable[[], object]) -> str | None:

@@ -2,39 +2,149 @@
 
 from __future__ import annotations
 
+import difflib
+import ipaddress
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pydantic
 
 from gateway.errors import ConfigurationError
 
-_PLAIN_WORDS = {
-    "missing": "is required and not given",
-    "extra_forbidden": "there is no such option; `gateway config sample` shows all",
-}
+_PREFIX = "GATEWAY__"
+_ADDRESS = re.compile(
+    r"(?:(?P<scheme>[a-z][a-z0-9+.-]*)://)?(?:[^@/\s]*@)?(?P<host>\[[^\]]*\]|[^:/\[\]\s]*)"
+    r"(?::(?P<port>\d*))?(?P<rest>/\S*)?",
+    re.IGNORECASE,
+)
+_SECURE = {"mqtts", "ssl", "tls", "wss"}
 
 
-def explain(error: pydantic.ValidationError, path: Path | None) -> str:
-    """One line a mistake; values are not repeated, they may be secrets."""
-    lines = [f"{path or 'environment'}: {error.error_count()} mistake(s)"]
-    for found in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in found["loc"]) or "settings"
-        text = _PLAIN_WORDS.get(found["type"], found["msg"].removeprefix("Value error, "))
-        lines.append(f"  {where}: {text}")
+def explain(
+    error: pydantic.ValidationError, path: Path | None, environment: Mapping[str, Any], known: Collection[str]
+) -> str:
+    """One line a mistake; values are not repeated, they may be secrets.
+
+    Args:
+        environment: the tree of what the environment sets.
+        known: all options, ``mqtt.host``, to name the one that was meant.
+    """
+    found = [
+        _mistake(one, environment, known) for one in error.errors(include_url=False, include_input=False)
+    ]
+    of_file = [text for text, variables in found if not variables]
+    places = [str(path or "environment")] if of_file or path is None else []
+    if path is not None and len(of_file) < len(found):
+        places.append("environment")
+    lines = [f"{' and '.join(places)}: {len(found)} mistake(s)"]
+    for text, variables in found:
+        lines.append(f"  {text}" + (f" (from the environment: {', '.join(variables)})" if variables else ""))
     return "\n".join(lines)
 
 
-def refuse_unknown_sections(known: Collection[str]) -> None:
-    """A mistyped section in the environment would be overlooked: pydantic looks for the names it knows.
+def _mistake(found: Any, environment: Mapping[str, Any], known: Collection[str]) -> tuple[str, list[str]]:
+    """What is wrong, and the variables that set it."""
+    where = ".".join(str(part) for part in found["loc"])
+    kind, text = found["type"], found["msg"].removeprefix("Value error, ")
+    if kind == "missing":
+        text = "is required and not given"
+    elif kind == "extra_forbidden":
+        text = f"there is no such option; {_meant(where, known)}`gateway config sample` shows all"
+    return f"{where or 'settings'}: {text}", list(_variables(found["loc"], environment))
+
+
+def _meant(where: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(where, known, n=1, cutoff=0.75)
+    return f"perhaps {near[0]} is meant; " if near else ""
+
+
+def _variables(place: Iterable[Any], environment: Any) -> Iterator[str]:
+    """The variables that set what stands at this place, or something in it."""
+    path: list[str] = []
+    for part in place:
+        if not isinstance(environment, Mapping):
+            break  # a list is set as a whole
+        if part not in environment:
+            return
+        environment = environment[part]
+        path.append(str(part))
+    yield from _set_within(path, environment) if path else ()
+
+
+def _set_within(path: list[str], tree: Any) -> Iterator[str]:
+    name = _PREFIX + "__".join(path).upper()
+    if not isinstance(tree, Mapping) or name in map(str.upper, os.environ):
+        yield name
+    else:
+        for part, inner in tree.items():
+            yield from _set_within([*path, part], inner)
+
+
+def refuse_unknown_variables(sections: Collection[str], known: Iterable[str]) -> None:
+    """A mistyped name in the environment would be overlooked: pydantic looks for the names it knows.
+
+    Args:
+        sections: all sections.
+        known: all options, ``mqtt.host``.
 
     Raises:
-        ConfigurationError: naming the variable, and the sections there are.
+        ConfigurationError: naming the variable, and what was meant or the sections there are.
     """
-    for name in sorted(os.environ):
-        section = name.lower().removeprefix("gateway__").split("__")[0]
-        if name.lower().startswith("gateway__") and section not in known:
+    meant = {_letters(name): _PREFIX + name.replace(".", "__").upper() for name in (*known, *sections)}
+    for name, value in sorted(os.environ.items()):
+        if not name.lower().startswith("gateway"):
+            continue
+        section = name.lower().removeprefix(_PREFIX.lower()).split("__")[0]
+        if name.lower().startswith(_PREFIX.lower()) and section in sections:
+            continue
+        if (right := meant.get(_letters(name.lower().removeprefix("gateway")))) and not _is_link(name, value):
             raise ConfigurationError(
-                f"environment: {name}: there is no section {section!r}; there are {', '.join(known)}"
+                f"environment: {name} sets nothing: write {right}, with two underscores each"
             )
+        if name.lower().startswith(_PREFIX.lower()):
+            raise ConfigurationError(
+                f"environment: {name}: there is no section {section!r}; there are {', '.join(sections)}"
+            )
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[._-]", "", name)
+
+
+def _is_link(name: str, value: str) -> bool:
+    """Kubernetes tells containers of a service ``gateway-mqtt`` by ``GATEWAY_MQTT_PORT=tcp://…``."""
+    return name.endswith("_PORT") and "://" in value
+
+
+def bare_host(text: str) -> str:
+    """A host name or address, and nothing else.
+
+    Raises:
+        ValueError: there is more or less in it; says what to write where.
+    """
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        pass
+    else:
+        return text
+    found = _ADDRESS.fullmatch(text.strip())
+    if found is None or not found["host"]:
+        raise ValueError("write a host name or an address, and nothing else")
+    host = found["host"].strip("[]")
+    if text == host and "@" not in text:
+        return text
+    advice = [f"write the name or address alone: {host!r}"]
+    if found["port"]:
+        advice.append(f"port = {found['port']}")
+    scheme = (found["scheme"] or "").lower()
+    if scheme in _SECURE:
+        advice.append("[mqtt.tls] for TLS")
+    if scheme in ("ws", "wss"):
+        advice.append(f"websocket_path = {found['rest'] or '/mqtt'!r}")
+    if "@" in text:
+        advice.append("username and password_file for the login")
+    raise ValueError(", ".join(advice))

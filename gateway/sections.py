@@ -6,9 +6,9 @@ import datetime as dt
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from gateway import quantities
+from gateway import mistakes, quantities
 from gateway.errors import ConfigurationError
 
 Seconds = Annotated[float, BeforeValidator(quantities.parse_duration), Field(ge=0, allow_inf_nan=False)]
@@ -20,6 +20,9 @@ Bytes = Annotated[int, BeforeValidator(quantities.parse_size), Field(ge=0)]
 Moment = Annotated[dt.datetime, BeforeValidator(quantities.parse_moment)]
 """A moment; text and TOML's own dates are accepted: ``"2000-01-01"``, ``2000-01-01T00:00:00Z``; UTC without a zone."""
 
+
+Host = Annotated[str, AfterValidator(mistakes.bare_host)]
+"""A host name or an address, without scheme, port or path."""
 
 SLOWEST_STATEMENT = 600.0
 """Seconds that a command waits for one statement at least."""
@@ -58,7 +61,7 @@ class Tls(Section):
 class Mqtt(Section):
     """The broker, and how to talk to it."""
 
-    host: str = Field("127.0.0.1", description="broker host name or address")
+    host: Host = Field("127.0.0.1", description="broker host name or address")
     port: int = Field(1883, ge=1, le=65535, description="broker port; 8883 is customary with TLS")
     unix_socket: Path | None = Field(
         None, examples=["/run/mosquitto/mqtt.sock"], description="unix socket, instead of host and port"

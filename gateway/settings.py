@@ -10,20 +10,28 @@ from __future__ import annotations
 import datetime as dt
 import tomllib
 import zoneinfo
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import pydantic
 from pydantic import (
+    BaseModel,
     Field,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from gateway import mistakes
 from gateway.errors import ConfigurationError
-from gateway.sections import Bytes, Database, Moment, Mqtt, Seconds, Section, Tls
+from gateway.sections import Bytes, Database, Host, Moment, Mqtt, Seconds, Section, Tls
 from gateway.topics import Template
 
 __all__ = [
@@ -55,6 +63,9 @@ _RESERVED_NAMES = {
     NO_STREAM: "messages whose topic matches no stream are counted under it",
     "total": "the sum of all streams is shown under it",
 }
+
+_CAPTURES = frozenset({"tenant", "device"})
+"""What a topic template may name."""
 
 
 class Databases(Section):
@@ -129,6 +140,11 @@ class Stream(Section):
             captures = Template(self.topic).captures
         except ConfigurationError as error:
             raise ValueError(f"stream {self.name}: {error}") from error
+        if unknown := sorted(captures - _CAPTURES):
+            raise ValueError(
+                f"stream {self.name}: topic {self.topic!r} has {{{unknown[0]}}}, which means nothing: {{tenant}} and "
+                "{device} (the serial number) do; write + for a level that says nothing"
+            )
         if self.kind == "telemetry" and self.tenant is None and "tenant" not in captures:
             raise ValueError(f"stream {self.name}: name the tenant: {{tenant}} in the topic, or tenant = '…'")
         return self
@@ -242,7 +258,7 @@ class Registry(Section):
 class Observability(Section):
     """Health, metrics and logs."""
 
-    listen: str = Field("127.0.0.1", description="address of /live, /ready, /status and /metrics")
+    listen: Host = Field("127.0.0.1", description="address of /live, /ready, /status and /metrics")
     port: int = Field(9108, ge=0, le=65535, description="port of the same; 0: none is opened")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged"
@@ -330,15 +346,26 @@ def load(path: Path | None) -> Settings:
     Raises:
         ConfigurationError: naming the file, the key and what is wrong with it.
     """
-    mistakes.refuse_unknown_sections(Settings.model_fields)
+    known = list(_options(Settings))
+    mistakes.refuse_unknown_variables(Settings.model_fields, known)
     try:
         return Settings(**read_file(path))
     except pydantic.ValidationError as error:
-        raise ConfigurationError(mistakes.explain(error, path)) from error
+        environment = EnvSettingsSource(Settings)()
+        raise ConfigurationError(mistakes.explain(error, path, environment, known)) from error
     except SettingsError as error:
         raise ConfigurationError(
             f"environment: {error}: lists and whole sections are written there as JSON"
         ) from error
+
+
+def _options(section: type[BaseModel], path: str = "") -> Iterator[str]:
+    """All options by their names in the tree, ``mqtt.host``; sections too, and lists as a whole."""
+    for name, field in section.model_fields.items():
+        yield f"{path}{name}"
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _options(kind, f"{path}{name}.")
 
 
 def read_file(path: Path | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import os
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,11 +52,26 @@ def load_settings(path: Path | None) -> settings.Settings:
     """The settings, from ``--config`` or the usual places.
 
     Raises:
-        ConfigurationError: naming the file and the mistake.
+        ConfigurationError: naming the file and the mistake, or the places where there is no file.
     """
     from gateway import settings
 
-    return settings.load(settings_file(path))
+    file = settings_file(path)
+    if file is None and not any(name.upper().startswith("GATEWAY_") for name in os.environ):
+        tried = ", ".join(str(place.absolute()) for place in _PLACES)
+        raise errors.ConfigurationError(
+            f"no configuration: neither {tried} nor --config, GATEWAY_CONFIG or variables such as GATEWAY__MQTT__HOST; "
+            f"`gateway config sample > {_PLACES[0]}` makes one to start from"
+        )
+    try:
+        return settings.load(file)
+    except errors.ConfigurationError as error:
+        if file is not None:
+            raise
+        tried = " nor ".join(str(place.absolute()) for place in _PLACES)
+        raise errors.ConfigurationError(
+            f"{error}\n  (there is neither {tried}; `gateway config sample` prints a file to start from)"
+        ) from error
 
 
 class InterruptError(errors.GatewayError):

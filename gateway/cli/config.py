@@ -34,6 +34,7 @@ def show(config: common.ConfigOption = None, as_json: common.JsonOption = False)
 
     from gateway import effective
 
+    common.load_settings(config)  # says best where there is none
     options = effective.effective(common.settings_file(config))
     if as_json:
         common.print_json(msgspec.to_builtins(options))

@@ -37,3 +37,18 @@ def test_all_that_is_missing_is_named(file: Path) -> None:
     assert [
         part in line for part, line in zip(("/nowhere/password", "ca.pem", "morse"), mistakes, strict=True)
     ]
+
+
+@pytest.mark.parametrize(
+    ("dsn", "expected"),
+    [
+        ("mysql://gateway@db/m", "this is no DSN: write postgresql://user@host/name"),
+        ("postgresql://gateway@db", "names no database"),
+        ("postgresql://gateway@db/m?channel_binding=require", "no channel binding"),
+    ],
+)
+def test_a_dsn_that_cannot_be_used_is_named(file: Path, dsn: str, expected: str) -> None:
+    """Its option, and what to write instead; without asking a server."""
+    file.write_text(MINIMAL.replace("postgresql://gateway@127.0.0.1/gateway_metadata", dsn))
+    with pytest.raises(ConfigurationError, match=rf"databases\.metadata\.dsn: .*{expected}"):
+        check(settings.load(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,18 @@ MISTAKES: dict[str, tuple[str, str]] = {
         r"a stream cannot be named 'total': the sum of all streams",
     ),
     "a bad template": ("[[streams]]\nname='s'\ntopic='{tenant}/#/{device}'", r"stream s: "),
+    "a name in a topic that means nothing": (
+        "[[streams]]\nname='s'\ntopic='{tenant}/{dev}'",
+        r"stream s: topic '\{tenant\}/\{dev\}' has \{dev\}, which means nothing: \{tenant\} and \{device\}",
+    ),
+    "an address of health with a port": (
+        "[observability]\nlisten = '0.0.0.0:9108'",
+        r"observability\.listen: write the name or address alone: '0\.0\.0\.0', port = 9108",
+    ),
+    "an option nearly right": (
+        "[writer]\nconections = 2",
+        r"writer\.conections: .*perhaps writer\.connections is meant",
+    ),
     "half a client certificate": ("[mqtt.tls]\ncert_file='x.pem'", r"cert_file and key_file go together"),
     "no TOML": ("[[[", r"gateway\.toml is not TOML"),
 }
@@ -136,6 +149,104 @@ def test_a_mistake_in_the_environment_is_named(
     """Unknown names are errors there too, and what should be JSON and is not is no traceback."""
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=expected):
+        settings.load(file)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("tcp://broker.example", "write the name or address alone: 'broker.example'$"),
+        ("mqtt://u:secret@broker:1884", "'broker', port = 1884, username and password_file for the login$"),
+        ("MQTTS://broker/", r"'broker', \[mqtt\.tls\] for TLS$"),
+        ("wss://broker/ws", r"'broker', \[mqtt\.tls\] for TLS, websocket_path = '/ws'$"),
+        ("broker:1883", "'broker', port = 1883$"),
+        ("[::1]:1883", "'::1', port = 1883$"),
+        ("[::1]", "'::1'$"),
+        ("broker/path", "'broker'$"),
+        ("bro ker", "write a host name or an address, and nothing else$"),
+        ("", "write a host name or an address, and nothing else$"),
+    ],
+)
+def test_a_host_is_a_name_or_an_address(host: str, expected: str, file: Path) -> None:
+    """Schemes, ports, paths and log-ins have options of their own, which are named; no secret is repeated."""
+    file.write_text(MINIMAL.replace('host = "127.0.0.1"', f'host = "{host}"'))
+    with pytest.raises(ConfigurationError, match=expected) as caught:
+        settings.load(file)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host", ["broker", "broker.example.org", "10.0.0.1", "::1", "fe80::1%eth0", "my_broker", "bücher.example"]
+)
+def test_hosts_that_are_right(host: str, file: Path) -> None:
+    """Names and addresses of both families stay as they are written."""
+    file.write_text(MINIMAL.replace('host = "127.0.0.1"', f'host = "{host}"'))
+    assert settings.load(file).mqtt.host == host
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("GATEWAY_MQTT__PORT", "GATEWAY__MQTT__PORT"),
+        ("GATEWAY_MQTT_PORT", "GATEWAY__MQTT__PORT"),
+        ("GATEWAY__MQTT_PORT", "GATEWAY__MQTT__PORT"),
+        ("gateway_mqtt_client_id", "GATEWAY__MQTT__CLIENT_ID"),
+        ("GATEWAY_MQTT__TLS__CA_FILE", "GATEWAY__MQTT__TLS__CA_FILE"),
+        ("GATEWAY__DATABASES_METADATA_DSN", "GATEWAY__DATABASES__METADATA__DSN"),
+        ("GATEWAY.MQTT.PORT", "GATEWAY__MQTT__PORT"),
+        ("GATEWAY_STREAMS", "GATEWAY__STREAMS"),
+    ],
+)
+def test_a_variable_with_too_few_underscores_is_named(
+    name: str, meant: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would set nothing, and nothing would be said."""
+    monkeypatch.setenv(name, "1884")
+    with pytest.raises(ConfigurationError, match=f"{re.escape(name)} sets nothing: write {meant},"):
+        settings.load(file)
+
+
+def test_variables_of_others_are_left_alone(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway's own of another meaning, and what Kubernetes sets for a service of such a name."""
+    monkeypatch.setenv("GATEWAY_CONFIG", "x")
+    monkeypatch.setenv("GATEWAY_DB_USER", "x")
+    monkeypatch.setenv("GATEWAY_MQTT_PORT", "tcp://10.0.0.1:1883")
+    monkeypatch.setenv("GATEWAY_MQTT_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("GATEWAYS", "x")
+    assert settings.load(file).mqtt.port == 1883
+
+
+def test_the_environment_is_blamed_for_what_it_sets(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is named beside the mistake; the file is named for its own mistakes only."""
+    monkeypatch.setenv("GATEWAY__MQTT__PORT", "abc")
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load(file)
+    first, second = str(caught.value).splitlines()
+    assert first == "environment: 1 mistake(s)"
+    assert second.startswith("  mqtt.port: ")
+    assert second.endswith("(from the environment: GATEWAY__MQTT__PORT)")
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load(with_more(file, "[batch]\nlingre = 1\n"))
+    first, *rest = str(caught.value).splitlines()
+    assert first == f"{file} and environment: 2 mistake(s)"
+    assert [("environment" in line) for line in rest] == [True, False]
+
+
+def test_a_section_that_file_and_environment_set_together(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What contradicts the file is named by its variable; lists count as a whole."""
+    monkeypatch.setenv("GATEWAY__MQTT__PASSWORD", "hunter2")
+    file.write_text(MINIMAL.replace("[mqtt]", '[mqtt]\npassword_file = "x"'))
+    with pytest.raises(
+        ConfigurationError, match=r"not both \(from the environment: GATEWAY__MQTT__PASSWORD\)$"
+    ):
+        settings.load(file)
+    monkeypatch.delenv("GATEWAY__MQTT__PASSWORD")
+    monkeypatch.setenv("GATEWAY__STREAMS", '[{"name": "s"}]')
+    with pytest.raises(
+        ConfigurationError, match=r"streams\.0\.topic: .*from the environment: GATEWAY__STREAMS\)"
+    ):
         settings.load(file)
 
 

@@ -60,3 +60,17 @@ def test_show_for_scripts(file: Path) -> None:
 def test_sample_can_be_redirected_into_a_file() -> None:
     """Standard output is the file, to the byte."""
     assert gateway_config("sample").stdout == sample()
+
+
+def test_no_configuration_names_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The paths, and the command that makes one; the same beside what an environment alone leaves out."""
+    monkeypatch.chdir(tmp_path)
+    found = str(gateway_config("check").exception)
+    assert f"{tmp_path}/config/gateway.toml, /etc/gateway/gateway.toml" in found
+    assert "`gateway config sample > config/gateway.toml`" in found
+    monkeypatch.setenv("GATEWAY__MQTT__CLIENT_ID", "x")
+    found = str(gateway_config("check").exception)
+    assert "databases: is required and not given" in found
+    assert f"neither {tmp_path}/config/gateway.toml nor /etc/gateway/gateway.toml" in found
