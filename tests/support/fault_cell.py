@@ -97,6 +97,7 @@ class Cell:
         self._plan = Plan(0, devices=200, seed=seed, timestamps=combination.timestamps)
         self._load: LongLoad | None = None
         self._recoveries: list[float] = []
+        self._slowed = False
         self._started = time.monotonic()
 
     @property
@@ -199,10 +200,14 @@ class Cell:
         return self.databases.count("telemetry")
 
     def slow(self, seconds: float, each: Literal["ROW", "STATEMENT"] = "STATEMENT") -> None:
-        """From now on each row, or statement, that is written into ``telemetry`` takes so long; 0: no more."""
+        """From now on each row, or statement, that is written into ``telemetry`` takes so long; 0: no more.
+
+        ``each``: of the first call.
+        """
         execute(self.databases.timeseries_dsn, SLEEP.format(seconds=seconds))
-        if seconds:
+        if seconds and not self._slowed:
             execute(self.databases.timeseries_dsn, SLOW.format(each=each))
+            self._slowed = True
         # The trigger stays: to drop it takes locks for which it and a COPY under way may wait for each other.
 
     def lasts(self, seconds: float, holds: Callable[[], None] = lambda: None) -> None:
@@ -271,6 +276,10 @@ class Cell:
             lambda: self._idle(wanted), timeout=timeout, every=every, what=f"{wanted} messages settled"
         )
 
+    def quiet(self, least: int = 0, *, timeout: float = SETTLE_SECONDS) -> None:
+        """Wait until so many messages are in the tables, and the daemon and its spool hold nothing."""
+        eventually(lambda: self._idle(least), timeout=timeout, every=0.2, what=f"{least} messages settled")
+
     # the end --------------------------------------------------------------------------------
 
     def prove(self, *, refused: Refused = never, lost: int = 0, timeout: float = SETTLE_SECONDS) -> Verdict:
@@ -319,7 +328,9 @@ class Cell:
             return None
         looks = self.watch.looks[-2:]
         quiet = len({(look.pid, look.settled) for look in looks}) == 1
-        return looks[-1] if quiet and looks[-1].ready and not looks[-1].total["in_flight"] else None
+        last = looks[-1]
+        held = last.total["in_flight"] or last.figures.get("spool_records")
+        return last if quiet and last.ready and not held else None
 
     def _row(self, told: Verdict, *, destroyed: int) -> Row:
         return Row(

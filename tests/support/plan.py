@@ -89,6 +89,7 @@ class Plan:
             *("--count", str(self.count), "--devices", str(self.devices), "--seed", str(self.seed)),
             *("--bad-percent", str(self.bad_percent), "--repeat-percent", str(self.repeat_percent)),
             *("--start-ms", str(self.start_ms), "--tenant", self.tenant, "--first", str(self.first)),
+            *("--id-round", str(self.id_round)),
             "--with-timestamps" if self.timestamps else "--without-timestamps",
             *(["--message-ids"] if self.message_ids else []),
         ]
