@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import gc
 from collections.abc import Coroutine
 from typing import Any
@@ -18,8 +17,8 @@ from gateway.observability.health import Health
 from gateway.observability.notify import Notify
 from gateway.observability.server import Server
 from gateway.observability.status import Report
+from gateway.partitions import Partitions
 from gateway.path import Path
-from gateway.storage import engines
 from gateway.supervisor import Signals, Supervisor
 from gateway.watchdog import NoProgress
 from gateway.writer import processed
@@ -30,7 +29,6 @@ STOPPED_UNSETTLED = 5
 
 _BOOKS_SECONDS = 1.0
 _UPKEEP_SECONDS = 3600.0
-_PARTITIONS_AHEAD = dt.timedelta(days=7)
 _CLOSE_SECONDS = 3.0
 _MOST_UNDER_WAY = 200_000
 """Objects that the collector sees come and not go before it looks for garbage: three for each packet id there is."""
@@ -89,6 +87,7 @@ class Daemon:
             self.health.component("dead letters"),
             limit=options.watchdog.dead_letter_share,
         )
+        self._partitions = Partitions(options.databases.timeseries, self._path.stores)
         self._tasks = Supervisor()
 
     async def run(self) -> int:
@@ -115,6 +114,7 @@ class Daemon:
         for name, task in self._path.tasks():
             start(name, task)
         start("upkeep", self._keep_up())
+        start("partitions", self._partitions.keep())
         start("books", self._watch_books())
         start("progress", self._progress.watch())
         start("dead-letters", self._dead_letters.watch())
@@ -146,16 +146,13 @@ class Daemon:
         return STOPPED_UNSETTLED if unsettled else STOPPED_CLEAN
 
     async def _keep_up(self) -> None:
-        """Task: partitions of the days to come (plain PostgreSQL), and no more ids than the horizon asks for."""
+        """Task: no more ids than the horizon asks for."""
         while True:
             await self._path.stores.until_done(self._keep_up_once)
             await asyncio.sleep(_UPKEEP_SECONDS)
 
     async def _keep_up_once(self) -> None:
-        today = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         async with self._path.timeseries.connection() as connection:
-            engine = await engines.detect(connection)
-            await engine.make_partitions(connection, today - dt.timedelta(days=1), today + _PARTITIONS_AHEAD)
             await processed.prune(connection, self._options.writer.message_id_horizon)
 
     async def _watch_books(self) -> None:

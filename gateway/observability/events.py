@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import structlog
 
@@ -189,6 +190,30 @@ def store_failed(
 def store_recovered(*, database: str, seconds: float) -> None:
     """A database does again what it is asked."""
     log.info("store recovered", database=database, away_seconds=round(seconds, 1))
+
+
+def partitions_made(*, names: Sequence[str]) -> None:
+    """Partitions of days to come, on plain PostgreSQL."""
+    log.info("partitions made", partitions=list(names))
+
+
+def partitions_postponed(*, names: Sequence[str], reason: str, retry_in: float, news: bool) -> None:
+    """Something is in the way of partitions; without them readings go into the DEFAULT partition."""
+    (log.warning if news else log.debug)(
+        "partitions postponed", partitions=list(names), reason=reason, retry_in_seconds=retry_in
+    )
+
+
+def partition_left(*, name: str) -> None:
+    """The DEFAULT partition has too many readings of this day, or is too large, to change that beside the writers."""
+    table, _, day = name.rpartition("_")
+    log.warning(
+        "partition not made",
+        partition=name,
+        hint=f"readings of this day stay in {table}_default, and nothing is lost; to move them, and have writers and "
+        f"readers of {table}_default wait meanwhile, run as the owner of the tables: "
+        f"SELECT gateway_make_partition('{table}', '{day}', whole => true)",
+    )
 
 
 def spool_recovered(*, torn_bytes: int, corrupt: int, unknown: tuple[str, ...]) -> None:

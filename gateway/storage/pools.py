@@ -18,7 +18,7 @@ def translate_error(error: BaseException, database: str) -> errors.StoreError | 
     """The gateway's error for one of the driver's; None for anything that is no database trouble."""
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or "XX000"
-        cause = f"{state} {getattr(error, 'server_source_function', None) or ''}"
+        cause = f"{state} {_origin(error)}"
         hint = sqlstate.remedy(cause)
         doing = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
         said = error.args[0] if error.args else type(error).__name__
@@ -30,6 +30,16 @@ def translate_error(error: BaseException, database: str) -> errors.StoreError | 
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | EOFError):
         return errors.TransientError(f"{database}: {str(error) or type(error).__name__}")
     return None
+
+
+def _origin(error: asyncpg.PostgresError) -> str:
+    """What tells errors of one code apart: the server's routine, or a constraint that is ours."""
+    constraint = getattr(error, "constraint_name", None) or ""
+    return (
+        constraint
+        if constraint.startswith("gateway_")
+        else getattr(error, "server_source_function", None) or ""
+    )
 
 
 @contextlib.contextmanager

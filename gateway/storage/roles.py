@@ -130,8 +130,8 @@ async def grant_tables(connection: asyncpg.Connection, name: Name) -> None:
         for role, privileges in ((found.writer, WRITER[name]), (found.reader, READER[name])):
             for table, wanted in privileges.items():
                 await _grant(connection, role, table, wanted)
-        if await connection.fetchval("SELECT to_regproc('gateway_make_partitions')") is not None:
-            await connection.execute(f"GRANT EXECUTE ON FUNCTION gateway_make_partitions TO {found.writer}")
+        if await connection.fetchval("SELECT to_regproc('gateway_make_partition')") is not None:
+            await connection.execute(f"GRANT EXECUTE ON FUNCTION gateway_make_partition TO {found.writer}")
 
 
 async def _grant(connection: asyncpg.Connection, role: str, table: str, privileges: str) -> None:

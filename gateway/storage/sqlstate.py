@@ -18,6 +18,8 @@ from gateway import errors
 
 NO_PARTITION = "23514 ExecFindPartition"
 """A violated check, by its code; but it is the table that has no place for the row, not the row that is wrong."""
+MAKING_PARTITION = ("23514 gateway_without", "23514 ExecPartitionCheckEmitError")
+"""A partition of the reading's day is being made, or was, in the midst of the statement; the next one finds it."""
 NO_TRANSACTION_IDS = ("54000 GetNewTransactionId", "54000 GetNewMultiXactId")
 """Close to the wraparound of transaction ids, the server takes no writes from anyone."""
 ROW_LEVEL_SECURITY = ("0A000 DoCopy", "0A000 copy_constraints_and_check")
@@ -33,6 +35,7 @@ _TOO_LARGE = (
 _VERDICTS: dict[str, type[errors.StoreError]] = {
     # Longest match wins.
     NO_PARTITION: errors.StandingError,
+    **dict.fromkeys(MAKING_PARTITION, errors.TransientError),
     **dict.fromkeys((*NO_TRANSACTION_IDS, *ROW_LEVEL_SECURITY), errors.StandingError),
     **dict.fromkeys(_TOO_LARGE, errors.PoisonError),
     "23505": errors.ConflictError,
@@ -47,7 +50,7 @@ _VERDICTS: dict[str, type[errors.StoreError]] = {
 }
 
 _OF_ALL = {
-    **dict.fromkeys((NO_PARTITION, *NO_TRANSACTION_IDS, *ROW_LEVEL_SECURITY), True),
+    **dict.fromkeys((NO_PARTITION, *MAKING_PARTITION, *NO_TRANSACTION_IDS, *ROW_LEVEL_SECURITY), True),
     "08": True,  # the connection
     "25006": True,  # read-only
     "25P02": True,  # the session stands in a transaction that failed before

@@ -97,7 +97,7 @@ def log_in(cell: Cell) -> Path:
         execute(dsn, "; ".join(grants))
         ours[name] = {"dsn": dsn.replace("postgres@", f"{WRITER_ROLE}@"), "password_file": password}
     if cell.combination.engine == "postgres":
-        makes = f"GRANT EXECUTE ON FUNCTION gateway_make_partitions TO {WRITER_ROLE}"
+        makes = f"GRANT EXECUTE ON FUNCTION gateway_make_partition TO {WRITER_ROLE}"
         execute(cell.databases.timeseries_dsn, makes)
     cell.daemon.configure({"databases": ours})
     return password

@@ -55,11 +55,11 @@ async def test_partitions_are_made_through_the_engine(databases: Databases) -> N
     connection = await asyncpg.connect(databases.timeseries_dsn)
     try:
         engine = await engines.detect(connection)
-        since = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+        since = dt.date(2020, 1, 1)
         made = [await engine.make_partitions(connection, since, since + 2 * DAY) for _ in range(2)]
     finally:
         await connection.close()
-    assert made == ([0, 0] if databases.engine == "timescaledb" else [6, 0])
+    assert [len(found.made) for found in made] == ([0, 0] if databases.engine == "timescaledb" else [6, 0])
 
 
 async def test_upgrade_makes_the_extension_that_the_server_offers(blank_databases: Databases) -> None:

@@ -7,12 +7,14 @@ roles, databases and tables (``db init``, ``db upgrade``) has tests of its own.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from gateway import app, patience, replay, settings
@@ -240,6 +242,13 @@ async def _keep_up(scene: Scene) -> None:
     """What the daemon does on its own clock."""
     daemon = app.Daemon(scene.options(), Notify())
     await daemon._keep_up_once()
+    scene.superuser(f"DROP TABLE IF EXISTS telemetry_{dt.datetime.now(dt.UTC) + dt.timedelta(days=5):%Y%m%d}")
+    reader = await asyncpg.connect(scene.installation.superuser_dsn("timeseries"))
+    async with reader.transaction():  # in the way
+        await reader.execute("SELECT count(*) FROM telemetry")
+        await daemon._partitions.once()
+    await reader.close()
+    await daemon._partitions.once()
     await daemon._path.close()
 
 

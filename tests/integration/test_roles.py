@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -135,12 +136,9 @@ async def test_writer_makes_partitions(installation: Installation, as_role: AsRo
     """Though it owns no table: the function runs as the owner. Partitions belong to the owner."""
     writer = await as_role("timeseries", "writer")
     engine = await engines.detect(writer)
-    now = await writer.fetchval("SELECT now()")
-    year = now.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
-    assert await engine.make_partitions(writer, year.replace(year=2020), year.replace(year=2020, day=2)) in (
-        0,
-        3,
-    )
+    day = dt.date(2020, 1, 1)
+    made = await engine.make_partitions(writer, day, day + dt.timedelta(days=1))
+    assert len(made.made) == (3 if engine.name == "postgresql" else 0)
     owners = await writer.fetch(
         "SELECT DISTINCT pg_get_userbyid(relowner) AS owner FROM pg_inherits JOIN pg_class ON oid = inhrelid "
         "WHERE inhparent = 'telemetry'::regclass AND relkind = 'r'"

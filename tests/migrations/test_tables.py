@@ -30,9 +30,10 @@ def partitions(databases: Databases, table: str = "telemetry") -> set[str]:
     return {row[0] for row in rows}
 
 
-def make(databases: Databases, since: dt.datetime, until: dt.datetime) -> int:
-    """Partitions made for this range."""
-    found: int = databases.timeseries("SELECT gateway_make_partitions($1, $2)", since, until)[0][0]
+def make(databases: Databases, day: dt.datetime, table: str = "telemetry", *, whole: bool = False) -> str:
+    """What became of the partition of this day."""
+    asked = "SELECT gateway_make_partition($1, $2, $3)"
+    found: str = databases.timeseries(asked, table, day.date(), whole)[0][0]
     return found
 
 
@@ -81,48 +82,108 @@ def test_what_no_partition_covers_lands_in_default(postgres_databases: Databases
     assert place(postgres_databases, NOW + 400 * DAY) == "telemetry_default"
 
 
-def test_partitions_are_made_once(postgres_databases: Databases) -> None:
-    """The same range again makes nothing; three tables get a partition of each UTC day, the last day excluded."""
-    since, until = TODAY + 30 * DAY, TODAY + 32 * DAY
-    assert make(postgres_databases, since, until) == 6
-    assert make(postgres_databases, since, until) == 0
-    assert make(postgres_databases, since + DAY / 2, until + DAY / 2) == 3
-    for table in ("telemetry", "events", "metrics"):
-        assert f"{table}_{since:%Y%m%d}" in partitions(postgres_databases, table)
-    assert (
-        place(postgres_databases, since + DAY - dt.timedelta(microseconds=1)) == f"telemetry_{since:%Y%m%d}"
+@pytest.mark.parametrize("table", ["telemetry", "events", "metrics"])
+def test_partitions_are_made_once(postgres_databases: Databases, table: str) -> None:
+    """A UTC day each, whole, and no more; once it is there nothing happens."""
+    day = TODAY + 30 * DAY
+    assert make(postgres_databases, day, table) == "made"
+    assert make(postgres_databases, day, table) == "there"
+    assert f"{table}_{day:%Y%m%d}" in partitions(postgres_databases, table)
+    if table == "telemetry":
+        last = day + DAY - dt.timedelta(microseconds=1)
+        assert place(postgres_databases, day) == place(postgres_databases, last) == f"telemetry_{day:%Y%m%d}"
+        assert place(postgres_databases, day + DAY) == "telemetry_default"
+
+
+def test_a_partition_that_was_detached_stays_so(postgres_databases: Databases) -> None:
+    """Somebody archives it: it is neither attached again nor made anew."""
+    execute(
+        postgres_databases.timeseries_dsn, f"ALTER TABLE telemetry DETACH PARTITION telemetry_{NOW:%Y%m%d}"
+    )
+    assert make(postgres_databases, TODAY) == "there"
+    assert place(postgres_databases, NOW) == "telemetry_default"
+
+
+def test_a_few_rows_in_default_are_moved(postgres_databases: Databases) -> None:
+    """Those of the day come into its partition, the others stay, none is lost."""
+    day = TODAY + 40 * DAY
+    for time in (day - DAY / 2, day, day + DAY / 2, day + DAY):
+        assert place(postgres_databases, time) == "telemetry_default"
+    assert make(postgres_databases, day) == "made"
+    moved = postgres_databases.timeseries(f"SELECT time FROM telemetry_{day:%Y%m%d} ORDER BY 1")
+    assert [row["time"] for row in moved] == [day, day + DAY / 2]
+    assert postgres_databases.count("telemetry_default") == 2
+
+
+def test_many_rows_in_default_stay_until_they_are_moved_on_purpose(postgres_databases: Databases) -> None:
+    """To move them takes its time under a lock, so somebody has to ask for it; days beside are made."""
+    day = TODAY + 40 * DAY
+    fill(postgres_databases, day, 10_001)
+    assert make(postgres_databases, day) == "left"
+    assert make(postgres_databases, day + DAY) == "made"
+    assert place(postgres_databases, day + DAY / 2) == "telemetry_default"
+    assert make(postgres_databases, day, whole=True) == "made"
+    assert postgres_databases.count(f"telemetry_{day:%Y%m%d}") == 10_002
+    assert postgres_databases.count("telemetry_default") == 0
+
+
+def fill(databases: Databases, since: dt.datetime, count: int, width: int = 0) -> None:
+    """So many rows within a day."""
+    execute(
+        databases.timeseries_dsn,
+        f"INSERT INTO telemetry SELECT '{since}'::timestamptz + n * interval '1 ms', gen_random_uuid(), "
+        f"gen_random_uuid(), jsonb_build_object('a', repeat('x', {width})) FROM generate_series(1, {count}) AS n",
     )
 
 
-def test_rows_in_default_stay_where_they_are(postgres_databases: Databases) -> None:
-    """A partition that rows of the DEFAULT partition forbid is left out; its neighbours are made, no row is lost."""
-    day = TODAY + 40 * DAY
+async def test_a_large_default_is_not_scanned_under_the_lock(postgres_databases: Databases) -> None:
+    """It is looked through beforehand, by steps that let everybody through: the server says that ATTACH need not."""
+    day, told = TODAY + 40 * DAY, []
+    fill(postgres_databases, TODAY - 400 * DAY, 40_000, width=900)
+    connection = await asyncpg.connect(
+        postgres_databases.timeseries_dsn, server_settings={"client_min_messages": "debug1"}
+    )
+    connection.add_log_listener(lambda _, message: told.append(message.message))
+    try:
+        steps = [
+            await connection.fetchval("SELECT gateway_make_partition('telemetry', $1)", day.date())
+            for _ in range(3)
+        ]
+    finally:
+        await connection.close()
+    assert steps == ["again", "again", "made"]
+    assert [line for line in told if "implied by existing constraints" in line], told
+    left = "SELECT count(*) FROM pg_constraint WHERE conname LIKE 'gateway_without%'"
+    assert postgres_databases.timeseries(left)[0][0] == 0
+    assert place(postgres_databases, day) == f"telemetry_{day:%Y%m%d}"
+
+
+@pytest.mark.parametrize("days", [-3, 0, 1])
+def test_a_large_default_refuses_no_readings_that_come_now(postgres_databases: Databases, days: int) -> None:
+    """A day that may have readings by now gets no constraint against them: they go on into the DEFAULT partition."""
+    day = TODAY + days * DAY
+    execute(postgres_databases.timeseries_dsn, f"DROP TABLE IF EXISTS telemetry_{day:%Y%m%d}")
+    fill(postgres_databases, TODAY - 400 * DAY, 40_000, width=900)
+    assert make(postgres_databases, day) == "left"
     assert place(postgres_databases, day + DAY / 2) == "telemetry_default"
-    assert make(postgres_databases, day - DAY, day + 2 * DAY) == 8
-    made = partitions(postgres_databases)
-    assert f"telemetry_{day:%Y%m%d}" not in made
-    assert {f"telemetry_{day - DAY:%Y%m%d}", f"telemetry_{day + DAY:%Y%m%d}"} <= made
-    assert place(postgres_databases, day) == "telemetry_default"
-    assert postgres_databases.count("telemetry") == 2
 
 
 @pytest.mark.parametrize(
-    ("since", "until"),
+    ("table", "day"),
     [
-        (TODAY, TODAY + 400 * DAY),
-        (TODAY + 400 * DAY, TODAY + 401 * DAY),
-        (TODAY, TODAY - DAY),
-        (dt.datetime(1960, 1, 1, tzinfo=dt.UTC), dt.datetime(1960, 1, 2, tzinfo=dt.UTC)),
+        ("telemetry", TODAY + 400 * DAY),
+        ("telemetry", dt.datetime(1960, 1, 1, tzinfo=dt.UTC)),
+        ("dead_letters", TODAY),
         (None, TODAY),
     ],
 )
-def test_absurd_ranges_are_refused(
-    postgres_databases: Databases, since: dt.datetime | None, until: dt.datetime
+def test_absurd_partitions_are_refused(
+    postgres_databases: Databases, table: str | None, day: dt.datetime
 ) -> None:
-    """Nobody makes a thousand partitions by mistake: nothing is made, and the error says what goes."""
+    """Nothing is made, and the error says what goes."""
     before = partitions(postgres_databases)
-    with pytest.raises(asyncpg.InvalidParameterValueError, match="cannot make partitions"):
-        postgres_databases.timeseries("SELECT gateway_make_partitions($1, $2)", since, until)
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="cannot make a partition"):
+        postgres_databases.timeseries("SELECT gateway_make_partition($1, $2)", table, day.date())
     assert partitions(postgres_databases) == before
 
 
@@ -132,7 +193,7 @@ async def test_making_partitions_does_not_wait_for_a_running_copy(postgres_datab
     try:
         async with writer.transaction():
             await writer.execute(_PLACE, NOW, uuid4(), uuid4())
-            assert make(postgres_databases, TODAY + 50 * DAY, TODAY + 51 * DAY) == 3
+            assert make(postgres_databases, TODAY + 50 * DAY) == "made"
             await writer.execute(_PLACE, NOW, uuid4(), uuid4())
     finally:
         await writer.close()

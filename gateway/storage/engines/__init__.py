@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncpg
 
-from gateway.storage.engines.base import Engine
+from gateway.storage.engines.base import Engine, Partitions
 from gateway.storage.engines.postgres import Postgres
 from gateway.storage.engines.timescale import Timescale
 
-__all__ = ["Engine", "Postgres", "Timescale", "detect"]
+__all__ = ["Engine", "Partitions", "Postgres", "Timescale", "detect"]
 
 # A telemetry table that is partitioned (relkind p) was made without TimescaleDB and stays so, whatever
 # extension came later.

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import asyncpg
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """What became of partitions that were missing, by name.
+
+    Attributes:
+        made: they take readings from now on.
+        left: the DEFAULT partition has readings of these days, too many to move them beside others' work, or is too
+            large to be looked through; they stay there.
+        postponed: why nothing could be done just now.
+    """
+
+    made: Sequence[str] = ()
+    left: Sequence[str] = ()
+    postponed: Mapping[str, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -31,14 +49,13 @@ class Engine(Protocol):
         """Name, edition and version, for people."""
 
     async def make_partitions(
-        self, connection: asyncpg.Connection, since: dt.datetime, until: dt.datetime
-    ) -> int:
-        """Have partitions ready for readings from ``since`` until before ``until``, at most 366 days apart.
+        self, connection: asyncpg.Connection, since: dt.date, until: dt.date
+    ) -> Partitions:
+        """Have partitions ready for readings from ``since`` until before ``until``, UTC days, at most 366 from now.
 
-        Idempotent. Returns how many were made. Where rows in the DEFAULT partition are in the way, they stay
-        there and that partition is not made.
+        Idempotent, and nobody waits for it: what cannot be had at once is left for another time, and readings go into
+        the DEFAULT partition meanwhile. Outside of a transaction only.
 
         Raises:
-            asyncpg.PostgresError: 22023 for an absurd range; 55P03 while a long query holds the DEFAULT
-                partition.
+            asyncpg.PostgresError: 22023 for an absurd range.
         """

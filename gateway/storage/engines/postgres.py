@@ -8,6 +8,8 @@ from typing import Literal
 
 import asyncpg
 
+from gateway.storage.engines.base import Partitions
+
 
 @dataclass(frozen=True)
 class Postgres:
@@ -27,8 +29,71 @@ class Postgres:
         return f"PostgreSQL {self.server_version}"
 
     async def make_partitions(
-        self, connection: asyncpg.Connection, since: dt.datetime, until: dt.datetime
-    ) -> int:
-        """Calls the SQL function of the migrations, which runs as the owner of the tables."""
-        made: int = await connection.fetchval("SELECT gateway_make_partitions($1, $2)", since, until)
-        return made
+        self, connection: asyncpg.Connection, since: dt.date, until: dt.date
+    ) -> Partitions:
+        """By the SQL function of the migrations, which runs as the owner of the tables; one transaction a step."""
+        ends: dict[str, list[str]] = {"made": [], "left": []}
+        postponed: dict[str, str] = {}
+        in_use: dict[str, str] = {}
+        for row in await connection.fetch(_MISSING, since, until):
+            table, name = row["parent"], f"{row['parent']}_{row['day']:%Y%m%d}"
+            if table not in in_use:
+                try:
+                    end = await _make(connection, table, row["day"])
+                except _PASSING as error:  # who held this day's lock holds those of the others
+                    in_use[table] = await _told(connection, table, error)
+                else:
+                    ends.get(end, []).append(name)
+            if table in in_use:
+                postponed[name] = in_use[table]
+        return Partitions(ends["made"], ends["left"], postponed)
+
+
+async def _make(connection: asyncpg.Connection, table: str, day: dt.date) -> str:
+    """Take all steps that one partition needs; how it ended: ``made``, ``left``, ``there`` (somebody else made it)."""
+    patience: float | None = None
+    while True:
+        async with connection.transaction():
+            await connection.execute(
+                "SET LOCAL statement_timeout = 0"
+            )  # one step may look through a large table
+            end: str = await connection.fetchval(_MAKE, table, day, timeout=patience)
+        if end == "busy":
+            raise asyncpg.LockNotAvailableError("another gateway makes partitions")
+        if end != "again":
+            return end
+        patience = _LOOKING_THROUGH
+
+
+async def _told(connection: asyncpg.Connection, table: str, error: asyncpg.PostgresError) -> str:
+    """The error, and which sessions may be behind it."""
+    pids = [row["pid"] for row in await connection.fetch(_HOLDERS, f"{table}_default")]
+    return f"{error} (locked by process {', '.join(map(str, pids))} of the server)" if pids else str(error)
+
+
+_LOOKING_THROUGH = 3600.0
+"""Seconds for a step that looks through a large DEFAULT partition; nobody waits for it."""
+
+_PASSING = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.QueryCanceledError)
+_MAKE = "SELECT gateway_make_partition($1, $2)"
+
+# Those that were begun come first, whatever their day: until they are made, readings of their days are refused.
+_MISSING = r"""
+SELECT parent, day FROM (
+    SELECT true AS begun, partrelid::regclass::text AS parent, to_date(right(conname, 8), 'YYYYMMDD') AS day
+    FROM pg_partitioned_table JOIN pg_constraint ON conrelid = partdefid
+    WHERE conname LIKE 'gateway\_without\_%'
+    UNION ALL
+    SELECT false, parent, day::date
+    FROM unnest(ARRAY['telemetry', 'events', 'metrics']) AS parent,
+        generate_series($1::date, $2::date - 1, '1 day') AS day
+) AS wanted
+WHERE to_regclass(parent || to_char(day, '"_"YYYYMMDD')) IS NULL
+GROUP BY parent, day ORDER BY bool_or(begun) DESC, abs(day - current_date), parent
+"""
+
+_HOLDERS = """
+SELECT DISTINCT pid FROM pg_locks
+WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND relation = to_regclass($1) AND granted AND pid <> pg_backend_pid()
+"""

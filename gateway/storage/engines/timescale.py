@@ -8,6 +8,8 @@ from typing import Literal
 
 import asyncpg
 
+from gateway.storage.engines.base import Partitions
+
 
 @dataclass(frozen=True)
 class Timescale:
@@ -32,7 +34,7 @@ class Timescale:
         return f"TimescaleDB {self.license.title()} {self.version} on PostgreSQL {self.server_version}"
 
     async def make_partitions(
-        self, connection: asyncpg.Connection, since: dt.datetime, until: dt.datetime
-    ) -> int:
+        self, connection: asyncpg.Connection, since: dt.date, until: dt.date
+    ) -> Partitions:
         """Nothing to do: a chunk is made by the first row that needs it."""
-        return 0
+        return Partitions()

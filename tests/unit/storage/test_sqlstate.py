@@ -54,6 +54,13 @@ def test_a_missing_partition_is_no_fault_of_the_row() -> None:
     assert classify("23505 _bt_check_unique") is errors.ConflictError
 
 
+@pytest.mark.parametrize("cause", ["23514 gateway_without_20270101", "23514 ExecPartitionCheckEmitError"])
+def test_a_partition_in_the_making_is_waited_for(cause: str) -> None:
+    """A violated check too, and of no reading's fault: the next statement finds the partition."""
+    assert classify(cause) is errors.TransientError
+    assert of_all(cause)
+
+
 def test_every_code_of_the_driver_has_a_verdict() -> None:
     """And none of them turns readings into dead letters at once but refused data: classes 22, 23 and 44."""
     known = {
