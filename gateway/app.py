@@ -10,7 +10,7 @@ from typing import Any
 
 import uvloop
 
-from gateway import mqtt, settings
+from gateway import former_sessions, mqtt, settings
 from gateway.dead_letter_share import DeadLetterShare
 from gateway.observability import events, logs, metrics
 from gateway.observability.health import Health
@@ -120,6 +120,9 @@ class Daemon:
         start("dead-letters", self._dead_letters.watch())
         start("watchdog", self._notify.watch())
         start("source", self._source.run())
+        if self._options.mqtt.worker_of is None:  # else its supervisor does it
+            own = {self._options.mqtt.client_id}
+            start("sessions", former_sessions.watch(self._options, own, self.health.component("sessions")))
 
     async def _until_stop(self, stop: asyncio.Event) -> bool:
         """True: a task died, which is a defect."""

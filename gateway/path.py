@@ -59,7 +59,7 @@ class Path:
         self.routes = Routes(_streams(options), self.registry, max_topics=options.registry.max_entries)
         self.spool = self._spool()
         self._redeliveries = Redeliveries()
-        self.sessions = Sessions(self._session_stores(), self._redeliveries)
+        self.sessions = Sessions(options.mqtt.client_id, self._session_stores(), self._redeliveries)
         self._tasks.append(("session", self.sessions.keep))
         self._overflow = self._make_overflow()
         ledger = Ledger(options.mqtt.client_id, self.sessions, self._noted)
@@ -88,7 +88,7 @@ class Path:
     async def leave(self) -> None:
         """The source is closed: make durable what the broker is known to have read."""
         with contextlib.suppress(errors.GatewayError):
-            await self.sessions.save()
+            await self.sessions.save(in_use=False)
 
     async def close(self) -> None:
         """Close all connections and the spool; the tasks must have ended."""
@@ -195,7 +195,8 @@ class Path:
         self.sessions.note()
 
     def _session_stores(self) -> list[Store]:
-        table = SessionTable(self._options.mqtt.client_id, self.timeseries.connection)
+        mqtt = self._options.mqtt
+        table = SessionTable(mqtt.client_id, mqtt.gateway, self.timeseries.connection)
         return [table] if self.spool is None else [self.spool.session, table]
 
     def _spooled_before(self, message: Message, chunk: Chunk) -> bool:

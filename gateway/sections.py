@@ -69,6 +69,11 @@ class Mqtt(Section):
     client_id: str = Field(
         min_length=1, description="fixed client id: the session's name at the broker; one a daemon"
     )
+    worker_of: str | None = Field(
+        None,
+        examples=["gateway"],
+        description="mqtt.client_id of the gateway whose worker this is; --workers sets it",
+    )
     transport: Literal["auto", "bulk", "aiomqtt"] = Field(
         "auto", description="'bulk' speaks MQTT 5, 'aiomqtt' MQTT 3.1.1; 'auto' tries 5 and falls back"
     )
@@ -107,6 +112,11 @@ class Mqtt(Section):
         if self.password is not None and self.password_file is not None:
             raise ValueError("give password or password_file, not both")
         return self
+
+    @property
+    def gateway(self) -> str:
+        """The client id that the gateway goes by, however many workers it has."""
+        return self.worker_of or self.client_id
 
     def secret(self) -> str | None:
         """The password, from wherever it is configured.

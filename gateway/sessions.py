@@ -8,6 +8,7 @@ ids are handed out in turn. What could not be kept in time makes a message look 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from gateway.redeliveries import Redeliveries
 _SAVE_SECONDS = 0.2
 """Between two saves under load. Meanwhile a broker that uses packet ids again at once could be misunderstood."""
 _RETRY_SECONDS = 1.0
+_IN_USE_SECONDS = 60.0
+"""Between two saves without need: they tell that the session is in use."""
 _ADVANCE = PACKET_IDS // 4
 """So far may packet ids come before it is saved: a later process must not be wrong by a whole round of them."""
 
@@ -36,12 +39,16 @@ class State(msgspec.Struct, frozen=True):
         confirmed: position up to which the broker has read our acknowledgements.
         in_turn: the broker hands out packet ids in turn, as far as was ever seen under this client id.
         at_us: when it was so, µs since the Unix epoch.
+        filters: what the broker may still be subscribed to in it.
+        in_use: a process has it, or ended without a word.
     """
 
     session: bytes
     confirmed: int = 0
     in_turn: bool = True
     at_us: int = 0
+    filters: tuple[str, ...] = ()
+    in_use: bool = True
 
 
 class Store(Protocol):
@@ -58,6 +65,7 @@ class Sessions:
     """The sessions of one client id: what an earlier process left, and what becomes of it in this one.
 
     Attributes:
+        client_id: whose sessions.
         inherited: the session that the broker may still hold for an earlier process.
         before: what that process left; None: not looked up yet.
 
@@ -66,14 +74,19 @@ class Sessions:
         redeliveries: forgets what is confirmed.
     """
 
-    def __init__(self, stores: Sequence[Store], redeliveries: Redeliveries) -> None:
-        self._stores, self._redeliveries = stores, redeliveries
+    def __init__(self, client_id: str, stores: Sequence[Store], redeliveries: Redeliveries) -> None:
+        self.client_id, self._stores, self._redeliveries = client_id, stores, redeliveries
         self.inherited = self._current = Session(inherited=True)
         self.before: State | None = None
         self._confirmed, self._in_turn = 0, True
         self._noted = False
         self._saved_turn, self._saved_at, self._urgent = 0, 0.0, False
-        self._changed, self._kept = asyncio.Event(), asyncio.Event()
+        self._changed, self._kept, self._looked_up = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._wanted: frozenset[str] = frozenset()
+        self._asked: set[str] = set()
+        self._ended: set[str] = set()
+        self._began_at: float | None = None
+        self._used_at = time.time()
 
     async def look_up(self) -> State:
         """What an earlier process left. The inherited session has its id and its base from then on.
@@ -109,20 +122,63 @@ class Sessions:
         if self.before is None:
             self.before, self.inherited.id = state, state.session
             self.inherited.go_on(state.confirmed)
+            self._looked_up.set()
+            if self._began_at is not None and state.at_us:
+                self._tell_lost(self._began_at - state.at_us / 1e6)
 
     # ------------------------------------------------------------------ what the source tells
 
     def begin(self) -> Session:
         """The broker has no session of ours: a new one. Nothing that was noted before says anything about it."""
+        if not self._current.inherited:
+            self._tell_lost(time.time() - self._used_at)
+        elif self.before is None:
+            self._began_at = time.time()
+        elif self.before.at_us:
+            self._tell_lost(time.time() - self.before.at_us / 1e6)
         self._current = Session(os.urandom(16))
+        self._asked, self._ended = set(), set()
         self._confirmed = self._saved_turn = 0
         self._urgent = True
         self._kept.clear()
         self._changed.set()
         return self._current
 
+    def _tell_lost(self, seconds: float) -> None:
+        events.mqtt_session_lost(client_id=self.client_id, last_used_seconds=seconds)
+
+    def subscribing(self, filters: Sequence[str]) -> None:
+        """These filters are what we subscribe to, in the session that lives now."""
+        self._wanted, self._used_at = frozenset(filters), time.time()
+        if not self._wanted <= set(self.filters):
+            self._urgent = True
+            self._kept.clear()
+            self._changed.set()
+        elif self._current.inherited and not self._asked:
+            self._kept.set()
+        self._asked |= self._wanted
+
+    @property
+    def filters(self) -> list[str]:
+        """What the broker may be subscribed to in the session that lives now."""
+        earlier = self.before.filters if self.before is not None and self._current.inherited else ()
+        return sorted(self._asked.union(earlier) - self._ended)
+
+    async def stale(self) -> list[str]:
+        """Filters that an earlier configuration subscribed to, and this one does not; returns once there are any."""
+        await self._looked_up.wait()
+        stale = [one for one in self.filters if one not in self._wanted]
+        if not stale:
+            await asyncio.get_running_loop().create_future()  # until cancelled: nothing can add to them
+        return stale
+
+    def unsubscribed(self, filters: Sequence[str]) -> None:
+        """The broker has ended these subscriptions."""
+        self._ended |= set(filters)
+        self._changed.set()
+
     async def kept(self, seconds: float) -> None:
-        """Return when the session is known durably, or after so many seconds."""
+        """Return when the session and its filters are known durably, or after so many seconds."""
         try:
             async with asyncio.timeout(seconds):
                 await self._kept.wait()
@@ -159,7 +215,9 @@ class Sessions:
     async def keep(self) -> None:
         """Task: keep the state durable."""
         while True:
-            await self._changed.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_IN_USE_SECONDS if self._looked_up.is_set() else 0):
+                    await self._changed.wait()
             wait = self._saved_at + _SAVE_SECONDS - time.monotonic()
             if wait > 0 and not self._urgent:
                 await asyncio.sleep(wait)
@@ -168,8 +226,11 @@ class Sessions:
             except GatewayError:
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def save(self) -> None:
+    async def save(self, *, in_use: bool = True) -> None:
         """Make durable what is known now.
+
+        Args:
+            in_use: False: this process has done with the session.
 
         Raises:
             GatewayError: some store did not take it; it is to be saved again.
@@ -178,11 +239,12 @@ class Sessions:
         self._changed.clear()
         self._urgent = False
         session, turn = self._current, self._confirmed
-        state = State(session.id, self._position(), self.in_turn, now_us())
+        filters = tuple(self.filters)
+        state = State(session.id, self._position(), self.in_turn, now_us(), filters, in_use)
         failed = await self._save_in_each(state)
         if len(failed) < len(self._stores):
             self._saved_turn, self._saved_at = turn, time.monotonic()
-            if session is self._current:
+            if session is self._current and filters == tuple(self.filters):
                 self._kept.set()
         if failed:
             self._changed.set()

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import aiohttp
 
-from gateway import errors, settings, topics
+from gateway import errors, former_sessions, settings, topics
 from gateway.backoff import Backoff
 from gateway.observability import ask, events, logs, merge
 from gateway.observability.notify import Notify
@@ -135,6 +135,7 @@ class Workers:
         self._workers = [
             Worker(number, config, _environment(options, number, count, divide)) for number in range(count)
         ]
+        self._client_ids = {_client_id(options, number) for number in range(count)}
         self._stopping = False
         self._tasks = Supervisor()
 
@@ -147,6 +148,7 @@ class Workers:
                 for worker in self._workers:
                     self._tasks.start(worker.name, worker.keep_running())
                 self._tasks.start("ask", self._ask())
+                self._tasks.start("sessions", former_sessions.watch(self._options, self._client_ids))
                 self._tasks.start("watchdog", notify.watch())
                 notify.ready(f"{len(self._workers)} workers")
                 try:
@@ -199,7 +201,8 @@ def _environment(options: settings.Settings, number: int, count: int, divide: Di
     """What makes this worker differ from its configuration file."""
     name, group = options.mqtt.client_id, options.mqtt.share_group or options.mqtt.client_id
     own = {
-        "GATEWAY__MQTT__CLIENT_ID": f"{name}-{number}",
+        "GATEWAY__MQTT__CLIENT_ID": _client_id(options, number),
+        "GATEWAY__MQTT__WORKER_OF": name,
         "GATEWAY__OBSERVABILITY__LISTEN": "127.0.0.1",
     }
     if divide == "messages":
@@ -215,6 +218,10 @@ def _environment(options: settings.Settings, number: int, count: int, divide: Di
         key: value for key, value in os.environ.items() if key not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")
     }
     return {**inherited, **own}
+
+
+def _client_id(options: settings.Settings, number: int) -> str:
+    return f"{options.mqtt.client_id}-{number}"
 
 
 def _groups(streams: Sequence[settings.Stream]) -> list[list[settings.Stream]]:

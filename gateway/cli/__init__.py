@@ -28,6 +28,7 @@ _NOUNS = {
     "device": "Devices.",
     "dead-letter": "Messages that could not become readings.",
     "spool": "Messages that wait on disk for a database.",
+    "session": "Sessions of gateways at the broker.",
 }
 _COMMANDS = {
     "run": "Run the daemon in the foreground, until SIGTERM or Ctrl-C.",

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from mqtt5 import (
@@ -21,14 +22,16 @@ from mqtt5 import (
     PingReqPacket,
     PingRespPacket,
     SubAckPacket,
+    UnsubAckPacket,
 )
 
 from gateway.errors import GatewayError
-from gateway.messages import Message
+from gateway.messages import PACKET_IDS, Message
 from gateway.mqtt import packets, reasons, tls
 from gateway.mqtt.connection import (
     LAST_ACKS_SECONDS,
     ConnectionLostError,
+    Phase,
     Receiver,
     Refusal,
     RefusedError,
@@ -37,14 +40,18 @@ from gateway.mqtt.connection import (
     broker_name,
     closed_by,
 )
+from gateway.mqtt.dial import dial
 from gateway.mqtt.frames import BrokenStreamError, Frames
 from gateway.mqtt.idle import IdleWatch
 from gateway.mqtt.pulse import Pulse
+from gateway.mqtt.reasons import Reason
 from gateway.mqtt.waits import Ended, answer, either
+from gateway.observability import events
 from gateway.settings import Mqtt
 
 _CLOSE_TIMEOUT = 2.0
 _PINGREQ = PingReqPacket().write()
+_SUBSCRIBE_TRIES = 8
 _MQTT_3_CONNACK = b"\x20\x02"
 """A CONNACK of two bytes is MQTT 3's: MQTT 5 has at least three."""
 
@@ -53,8 +60,9 @@ class BulkConnection(asyncio.Protocol):
     """One MQTT 5 connection; see :class:`gateway.mqtt.connection.Connection`."""
 
     transport = "bulk"
-    replays_retained = False
+    dialled = False
     goodbye_read = False
+    shortcomings: Sequence[str] = ()
 
     def __init__(self, mqtt: Mqtt, receiver: Receiver) -> None:
         self._mqtt, self._receiver = mqtt, receiver
@@ -65,7 +73,9 @@ class BulkConnection(asyncio.Protocol):
         self._pulse: Pulse | None = None
         self._connack: ConnAckPacket | None = None
         self._accepted: asyncio.Future[None] = self._loop.create_future()
-        self._suback: asyncio.Future[SubAckPacket] | None = None
+        self._packet_ids = itertools.cycle(range(PACKET_IDS, PACKET_IDS // 2, -1))
+        self._asked: tuple[int, asyncio.Future[SubAckPacket | UnsubAckPacket]] | None = None
+        self._phase, self._filters = Phase.CONNECTING, [""]
         self._ended: Ended = self._loop.create_future()
         self._gone = asyncio.Event()
         self._torn = False
@@ -83,6 +93,7 @@ class BulkConnection(asyncio.Protocol):
         try:
             async with asyncio.timeout(self._mqtt.connect_timeout):
                 await self._dial()
+                self.dialled = True
                 self._write(hello)
                 await either(self._accepted, self._ended)
         except (OSError, UnicodeError) as error:
@@ -101,23 +112,44 @@ class BulkConnection(asyncio.Protocol):
         if mqtt.unix_socket is not None:
             await self._loop.create_unix_connection(lambda: self, str(mqtt.unix_socket), **secure)
         else:
-            await self._loop.create_connection(lambda: self, mqtt.host, mqtt.port, **secure)
+            socket = await dial(mqtt.host, mqtt.port)
+            await self._loop.create_connection(lambda: self, sock=socket, **secure)
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[Refusal]:
         """SUBSCRIBE, and wait for SUBACK, as long as messages come or reading is paused."""
-        packet = packets.subscribe_packet(1, subscriptions)
         assert self._connack is not None
-        packets.check_limits(self._connack, subscriptions, len(packet), self._broker)
-        self._suback = self._loop.create_future()
-        self._write(packet)
-        try:
-            suback = await answer(
-                self._suback, self._ended, timeout=self._mqtt.connect_timeout, progress=self._progress
-            )
-        except TimeoutError:
-            raise ConnectionLostError(f"{self._broker} does not answer our SUBSCRIBE") from None
-        answers = [packets.reason_of(code, suback) for code in suback.reason_codes]
+        size = len(packets.subscribe_packet(1, subscriptions))
+        packets.check_limits(self._connack, subscriptions, size, self._broker)
+        if self._phase is Phase.CONNECTING:
+            self._phase, self._filters = Phase.SUBSCRIBING, [one.filter for one in subscriptions]
+        answers = await self._ask("SUBSCRIBE", functools.partial(_subscribe_packet, subscriptions))
+        self._phase = Phase.SUBSCRIBED
         return reasons.refusals(subscriptions, answers)
+
+    async def unsubscribe(self, filters: Sequence[str]) -> list[str]:
+        """UNSUBSCRIBE, and wait for UNSUBACK likewise."""
+        answers = await self._ask("UNSUBSCRIBE", lambda number: packets.unsubscribe_packet(number, filters))
+        return [one for one, code in zip(filters, answers, strict=False) if code.code >= reasons.FAILURE]
+
+    async def _ask(self, name: str, packet: Callable[[int], bytes]) -> list[Reason]:
+        """The reason codes of the answer to this packet.
+
+        Some brokers take our packet ids for those of their own messages in flight, and say that one is in use
+        (0x91): the next one may not be.
+        """
+        for number in itertools.islice(self._packet_ids, _SUBSCRIBE_TRIES):
+            self._asked = number, self._loop.create_future()
+            self._write(packet(number))
+            try:
+                told = await answer(
+                    self._asked[1], self._ended, timeout=self._mqtt.connect_timeout, progress=self._progress
+                )
+            except TimeoutError:
+                raise ConnectionLostError(f"{self._broker} does not answer our {name}") from None
+            answers = [packets.reason_of(code, told) for code in told.reason_codes]
+            if reasons.PACKET_ID_IN_USE not in {reason.code for reason in answers}:
+                break
+        return answers
 
     def _progress(self) -> object:
         return object() if self._paused else self._chunks
@@ -212,7 +244,7 @@ class BulkConnection(asyncio.Protocol):
         self._torn = exc is not None
         if isinstance(exc, OSError):
             self._end(tls.explain(exc, self._mqtt))
-        self._end(closed_by(self._broker))
+        self._end(closed_by(self._broker, self._phase, self._filters))
 
     def data_received(self, data: bytes) -> None:
         """One read of the socket: one chunk."""
@@ -266,8 +298,8 @@ class BulkConnection(asyncio.Protocol):
                 self._receiver.answered()
             case ConnAckPacket() if self._connack is None:
                 self._on_connack(packet)
-            case SubAckPacket() if self._suback is not None and not self._suback.done():
-                self._suback.set_result(packet)
+            case SubAckPacket() | UnsubAckPacket() if self._asked is not None:
+                self._on_answer(packet, *self._asked)
             case DisconnectPacket() if self._connack is not None:
                 reason = packets.reason_of(packet.reason_code, packet)
                 self._end(reasons.disconnected(self._broker, reason))
@@ -281,6 +313,9 @@ class BulkConnection(asyncio.Protocol):
             self._end(reasons.refused_connection(self._broker, reason))
             return
         self._connack = packet
+        self.shortcomings = packets.shortcomings(packet, self._mqtt)
+        if (given := packets.session_expiry(packet, self._mqtt)) < int(self._mqtt.session_expiry):
+            events.mqtt_session_shortened(asked=self._mqtt.session_expiry, given=given)
         keepalive = packet.server_keep_alive or self._mqtt.keepalive
         self._pulse = Pulse(keepalive, self.ping, self._on_silence)
         if self._paused:
@@ -289,7 +324,21 @@ class BulkConnection(asyncio.Protocol):
         if not self._accepted.done():
             self._accepted.set_result(None)
 
+    def _on_answer(
+        self,
+        packet: SubAckPacket | UnsubAckPacket,
+        number: int,
+        asked: asyncio.Future[SubAckPacket | UnsubAckPacket],
+    ) -> None:
+        if packet.packet_id != number or asked.done():
+            raise BrokenStreamError(DisconnectReasonCode.PROTOCOL_ERROR, "an answer to what we did not ask")
+        asked.set_result(packet)
+
     def _on_silence(self) -> None:
         self._end(ConnectionLostError(f"{self._broker} is silent: it does not answer our pings"))
         if self._socket is not None:
             self._socket.abort()  # a dead peer takes no bytes: nothing to flush
+
+
+def _subscribe_packet(subscriptions: Sequence[Subscription], number: int) -> bytes:
+    return packets.subscribe_packet(number, subscriptions)

@@ -6,6 +6,7 @@ The two implementations are the only modules that know an MQTT library; everythi
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -15,6 +16,12 @@ from gateway.settings import Mqtt
 
 LAST_ACKS_SECONDS = 1.0
 """How long acks may still leave when the broker has sent what cannot be read."""
+
+
+NOT_SHARED = (
+    "run with --workers N --divide streams, which needs none, or without workers and mqtt.share_group"
+)
+"""The way out where a broker has no shared subscriptions."""
 
 
 class ConnectionLostError(GatewayError):
@@ -67,12 +74,14 @@ class Connection(Protocol):
 
     Attributes:
         transport: its name in logs.
+        dialled: TCP, and TLS where configured, stood: what went wrong then is the broker's answer to our CONNECT.
+        shortcomings: what the broker said at CONNECT that breaks the promise; known after :meth:`open`.
         goodbye_read: after :meth:`close`: the broker has read all our acks and the DISCONNECT.
-        replays_retained: every subscribe replays retained messages (MQTT 3.1.1 cannot forbid it).
     """
 
     transport: str
-    replays_retained: bool
+    dialled: bool
+    shortcomings: Sequence[str]
     goodbye_read: bool
 
     async def open(self) -> None:
@@ -90,6 +99,13 @@ class Connection(Protocol):
         Raises:
             ConnectionLostError: the connection was lost meanwhile.
             RefusedError: the broker refuses all of it.
+        """
+
+    async def unsubscribe(self, filters: Sequence[str]) -> list[str]:
+        """Unsubscribe, in one packet; those that the broker refuses to end.
+
+        Raises:
+            ConnectionLostError: the connection was lost meanwhile.
         """
 
     async def lost(self) -> GatewayError:
@@ -111,11 +127,27 @@ class Connection(Protocol):
         """Flush what was written, DISCONNECT if still connected, close. Idempotent; never raises."""
 
 
-def closed_by(broker: str) -> ConnectionLostError:
-    """The broker closed the connection and gave no reason; mosquitto 2.0 does so for a client id used twice."""
-    return ConnectionLostError(
-        f"{broker} closed the connection; perhaps another client uses our mqtt.client_id"
+class Phase(enum.Enum):
+    """How far a connection has come, and what it mostly means when the broker closes it then without a reason."""
+
+    CONNECTING = (
+        "before it accepted us; check the credentials, mqtt.transport, and whether this port speaks TLS"
     )
+    SUBSCRIBING = (
+        "instead of answering our SUBSCRIBE; check the broker's access rules and limits for {filters}"
+    )
+    SUBSCRIBED = "; perhaps another client uses our mqtt.client_id"
+    """mosquitto 2.0 gives no reason when a client id is used twice."""
+
+
+def closed_by(broker: str, phase: Phase, filters: Sequence[str] = ()) -> ConnectionLostError:
+    """The broker closed the connection and gave no reason.
+
+    Args:
+        filters: what we were subscribing to.
+    """
+    text = phase.value.format(filters=", ".join(filters))
+    return ConnectionLostError(f"{broker} closed the connection{'' if text[0] == ';' else ' '}{text}")
 
 
 def broker_name(mqtt: Mqtt) -> str:

@@ -18,14 +18,17 @@ from mqtt5 import (
     SubAckReasonCode,
     SubscribePacket,
     TopicFilter,
+    UnsubAckPacket,
+    UnsubAckReasonCode,
+    UnsubscribePacket,
 )
 
 from gateway.errors import ConfigurationError
-from gateway.mqtt.connection import RefusedError, Subscription
+from gateway.mqtt.connection import NOT_SHARED, RefusedError, Subscription
 from gateway.mqtt.reasons import Reason
 from gateway.settings import Mqtt
 
-ReasonCode = ConnAckReasonCode | DisconnectReasonCode | SubAckReasonCode
+ReasonCode = ConnAckReasonCode | DisconnectReasonCode | SubAckReasonCode | UnsubAckReasonCode
 _NEVER_EXPIRES = 0xFFFFFFFF
 
 
@@ -67,6 +70,11 @@ def subscribe_packet(packet_id: int, subscriptions: Sequence[Subscription]) -> b
     return SubscribePacket(packet_id, filters).write()
 
 
+def unsubscribe_packet(packet_id: int, filters: Sequence[str]) -> bytes:
+    """UNSUBSCRIBE."""
+    return UnsubscribePacket(packet_id, list(filters)).write()
+
+
 def disconnect_packet(code: DisconnectReasonCode) -> bytes:
     """DISCONNECT; the session stays at the broker as long as CONNECT said."""
     return DisconnectPacket(reason_code=code).write()
@@ -82,10 +90,31 @@ def puback_packets(packet_ids: Sequence[int]) -> bytearray:
     return acks
 
 
-def reason_of(code: ReasonCode, packet: ConnAckPacket | DisconnectPacket | SubAckPacket) -> Reason:
+def reason_of(
+    code: ReasonCode, packet: ConnAckPacket | DisconnectPacket | SubAckPacket | UnsubAckPacket
+) -> Reason:
     """A reason code with what the packet says about it."""
-    server = None if isinstance(packet, SubAckPacket) else packet.server_reference
+    server = packet.server_reference if isinstance(packet, (ConnAckPacket, DisconnectPacket)) else None
     return Reason(code.value, code.name, packet.reason_str, server)
+
+
+def shortcomings(connack: ConnAckPacket, mqtt: Mqtt) -> list[str]:
+    """What CONNACK takes away of what delivery at least once rests on (MQTT 5 §3.2.2.3)."""
+    found = []
+    if session_expiry(connack, mqtt) == 0:
+        found.append(
+            "keeps no session (session expiry 0): what is published while the gateway is away would be lost; "
+            "allow persistent sessions at the broker"
+        )
+    if connack.max_qos == QoS.AT_MOST_ONCE:
+        found.append("offers QoS 0 only: a crash loses what is in flight; allow QoS 1 at the broker")
+    return found
+
+
+def session_expiry(connack: ConnAckPacket, mqtt: Mqtt) -> float:
+    """Seconds for which the broker keeps the session; it need not say so when it is what we asked for."""
+    given = connack.session_expiry_interval
+    return mqtt.session_expiry if given is None else given
 
 
 def check_limits(
@@ -104,6 +133,6 @@ def check_limits(
     for subscription in subscriptions:
         topic_filter = subscription.filter
         if topic_filter.startswith("$share/") and not connack.shared_subscription_available:
-            raise RefusedError(f"{broker} has no shared subscriptions: remove mqtt.share_group")
+            raise RefusedError(f"{broker} has no shared subscriptions: {NOT_SHARED}")
         if ("+" in topic_filter or "#" in topic_filter) and not connack.wildcard_subscription_available:
             raise RefusedError(f"{broker} has no wildcard subscriptions, and {topic_filter} is one")

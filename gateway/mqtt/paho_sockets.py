@@ -1,7 +1,8 @@
-"""The sockets under paho: with the TLS name that is configured, errors that paho forgets, and a way to close them."""
+"""The sockets under paho: dialled beforehand, with the TLS name that is configured, and a way to close them."""
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Any
 
@@ -43,13 +44,24 @@ class NamedContext(ssl.SSLContext):
 
 
 class Sockets:
-    """Remembers what paho opens: it forgets to close it when a handshake fails or CONNACK does not come."""
+    """Gives paho the socket that is dialled for it, and remembers it.
 
-    def __init__(self, paho: Paho, context: NamedContext | None) -> None:
-        self._paho, self._context = paho, context
-        self._opened: Any = None
-        self._create = paho._create_socket_connection  # noqa: SLF001
+    paho itself would try one address after the other, each for the whole time-out, and forgets to close its socket
+    when a handshake fails or CONNACK does not come.
+
+    Args:
+        seconds: longest that paho may wait for a TLS or WebSocket handshake.
+    """
+
+    def __init__(self, paho: Paho, context: NamedContext | None, seconds: float) -> None:
+        self._paho, self._context, self._seconds = paho, context, seconds
+        self._opened: socket.socket | None = None
         paho._create_socket_connection = self._open  # type: ignore[method-assign]  # noqa: SLF001
+
+    def dialled(self, made: socket.socket) -> None:
+        """What paho gets when it asks for a connection."""
+        made.settimeout(self._seconds)
+        self._opened = made
 
     @property
     def failure(self) -> ssl.SSLError | None:
@@ -59,11 +71,11 @@ class Sockets:
     def close(self) -> None:
         """Close all. Not from within paho's callbacks: it would wait for paho's own lock, for ever."""
         self._paho._sock_close()  # noqa: SLF001
-        for socket in (self._opened, self._context.socket if self._context else None):
-            if socket is not None:
-                socket.close()
+        for opened in (self._opened, self._context.socket if self._context else None):
+            if opened is not None:
+                opened.close()
 
-    def _open(self) -> Any:
-        """Called in the thread that dials."""
-        self._opened = self._create()
+    def _open(self) -> socket.socket:
+        """Called in paho's thread."""
+        assert self._opened is not None
         return self._opened

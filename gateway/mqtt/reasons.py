@@ -19,6 +19,7 @@ from gateway.mqtt.connection import (
 
 FAILURE = 0x80
 """Codes from here on are failures."""
+PACKET_ID_IN_USE = 0x91
 _UNSUPPORTED_VERSION = 0x84
 _PASSING_REFUSALS = frozenset({0x80, 0x83, 0x88, 0x89, 0x97, 0x9F})
 """Unspecified, implementation specific, unavailable, busy, quota, connection rate."""

@@ -37,7 +37,11 @@ _CONFIRM_SECONDS = 0.1
 _FIRST_SECONDS = 3.0
 """So long is an answer awaited to a first CONNECT whose version the broker may not know: some say nothing."""
 _KEEP_SECONDS = 2.0
-"""So long does a new session's first SUBSCRIBE wait until the session is known durably: messages come only after it."""
+"""So long does SUBSCRIBE wait until a new session, or new filters, are known durably."""
+_FILTERS_AT_ONCE = 8
+"""Filters in one SUBSCRIBE: what brokers of clouds and of microcontrollers take (AWS IoT: eight)."""
+_DOUBT_AFTER = 5
+"""Attempts in a row that fail, after an accepted one, before the other version is tried."""
 
 
 class _ClosedError(Exception):
@@ -67,12 +71,13 @@ class ReconnectingSource:
     ) -> None:
         self._mqtt, self._subscriptions, self._sink = mqtt, subscriptions, sink
         self._component, self._sessions = component, sessions
-        self._connect, self._other = connect, fallback
+        self._connect, self._other, self._fallback = connect, fallback, fallback
         self._first_error: GatewayError | None = None
+        self._unanswered = 0  # attempts in a row that a broker did not accept
+        self._ever_accepted = False
         self._broker = broker_name(mqtt)
         self._backoff = Backoff(mqtt.reconnect_min, mqtt.reconnect_max)
         self._connection: Connection | None = None
-        self._granted: set[Subscription] = set()
         self._resumed = False
         self._confirming: asyncio.TimerHandle | None = None
         self._confirmed_at = 0.0
@@ -144,10 +149,9 @@ class ReconnectingSource:
     def connected(self, session_present: bool) -> None:
         """Messages of this connection may follow."""
         self._resumed = session_present
-        if self._other is not None:
-            if self._first_error is not None:
-                events.mqtt_fell_back(broker=self._broker, error=str(self._first_error))
-            self._other = None
+        if self._connect is self._fallback and self._first_error is not None:
+            events.mqtt_fell_back(broker=self._broker, error=str(self._first_error))
+        self._first_error, self._unanswered, self._ever_accepted = None, 0, True
         self._acks.connected(session_present)
         self._up_since = time.monotonic()
 
@@ -178,7 +182,7 @@ class ReconnectingSource:
         error = await self._live()
         if self._closed.is_set():
             return
-        if self._other is not None:  # no version was accepted so far: the next attempt is in the other one
+        if self._other is not None and self._version_is_in_doubt():
             self._connect, self._other = self._other, self._connect
             if self._first_error is None:
                 self._first_error = error
@@ -189,9 +193,16 @@ class ReconnectingSource:
             error = first if told else error
         await self._wait_after(error)
 
+    def _version_is_in_doubt(self) -> bool:
+        """Whether the next attempt is made in the other version: a broker was there and did not accept this one.
+
+        One that was accepted is not given up for a restart: the broker may have been replaced by another if it goes on.
+        """
+        return self._unanswered >= (_DOUBT_AFTER if self._ever_accepted else 1)
+
     def _asking(self) -> Mqtt:
         """Who may not understand us is not waited for as long as one who did."""
-        if self._other is None or self._first_error is not None:
+        if self._other is None or self._first_error is not None or self._ever_accepted:
             return self._mqtt
         timeout = min(self._mqtt.connect_timeout, _FIRST_SECONDS)
         return self._mqtt.model_copy(update={"connect_timeout": timeout})
@@ -218,9 +229,9 @@ class ReconnectingSource:
             return error
         try:
             await self._unless_closed(connection.open())
-            if not self._resumed:
-                await self._unless_closed(self._sessions.kept(_KEEP_SECONDS))
-            refusals = await self._unless_closed(self._subscribe(connection, self._to_ask(connection)))
+            self._sessions.subscribing([subscription.filter for subscription in self._subscriptions])
+            await self._unless_closed(self._sessions.kept(_KEEP_SECONDS))
+            refusals = await self._unless_closed(self._subscribe(connection, self._subscriptions))
             self._report(connection, refusals)
             return await self._unless_closed(self._stay(connection, refusals))
         except (ConnectionLostError, RefusedError) as error:
@@ -232,6 +243,8 @@ class ReconnectingSource:
             return ConnectionLostError(f"{self._broker}: a defect of the gateway, please report: {error!r}")
         finally:
             self._connection = None
+            if connection.dialled and self._up_since == math.inf:
+                self._unanswered += 1
             self._stop_finding_out()
             acknowledged = self._acks.acknowledged
             await connection.close()
@@ -242,18 +255,25 @@ class ReconnectingSource:
     async def _stay(self, connection: Connection, refusals: list[Refusal]) -> GatewayError:
         """Until the connection is lost; refused subscriptions are asked for again, slowly."""
         lost = asyncio.ensure_future(connection.lost())
+        stale = asyncio.ensure_future(self._sessions.stale())
         dropped = self._dropped = asyncio.get_running_loop().create_future()
         try:
-            while not (lost.done() or dropped.done()):
+            while True:
                 patience = self._mqtt.refused_retry if refusals else None
-                await asyncio.wait({lost, dropped}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                if refusals and not (lost.done() or dropped.done()):
-                    asked = [refusal.subscription for refusal in refusals]
-                    refusals = await self._subscribe(connection, asked)
-                    self._judge(refusals)
-            return lost.result() if lost.done() else dropped.result()
+                await asyncio.wait(
+                    {lost, dropped, stale}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+                )
+                if lost.done() or dropped.done():
+                    return lost.result() if lost.done() else dropped.result()
+                if stale.done():
+                    await self._unsubscribe(connection, stale.result())
+                    stale = asyncio.ensure_future(self._sessions.stale())
+                elif refusals:
+                    refusals = await self._subscribe(connection, [one.subscription for one in refusals])
+                    self._judge(connection, refusals)
         finally:
             lost.cancel()
+            stale.cancel()
 
     async def _unless_closed(self, step: Coroutine[Any, Any, T]) -> T:
         """The step's result; cut short when the source is closed."""
@@ -291,19 +311,25 @@ class ReconnectingSource:
 
     # subscriptions ---------------------------------------------------------------------------
 
-    def _to_ask(self, connection: Connection) -> list[Subscription]:
-        """All, so that a changed configuration counts; but no needless replay of retained messages."""
-        kept = self._granted if self._resumed and connection.replays_retained else set()
-        return [subscription for subscription in self._subscriptions if subscription not in kept]
+    async def _subscribe(self, connection: Connection, asked: Sequence[Subscription]) -> list[Refusal]:
+        """All at every connection, resumed or not: the broker may know less than it says.
 
-    async def _subscribe(self, connection: Connection, asked: list[Subscription]) -> list[Refusal]:
-        if not asked:
-            return []
-        refusals = await connection.subscribe(asked)
-        self._granted |= set(asked) - {refusal.subscription for refusal in refusals}
+        In parts: some brokers hang up on many filters in one packet.
+        """
+        refusals: list[Refusal] = []
+        for first in range(0, len(asked), _FILTERS_AT_ONCE):
+            refusals += await connection.subscribe(asked[first : first + _FILTERS_AT_ONCE])
         for refusal in refusals:
             events.mqtt_subscription_refused(topic=refusal.subscription.filter, error=refusal.reason)
         return refusals
+
+    async def _unsubscribe(self, connection: Connection, stale: Sequence[str]) -> None:
+        """End what an earlier configuration subscribed to, after the new: rather twice than never."""
+        for first in range(0, len(stale), _FILTERS_AT_ONCE):
+            part = stale[first : first + _FILTERS_AT_ONCE]
+            refused = await connection.unsubscribe(part)
+            events.mqtt_unsubscribed(topics=part, refused=refused)
+            self._sessions.unsubscribed(part)
 
     def _report(self, connection: Connection, refusals: list[Refusal]) -> None:
         events.mqtt_connected(
@@ -314,12 +340,17 @@ class ReconnectingSource:
             first=not self._connected_before,
         )
         self._connected_before = True
-        self._judge(refusals)
+        for shortcoming in connection.shortcomings:
+            events.mqtt_promise_at_risk(broker=self._broker, problem=shortcoming)
+        self._judge(connection, refusals)
 
-    def _judge(self, refusals: list[Refusal]) -> None:
-        """One refused stream leaves us unready; the others go on."""
+    def _judge(self, connection: Connection, refusals: list[Refusal]) -> None:
+        """One refused stream, or a broker that cannot do what the promise needs, leaves us unready."""
+        problems = list(connection.shortcomings)
         if refusals:
             topics = "; ".join(f"{refusal.subscription.filter}: {refusal.reason}" for refusal in refusals)
-            self._component.failed(f"{self._broker} refuses subscriptions: {topics}")
+            problems.append(f"refuses subscriptions: {topics}")
+        if problems:
+            self._component.failed(f"{self._broker} {'; '.join(problems)}")
         else:
             self._component.ready(f"connected to {self._broker}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from gateway.messages import Chunk, Session
@@ -27,8 +27,17 @@ class Sessions(Protocol):
     def begin(self) -> Session:
         """The broker has no session of ours: a new one."""
 
+    def subscribing(self, filters: Sequence[str]) -> None:
+        """These filters are what we subscribe to."""
+
     async def kept(self, seconds: float) -> None:
-        """Return when the new session is known durably, or after so many seconds."""
+        """Return when the session and its filters are known durably, or after so many seconds."""
+
+    async def stale(self) -> Sequence[str]:
+        """Filters that an earlier configuration subscribed to, and this one does not; returns once there are any."""
+
+    def unsubscribed(self, filters: Sequence[str]) -> None:
+        """The broker has ended these subscriptions."""
 
     def out_of_turn(self) -> None:
         """The broker does not hand out packet ids in turn."""

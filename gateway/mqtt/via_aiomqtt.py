@@ -12,25 +12,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import threading
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 import aiomqtt
-from paho.mqtt.client import PUBACK, ConnectFlags, DisconnectFlags, WebsocketConnectionError
+from paho.mqtt.client import PUBACK, ConnectFlags, DisconnectFlags
 from paho.mqtt.client import Client as Paho
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gateway.errors import ConfigurationError, GatewayError
+from gateway.errors import GatewayError
 from gateway.messages import Message
-from gateway.mqtt import reasons, tls
+from gateway.mqtt import paho_errors, reasons, tls
 from gateway.mqtt.connection import (
     LAST_ACKS_SECONDS,
+    NOT_SHARED,
     ConnectionLostError,
+    Phase,
     Receiver,
     Refusal,
     RefusedError,
@@ -38,9 +39,11 @@ from gateway.mqtt.connection import (
     broker_name,
     closed_by,
 )
+from gateway.mqtt.dial import dial
 from gateway.mqtt.idle import IdleWatch
 from gateway.mqtt.packets import puback_packets
-from gateway.mqtt.paho_messages import QOS_1, QOS_2, message_in
+from gateway.mqtt.paho_client import make_client
+from gateway.mqtt.paho_messages import QOS_2, message_in
 from gateway.mqtt.paho_sockets import NamedContext, Sockets
 from gateway.mqtt.pulse import Pulse
 from gateway.mqtt.reasons import Reason
@@ -48,8 +51,10 @@ from gateway.mqtt.waits import Ended, answer, either
 from gateway.mqtt.window import NO_ID
 from gateway.settings import Mqtt
 
-_QUIET = logging.getLogger(f"{__name__}.paho")
-_QUIET.disabled = True  # what went wrong is told once, in the source's own words
+T = TypeVar("T")
+_SHORTEST = 0.1
+_UNACCEPTABLE_VERSION = 1
+"""MQTT 3.1.1 §3.2.2.3."""
 _CLOSE_TIMEOUT = 2.0
 _READ_AT_ONCE = 500
 """Packets read before the event loop gets its turn."""
@@ -59,8 +64,9 @@ class AiomqttConnection:
     """One MQTT 3.1.1 connection; see :class:`gateway.mqtt.connection.Connection`."""
 
     transport = "aiomqtt"
-    replays_retained = True
+    dialled = False
     goodbye_read = False
+    shortcomings: Sequence[str] = ()  # an MQTT 3.1.1 CONNACK tells none
 
     def __init__(self, mqtt: Mqtt, receiver: Receiver) -> None:
         self._mqtt, self._receiver = mqtt, receiver
@@ -69,12 +75,13 @@ class AiomqttConnection:
         self._thread = threading.get_ident()
         self._idle = IdleWatch(receiver.idle)
         self._context = tls.make_context(mqtt.tls, NamedContext) if mqtt.tls else None
-        self._client = self._make_client()
+        self._client = make_client(mqtt, self._context)
         self._paho: Paho = self._client._client  # noqa: SLF001  aiomqtt issue 345
-        self._sockets = Sockets(self._paho, self._context)
+        self._sockets = Sockets(self._paho, self._context, mqtt.connect_timeout)
         self._take_over()
         self._opening: asyncio.Task[Any] | None = None
-        self._dialled = asyncio.Event()
+        self._opened = asyncio.Event()
+        self._phase, self._filters = Phase.CONNECTING, [""]
         self._ended: Ended = self._loop.create_future()
         self._leaving = False
         self._pings = 0  # unanswered
@@ -89,7 +96,16 @@ class AiomqttConnection:
     # the connection's life -------------------------------------------------------------
 
     async def open(self) -> None:
-        """Dial in a thread (paho blocks), CONNECT, and wait for CONNACK."""
+        """Dial; in a thread (paho blocks) the handshakes; CONNECT, and wait for CONNACK. All share one deadline."""
+        timeout = self._mqtt.connect_timeout
+        deadline = self._loop.time() + timeout
+        try:
+            if self._mqtt.unix_socket is None:
+                async with asyncio.timeout(timeout):
+                    self._sockets.dialled(await dial(self._mqtt.host, self._mqtt.port))
+        except (OSError, UnicodeError) as error:
+            raise tls.explain(error, self._mqtt, dialling=True) from error
+        self._client.timeout = max(deadline - self._loop.time(), _SHORTEST)
         self._opening = asyncio.create_task(self._client.__aenter__())
         await asyncio.wait([self._opening, self._ended], return_when=asyncio.FIRST_COMPLETED)
         if self._ended.done():
@@ -97,23 +113,41 @@ class AiomqttConnection:
         try:
             self._opening.result()
         except (aiomqtt.MqttError, UnicodeError) as error:
-            raise self._explain(error.__context__ or error) from error
+            raise paho_errors.explain(error.__context__ or error, self._mqtt) from error
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> list[Refusal]:
-        """SUBSCRIBE, and wait for SUBACK, as long as messages come or reading is paused."""
+        """SUBSCRIBE, and wait for SUBACK, as long as messages come or reading is paused.
+
+        Raises:
+            RefusedError: a shared subscription. It is one in MQTT 5 only; to many a broker of 3.1.1 it is an ordinary
+                filter, which no topic ever matches.
+        """
+        if shared := [one.filter for one in subscriptions if one.filter.startswith("$share/")]:
+            raise RefusedError(f"MQTT 3.1.1 has no shared subscriptions ({shared[0]}): {NOT_SHARED}")
+        if self._phase is Phase.CONNECTING:
+            self._phase, self._filters = Phase.SUBSCRIBING, [one.filter for one in subscriptions]
         asked = [(subscription.filter, subscription.qos) for subscription in subscriptions]
-        subscribing = asyncio.create_task(self._client.subscribe(asked, timeout=math.inf))
+        answers = await self._ask("SUBSCRIBE", self._client.subscribe(asked, timeout=math.inf))
+        self._phase = Phase.SUBSCRIBED
+        return reasons.refusals(subscriptions, [paho_errors.reason(code) for code in answers])
+
+    async def unsubscribe(self, filters: Sequence[str]) -> list[str]:
+        """UNSUBSCRIBE, and wait for UNSUBACK likewise; MQTT 3.1.1 has no way to refuse it."""
+        await self._ask("UNSUBSCRIBE", self._client.unsubscribe(list(filters), timeout=math.inf))
+        return []
+
+    async def _ask(self, name: str, question: Coroutine[Any, Any, T]) -> T:
+        asking = asyncio.create_task(question)
         try:
-            answers = await answer(
-                subscribing, self._ended, timeout=self._mqtt.connect_timeout, progress=self._progress
+            return await answer(
+                asking, self._ended, timeout=self._mqtt.connect_timeout, progress=self._progress
             )
         except TimeoutError:
-            raise ConnectionLostError(f"{self._broker} does not answer our SUBSCRIBE") from None
+            raise ConnectionLostError(f"{self._broker} does not answer our {name}") from None
         except aiomqtt.MqttError as error:
             raise ConnectionLostError(f"{self._broker}: {error}") from error
         finally:
-            subscribing.cancel()
-        return reasons.refusals(subscriptions, [_reason(code) for code in answers])
+            asking.cancel()
 
     def _progress(self) -> object:
         return object() if self._paused else self._chunks
@@ -150,9 +184,9 @@ class AiomqttConnection:
     async def _end_opening(self, opening: asyncio.Task[Any]) -> None:
         """A thread that dials cannot be interrupted, only waited for: connect_timeout bounds it."""
         if not opening.done():
-            dialled = asyncio.create_task(self._dialled.wait())
-            await asyncio.wait([opening, dialled], return_when=asyncio.FIRST_COMPLETED)
-            dialled.cancel()
+            opened_socket = asyncio.create_task(self._opened.wait())
+            await asyncio.wait([opening, opened_socket], return_when=asyncio.FIRST_COMPLETED)
+            opened_socket.cancel()
         opened = opening.done() and not opening.cancelled() and opening.exception() is None
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
@@ -245,7 +279,7 @@ class AiomqttConnection:
         packet = self._paho._in_packet  # noqa: SLF001
         first, body = packet["command"], packet["packet"]
         if first & QOS_2:
-            self._end(_unasked(self._broker, first))
+            self._end(paho_errors.unasked(self._broker, first))
             return 0
         message = message_in(first, body)
         self._messages.append(message)
@@ -254,39 +288,26 @@ class AiomqttConnection:
 
     # what paho calls -----------------------------------------------------------------------
 
-    def _make_client(self) -> aiomqtt.Client:
-        mqtt = self._mqtt
-        try:
-            password = mqtt.secret()
-        except ConfigurationError as error:
-            raise RefusedError(f"password of the broker: {error}") from error
-        if self._context is not None:
-            self._context.server_name = tls.server_name(mqtt)
-        return aiomqtt.Client(
-            hostname=str(mqtt.unix_socket or mqtt.host),
-            port=mqtt.port,
-            username=mqtt.username,
-            password=password,
-            identifier=mqtt.client_id,
-            clean_session=False,
-            transport=_transport(mqtt),
-            timeout=mqtt.connect_timeout,
-            keepalive=math.ceil(mqtt.keepalive),
-            tls_context=self._context,
-            websocket_path=mqtt.websocket_path,
-            logger=_QUIET,
-        )
-
     def _take_over(self) -> None:
         """Replace aiomqtt's callbacks where they would lose what we need."""
         paho = self._paho
         paho.connect_timeout = self._mqtt.connect_timeout
+        self._handle_connack = paho._handle_connack  # noqa: SLF001
+        paho._handle_connack = self._on_connack  # type: ignore[method-assign,assignment]  # noqa: SLF001
         paho.manual_ack_set(True)
         paho._handle_pingresp = self._on_ping_answered  # type: ignore[method-assign,assignment]  # noqa: SLF001
         paho.on_connect, paho.on_disconnect = self._on_connect, self._on_disconnect
         paho._handle_publish = self._on_publish  # type: ignore[method-assign,assignment]  # noqa: SLF001
         paho.on_socket_open = self._on_socket_open
         paho.on_socket_register_write = self._on_write_wanted
+
+    def _on_connack(self) -> int:
+        """CONNACK. Paho answers "unacceptable protocol version" by dialling again on its own, in MQTT 3.1."""
+        body = self._paho._in_packet["packet"]  # noqa: SLF001
+        if len(body) > 1 and body[1] == _UNACCEPTABLE_VERSION:
+            self._end(reasons.refused_connection(self._broker, Reason(0x84, "unsupported protocol version")))
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return self._handle_connack()
 
     def _on_connect(
         self,
@@ -297,7 +318,7 @@ class AiomqttConnection:
         properties: Properties | None,
     ) -> None:
         if code.is_failure:
-            self._end(reasons.refused_connection(self._broker, _reason(code)))
+            self._end(reasons.refused_connection(self._broker, paho_errors.reason(code)))
             return
         self._pulse = Pulse(self._mqtt.keepalive, self.ping, self._on_silence)
         if self._paused:
@@ -318,14 +339,15 @@ class AiomqttConnection:
         elif self._sockets.failure is not None:
             self._end(tls.explain(self._sockets.failure, self._mqtt))
         else:
-            self._end(closed_by(self._broker))
+            self._end(closed_by(self._broker, self._phase, self._filters))
 
     def _on_socket_open(self, _client: Paho, _userdata: Any, socket: Any) -> None:
         """Called in the thread that dials."""
         self._loop.call_soon_threadsafe(self._start_reading, socket.fileno())
 
     def _start_reading(self, descriptor: int) -> None:
-        self._dialled.set()
+        self.dialled = True
+        self._opened.set()
         self._loop.add_reader(descriptor, self._read)
 
     def _on_write_wanted(self, _client: Paho, _userdata: Any, socket: Any) -> None:
@@ -361,34 +383,3 @@ class AiomqttConnection:
 
     def _on_silence(self) -> None:
         self._end(ConnectionLostError(f"{self._broker} is silent: it does not answer our pings"))
-
-    # errors ----------------------------------------------------------------------------------
-
-    def _explain(self, cause: BaseException) -> GatewayError:
-        if isinstance(cause, WebsocketConnectionError):
-            where = f"{self._broker}{self._mqtt.websocket_path}"
-            return ConnectionLostError(f"no WebSocket at {where}: {cause}; check mqtt.websocket_path")
-        if isinstance(cause, (OSError, UnicodeError)):
-            return tls.explain(cause, self._mqtt, dialling=True)
-        return ConnectionLostError(f"{self._broker}: {cause}")
-
-
-def _unasked(broker: str, first: int) -> GatewayError:
-    if first & QOS_1:
-        return ConnectionLostError(f"{broker} sent a malformed packet: QoS 3")
-    return RefusedError(
-        f"{broker} sent a message at QoS 2, to which we never subscribe: the session under our client id holds "
-        "subscriptions of someone else; choose another mqtt.client_id"
-    )
-
-
-def _transport(mqtt: Mqtt) -> Literal["tcp", "websockets", "unix"]:
-    if mqtt.unix_socket is not None:
-        return "unix"
-    return "tcp" if mqtt.websocket_path is None else "websockets"
-
-
-def _reason(code: int | ReasonCode) -> Reason:
-    if isinstance(code, ReasonCode):
-        return Reason(code.value, code.getName())
-    return Reason(code, f"code {code}")

@@ -58,6 +58,41 @@ def mqtt_redelivers_under_other_ids(*, messages: int, first: bool) -> None:
     (log.warning if first else log.debug)("mqtt redelivers under other packet ids", messages=messages)
 
 
+def mqtt_unsubscribed(*, topics: Sequence[str], refused: Sequence[str]) -> None:
+    """Subscriptions of an earlier configuration were ended; ``refused``: those that the broker does not end."""
+    (log.warning if refused else log.info)("mqtt unsubscribed", topics=list(topics), refused=list(refused))
+
+
+def mqtt_promise_at_risk(*, broker: str, problem: str) -> None:
+    """The broker accepted us, and cannot do what delivery at least once needs."""
+    log.warning("mqtt broker cannot keep the promise", broker=broker, problem=problem)
+
+
+def mqtt_session_shortened(*, asked: float, given: float) -> None:
+    """The broker keeps the session for less than ``mqtt.session_expiry``: a longer absence loses messages."""
+    log.warning("mqtt session shortened", asked_seconds=asked, given_seconds=given)
+
+
+def mqtt_session_lost(*, client_id: str, last_used_seconds: float) -> None:
+    """The broker had a session of ours and has it no more: what was published meanwhile, or unacknowledged, is lost.
+
+    It expired, or the broker was restarted without persistence, or another client ended it.
+    """
+    log.warning("mqtt session lost", client_id=client_id, last_used_seconds=round(last_used_seconds, 1))
+
+
+def mqtt_session_left(*, client_id: str, last_used_seconds: float, remedy: str) -> None:
+    """A session under another client id may still collect messages at the broker, and nothing reads it."""
+    log.warning(
+        "mqtt session left", client_id=client_id, last_used_seconds=round(last_used_seconds, 1), remedy=remedy
+    )
+
+
+def mqtt_session_emptied(*, client_id: str, messages: int) -> None:
+    """A session of an earlier set-up was read empty and subscribes to nothing any more."""
+    log.info("mqtt session emptied", client_id=client_id, messages=messages)
+
+
 def session_not_kept(*, seconds: float) -> None:
     """A new session begins, and no store took note of it in time: a crash before one does may double messages."""
     log.warning("mqtt session not kept yet", waited_seconds=seconds)

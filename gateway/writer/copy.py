@@ -31,7 +31,7 @@ PROBE = """
 SELECT time, device_id, tenant_id, data, metadata, received_at FROM telemetry WHERE false;
 SELECT id FROM dead_letters WHERE false;
 SELECT session FROM redelivery_ledger WHERE false;
-SELECT session FROM mqtt_sessions WHERE false;
+SELECT filters FROM mqtt_sessions WHERE false;
 SELECT message_id, digest FROM processed_messages WHERE false;
 """
 

@@ -26,7 +26,7 @@ from tests.support.fake_broker import (
     is_mqtt_5,
 )
 from tests.support.reception import Reception, numbered, receiving
-from tests.support.waiting import eventually_async
+from tests.support.waiting import eventually_async, free_port
 
 STREAM = Stream(name="telemetry", topic="t/{tenant}/{device}")
 MALFORMED, PROTOCOL_ERROR, TOO_LARGE, QOS = 0x81, 0x82, 0x95, 0x9B
@@ -613,3 +613,176 @@ def _pause_at_first_chunk(reception: Reception) -> None:
         reception.source.pause()
 
     reception.take = take_and_pause  # type: ignore[method-assign]
+
+
+# subscriptions --------------------------------------------------------------------------------------
+
+
+def many(count: int) -> list[Stream]:
+    """So many streams, none of which overlap."""
+    return [Stream(name=f"s{at}", topic=f"t{at}/{{tenant}}/{{device}}") for at in range(count)]
+
+
+async def test_many_filters_are_asked_for_in_parts(options: Options) -> None:
+    """Brokers that hang up on more than eight filters in one packet get no more."""
+    counts: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        connect = await peer.until(CONNECT)
+        peer.say(mqtt5.ConnAckPacket() if is_mqtt_5(connect) else b"\x20\x02\x00\x00")
+        while sum(counts) < 20:
+            subscribe = await peer.until(SUBSCRIBE)
+            counts.append(subscribe.body.count(b"/+/+"))
+            if is_mqtt_5(connect):
+                codes = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE] * counts[-1]
+                peer.say(granted(subscribe, *codes))
+            else:
+                peer.say(bytes([0x90, 2 + counts[-1]]) + subscribe.body[:2] + b"\x01" * counts[-1])
+        await peer.until_closed()
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(options(broker.port), *many(20)) as reception,
+    ):
+        await reception.ready()
+    assert counts == [8, 8, 4]
+
+
+async def test_a_broker_that_closes_at_subscribe_is_not_another_client(options: Options) -> None:
+    """The text names what was asked for, where the client id has nothing to do with it."""
+
+    async def script(peer: Peer) -> None:
+        connect = await peer.until(CONNECT)
+        peer.say(mqtt5.ConnAckPacket() if is_mqtt_5(connect) else b"\x20\x02\x00\x00")
+        await peer.until(SUBSCRIBE)
+
+    async with fake_broker(script) as broker, receiving(options(broker.port), STREAM) as reception:
+        await reception.state(State.WAITING, "instead of answering our SUBSCRIBE")
+        assert "t/+/+" in reception.health.detail
+        assert "client_id" not in reception.health.detail
+
+
+async def test_a_broker_that_closes_before_connack_is_not_another_client(options: Options) -> None:
+    """The text names credentials, the version and TLS."""
+
+    async def script(peer: Peer) -> None:
+        await peer.until(CONNECT)
+
+    async with fake_broker(script) as broker, receiving(options(broker.port), STREAM) as reception:
+        await reception.state(State.WAITING, "before it accepted us")
+        assert "client_id" not in reception.health.detail
+
+
+async def test_a_packet_id_in_use_is_not_asked_for_again() -> None:
+    """0x91 from a broker that takes our packet id for one of its own messages: another one, at once."""
+    numbers: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.until(CONNECT)
+        peer.say(mqtt5.ConnAckPacket())
+        for _ in range(2):
+            subscribe = await peer.until(SUBSCRIBE)
+            numbers.append(int.from_bytes(subscribe.body[:2], "big"))
+            peer.say(granted(subscribe, mqtt5.SubAckReasonCode.PACKET_ID_IN_USE))
+        peer.say(granted(await peer.until(SUBSCRIBE)))
+        await peer.until_closed()
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(bulk(broker.port, refused_retry=30), STREAM) as reception,
+    ):
+        await reception.ready(timeout=5)
+    assert len(set(numbers)) == 2
+
+
+BROKEN_PROMISES = {
+    "no session": (mqtt5.ConnAckPacket(session_expiry_interval=0), "keeps no session"),
+    "no QoS 1": (mqtt5.ConnAckPacket(max_qos=mqtt5.QoS.AT_MOST_ONCE), "QoS 0 only"),
+}
+
+
+@pytest.mark.parametrize(("connack", "text"), BROKEN_PROMISES.values(), ids=BROKEN_PROMISES.keys())
+async def test_a_broker_that_cannot_keep_the_promise_is_unready(
+    connack: mqtt5.ConnAckPacket, text: str
+) -> None:
+    """Messages go on, and an operator learns that a crash would lose some."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept(connack)
+        peer.say(publication(0, b"goes on"))
+        await peer.until_closed()
+
+    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+        await reception.state(State.FAILED, text)
+        await reception.messages(1)
+
+
+async def test_a_shortened_session_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """The broker keeps the session for less than was asked: a warning, and ready."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept(mqtt5.ConnAckPacket(session_expiry_interval=300))
+        await peer.until_closed()
+
+    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+        await reception.ready()
+    assert "mqtt session shortened" in capsys.readouterr().out
+
+
+# versions -------------------------------------------------------------------------------------------
+
+
+async def test_an_unacceptable_version_is_not_redialled_in_another(options: Options) -> None:
+    """CONNACK code 1: paho must not come again on its own, in MQTT 3.1, whose CONNECT no broker of ours should see."""
+    levels: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        connect = await peer.until(CONNECT)
+        levels.append(connect.body[2 + connect.body[1]])
+        peer.say(b"\x20\x02\x00\x01")
+        await peer.until_closed()
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(options(broker.port, transport="aiomqtt"), STREAM) as reception,
+    ):
+        await reception.state(State.FAILED, "does not speak this version")
+        await broker.connections(2)
+    assert set(levels) == {4}
+
+
+async def test_a_broker_that_is_replaced_by_one_of_the_other_version() -> None:
+    """``auto`` has accepted MQTT 5; the next broker at this address hangs up on it and speaks 3.1.1 only."""
+    only_3 = False
+
+    async def script(peer: Peer) -> None:
+        nonlocal only_3
+        connect = await peer.hear()
+        assert connect is not None
+        if is_mqtt_5(connect) and only_3:
+            return
+        peer.say(mqtt5.ConnAckPacket() if is_mqtt_5(connect) else b"\x20\x02\x00\x00")
+        subscribe = await peer.until(SUBSCRIBE)
+        five = granted(subscribe).write()
+        peer.say(five if is_mqtt_5(connect) else b"\x90\x03" + subscribe.body[:2] + b"\x01")
+        if not only_3:
+            only_3 = True
+            return
+        await peer.until_closed()
+
+    async with (
+        fake_broker(script) as broker,
+        receiving(bulk(broker.port, transport="auto"), STREAM) as reception,
+    ):
+        await broker.connections(7)
+        await reception.ready()
+        assert not is_mqtt_5(broker.peers[-1].said[0])
+
+
+async def test_no_broker_is_no_reason_to_doubt_the_version() -> None:
+    """While nothing listens, ``auto`` goes on to try MQTT 5 first: a broker that comes up gets the newer version."""
+    async with receiving(bulk(free_port(), transport="auto"), STREAM) as reception:
+        for _ in range(3):
+            await reception.state(State.WAITING, "nothing listens")
+            assert reception.source._connect.__name__ == "BulkConnection"  # type: ignore[attr-defined]
+            await asyncio.sleep(0.03)

@@ -294,5 +294,6 @@ def _look(scene: Scene) -> None:
         "db current",
         "spool status",
         "spool drain",
+        "session list",
     ):
         scene.run(line)

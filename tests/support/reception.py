@@ -81,9 +81,15 @@ class Reception:
 
 
 @contextlib.asynccontextmanager
-async def receiving(mqtt: Mqtt, *streams: Stream, settle: bool = False) -> AsyncIterator[Reception]:
-    """A source at work; closed at the end."""
-    reception = Reception(mqtt, streams)
+async def receiving(
+    mqtt: Mqtt, *streams: Stream, settle: bool = False, store: MemoryStore | None = None
+) -> AsyncIterator[Reception]:
+    """A source at work; closed at the end.
+
+    Args:
+        store: keeps what is known of the session from one source to the next.
+    """
+    reception = Reception(mqtt, streams, store)
     reception.settle_at_once = settle
     running = asyncio.create_task(reception.source.run())
     keeping = asyncio.create_task(reception.sessions.keep())

@@ -28,7 +28,7 @@ class MemoryStore:
 
 def sessions_in(store: MemoryStore | None = None) -> Sessions:
     """The sessions of a client whose state is kept there."""
-    return Sessions([store or MemoryStore()], Redeliveries())
+    return Sessions("gateway", [store or MemoryStore()], Redeliveries())
 
 
 def forget(_numbers: Sequence[int], _digests: Sequence[bytes]) -> None:

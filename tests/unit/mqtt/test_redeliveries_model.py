@@ -113,7 +113,7 @@ class Process:
 
     def __init__(self, store: MemoryStore, ledger: list[tuple[bytes, int, bytes, bytes]]) -> None:
         self.redeliveries = Redeliveries()
-        self.sessions = Sessions([store], self.redeliveries)
+        self.sessions = Sessions("gateway", [store], self.redeliveries)
         self.acks = Acknowledgements(self.sessions)
         self.ledger = ledger
         self.held: list[tuple[int, Sent, Chunk]] = []

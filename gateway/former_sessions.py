@@ -1,0 +1,166 @@
+"""Sessions at the broker that an earlier set-up of this gateway left behind: read empty, and subscribed to nothing.
+
+``--workers 2`` uses other client ids than one process does, so a change leaves sessions that go on collecting messages
+and that nothing reads. Such a session is taken over: its subscriptions end first, then what it holds is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection
+
+import msgspec
+
+from gateway import errors, foreground, mqtt, settings
+from gateway.observability import events
+from gateway.observability.health import Component, Health, State
+from gateway.path import Path
+from gateway.storage import pools
+from gateway.writer import session_store
+from gateway.writer.session_store import Kept
+
+_LOOK_SECONDS = 60.0
+_DEAD_AFTER = 180.0
+"""A session in use is saved each minute: one that was not for so long belonged to a process that is dead."""
+_QUIET_SECONDS = 3.0
+"""A session is empty when the broker has sent nothing for so long while nothing was unacknowledged."""
+_POLL_SECONDS = 0.05
+_BUFFER_BYTES = 8 << 20
+
+
+class Result(msgspec.Struct):
+    """What was in the session. True at every instant, also when its reading ends early."""
+
+    messages: int = 0
+
+
+async def find(options: settings.Settings) -> list[Kept]:
+    """All sessions that gateways on this database have or had.
+
+    Raises:
+        StoreError: the database cannot be asked.
+    """
+    pool = pools.Pool("timeseries", options.databases.timeseries, size=1)
+    try:
+        return await session_store.all_kept(pool.connection)
+    finally:
+        await pool.close()
+
+
+def unused_seconds(kept: Kept) -> float:
+    """How long ago a process last said that it uses the session."""
+    return time.time() - kept.state.at_us / 1e6
+
+
+def is_in_use(kept: Kept) -> bool:
+    """Whether a process has the session, as far as is known."""
+    return kept.state.in_use and unused_seconds(kept) < _DEAD_AFTER
+
+
+async def watch(options: settings.Settings, own: Collection[str], component: Component | None = None) -> None:
+    """Task: end what this gateway left under client ids that are not its ``own`` any more; name what others left."""
+    named: set[str] = set()
+    if component is not None:
+        component.ready()
+    while True:
+        try:
+            with contextlib.suppress(errors.StoreError):  # told by the path, which needs the same database
+                left = [kept for kept in await find(options) if _is_left(kept, own)]
+                for kept in left:
+                    if kept.gateway == options.mqtt.gateway:
+                        await end(options, kept.client_id)
+                    elif kept.client_id not in named:
+                        named.add(kept.client_id)
+                        _tell(kept)
+                if component is not None:
+                    component.ready()
+        except errors.GatewayError as error:
+            if component is not None:
+                component.failed(str(error))
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def end(
+    options: settings.Settings,
+    client_id: str,
+    result: Result | None = None,
+    tell: foreground.Tell = lambda _waits: None,
+) -> None:
+    """Take the session of this client id over, unsubscribe all it has, and store what it holds.
+
+    Args:
+        result: counts what was read.
+
+    Raises:
+        StoreError: a database must be mended, or was away for too long.
+        UsageError: the broker does not let us have the session.
+    """
+    result = result or Result()
+    alone = _alone(options, client_id)
+    health = Health()
+    path = Path(alone, health, patience=foreground.PATIENCE)
+    source = mqtt.open_source(alone.mqtt, (), path.pipeline, health.component("mqtt"), path.sessions)
+    path.pipeline.source = source
+    await foreground.run(path, health, _read_empty(path, source, health, result), tell)
+    events.mqtt_session_emptied(client_id=client_id, messages=result.messages)
+
+
+def _alone(options: settings.Settings, client_id: str) -> settings.Settings:
+    """The settings of a small daemon that has this session, and no spool."""
+    own = options.mqtt.model_copy(update={"client_id": client_id, "worker_of": options.mqtt.gateway})
+    return foreground.for_a_job(
+        options.model_copy(
+            update={
+                "mqtt": own,
+                "spool": options.spool.model_copy(update={"folder": None}),
+                "buffer": settings.Buffer(max_bytes=_BUFFER_BYTES),
+                "writer": options.writer.model_copy(update={"connections": 1}),
+            }
+        )
+    )
+
+
+async def _read_empty(path: Path, source: mqtt.Source, health: Health, result: Result) -> None:
+    running = asyncio.create_task(source.run(), name="source")
+    try:
+        await _connected(path, health)
+        while (received := _received(path)) != result.messages or path.pipeline.held.by_stream().total():
+            result.messages = received
+            await asyncio.sleep(_QUIET_SECONDS)
+        source.stop()
+        await path.pipeline.drain()
+        await source.close()
+        await path.leave()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def _connected(path: Path, health: Health) -> None:
+    """Connected, all subscriptions ended, and time for the first messages to come."""
+    component, deadline = health.component("mqtt"), time.monotonic() + foreground.PATIENCE
+    while component.state is not State.READY or path.sessions.filters:
+        if time.monotonic() > deadline:
+            raise errors.UsageError(
+                f"the session of {path.sessions.client_id} could not be taken over: {component.detail}"
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+    await asyncio.sleep(_QUIET_SECONDS)
+
+
+def _received(path: Path) -> int:
+    return sum(tally.received for tally in path.routes.tallies.values())
+
+
+def _is_left(kept: Kept, own: Collection[str]) -> bool:
+    return kept.client_id not in own and bool(kept.state.filters) and not is_in_use(kept)
+
+
+def _tell(kept: Kept) -> None:
+    events.mqtt_session_left(
+        client_id=kept.client_id,
+        last_used_seconds=unused_seconds(kept),
+        remedy=f"gateway session end {kept.client_id}",
+    )

@@ -1,0 +1,41 @@
+"""What paho, and a broker of MQTT 3.1.1 behind it, refuse or fail at, as errors that say what to do."""
+
+from __future__ import annotations
+
+from paho.mqtt.client import WebsocketConnectionError
+from paho.mqtt.reasoncodes import ReasonCode
+
+from gateway.errors import GatewayError
+from gateway.mqtt import tls
+from gateway.mqtt.connection import ConnectionLostError, RefusedError, broker_name
+from gateway.mqtt.paho_messages import QOS_1
+from gateway.mqtt.reasons import Reason
+from gateway.settings import Mqtt
+
+
+def explain(cause: BaseException, mqtt: Mqtt) -> GatewayError:
+    """Why a connection could not be made."""
+    broker = broker_name(mqtt)
+    if isinstance(cause, WebsocketConnectionError):
+        where = f"{broker}{mqtt.websocket_path}"
+        return ConnectionLostError(f"no WebSocket at {where}: {cause}; check mqtt.websocket_path")
+    if isinstance(cause, (OSError, UnicodeError)):
+        return tls.explain(cause, mqtt, dialling=True)
+    return ConnectionLostError(f"{broker}: {cause}")
+
+
+def unasked(broker: str, first: int) -> GatewayError:
+    """A PUBLISH with this first byte, at a QoS that we never ask for."""
+    if first & QOS_1:
+        return ConnectionLostError(f"{broker} sent a malformed packet: QoS 3")
+    return RefusedError(
+        f"{broker} sent a message at QoS 2, to which we never subscribe: the session under our client id holds "
+        "subscriptions of someone else; choose another mqtt.client_id"
+    )
+
+
+def reason(code: int | ReasonCode) -> Reason:
+    """A return code, which paho translates to MQTT 5's where it can."""
+    if isinstance(code, ReasonCode):
+        return Reason(code.value, code.getName())
+    return Reason(code, f"code {code}")
