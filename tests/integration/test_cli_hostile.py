@@ -187,6 +187,8 @@ CALLS: dict[str, list[list[str]]] = {
     "spool verify": [[], ["--json"]],
     "spool export": [[]],
     "spool drain": [[], ["--json"]],
+    "session list": [[], ["--json"], ["BAD"]],
+    "session end": [[NAME], [NAME, "--json"], [NAME, "BAD"]],
 }
 """BAD: with a database whose name is hostile, which the server refuses by name. DAEMON, FILE: see the test."""
 

@@ -42,7 +42,12 @@ from tests.support.wire import Wire
 
 TOOLS = ("bench", "demo")
 """They make databases of their own."""
-ADMINISTRATION = ("storage/initialise.py", "storage/migrate.py", "storage/roles.py")
+ADMINISTRATION = (
+    "storage/initialise.py",
+    "storage/migrate.py",
+    "storage/version_tables.py",
+    "storage/roles.py",
+)
 """The superuser's and the owner's: ``test_roles.py`` and ``tests/migrations``."""
 
 NOW_MS = NOW_US // 1000
