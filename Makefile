@@ -15,7 +15,7 @@ DEMO_STAMP := $(DEMO_VENV)/.installed-$(call key,$(DEMO_LOCK))
 # A developer's environment has all that the demo needs; without one, the demo gets its own, of less than two thirds.
 DEMO := $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO_STAMP))
 
-.PHONY: help demo test faults brokers soak bench check fmt lock config clean
+.PHONY: help demo test faults brokers soak bench check fmt lock config sbom clean
 help:  ## show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
@@ -52,6 +52,9 @@ config: $(STAMP)  ## write config/gateway.toml anew from the settings
 	$(BIN)/gateway config sample > config/gateway.toml.new
 	mv config/gateway.toml.new config/gateway.toml
 
+sbom: $(STAMP)  ## write sbom.cdx.json: what the daemon is made of, from its lock (CycloneDX)
+	$(BIN)/python -m tests.support.sbom > sbom.cdx.json
+
 COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
 	--all-build-deps --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options $(UPGRADE)
 lock: $(STAMP)  ## lock the requirements anew (UPGRADE=--upgrade takes the newest of all)
@@ -60,7 +63,7 @@ lock: $(STAMP)  ## lock the requirements anew (UPGRADE=--upgrade takes the newes
 	$(COMPILE) --extra demo --extra dev --constraint $(DEMO_LOCK) --output-file $(LOCK) pyproject.toml
 
 clean:  ## remove the environment, the demo and all caches
-	rm -rf $(VENV) $(DEMO_VENV) .demo .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf sbom.cdx.json $(VENV) $(DEMO_VENV) .demo .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(STAMP):
 	@.ci/environment $(VENV) $(LOCK) $(PYTHON)

@@ -126,6 +126,15 @@ def test_grafana_finds_datasource_and_dashboard() -> None:
     [source] = yaml.safe_load((provisioned / "datasources" / "prometheus.yml").read_text())["datasources"]
     dashboard = (CONFIG / "grafana" / "dashboards" / "gateway.json").read_text("utf-8")
     assert set(re.findall(r'"type": "prometheus",\s+"uid": "([^"]+)"', dashboard)) == {source["uid"]}
+    databases = yaml.safe_load((provisioned / "datasources" / "postgresql.yml").read_text())["datasources"]
+    known = {(one["type"], one["uid"]) for one in databases}
+    readings = (CONFIG / "grafana" / "dashboards" / "readings.json").read_text("utf-8")
+    assert set(re.findall(r'"type": "(grafana-\S+)",\s+"uid": "([^"]+)"', readings)) == known
+    for one in databases:
+        secret = one["secureJsonData"]["password"].removeprefix("$__file{/run/secrets/").removesuffix("}")
+        assert secret == f"{one['user']}.password"
+        assert secret in COMPOSE["services"]["grafana"]["secrets"]
+        assert one["url"].split(":")[0] in COMPOSE["services"]
     [provider] = yaml.safe_load((provisioned / "dashboards" / "gateway.yml").read_text())["providers"]
     mounted = {volume.split(":")[1] for volume in COMPOSE["services"]["grafana"]["volumes"]}
     assert provider["options"]["path"] in mounted
@@ -139,10 +148,43 @@ def test_every_mounted_file_and_secret_is_declared() -> None:
         mounted = [volume.split(":")[0] for volume in service.get("volumes", ()) if volume.startswith("./")]
         assert [path for path in mounted if not (ROOT / path).exists()] == []
         assert set(service.get("secrets", ())) <= COMPOSE["secrets"].keys()
-    assert set(made) == COMPOSE["secrets"].keys()
+    assert {*made, "mqtt_devices"} == COMPOSE["secrets"].keys()
+    assert ">> secrets/mqtt_devices" in text
     assert {f"./secrets/{name}" for name in COMPOSE["secrets"]} == {
         s["file"] for s in COMPOSE["secrets"].values()
     }
+
+
+def test_images_are_pinned_and_logs_bounded() -> None:
+    """What runs tomorrow is what ran today, by version and digest; no log fills the disk."""
+    own = COMPOSE["x-gateway"]["image"]
+    images = [service["image"] for service in COMPOSE["services"].values() if service["image"] != own]
+    images += re.findall(r"^ARG PYTHON_IMAGE=(\S+)", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    assert len(images) == 5
+    assert [
+        image
+        for image in images
+        if not re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+\S*@sha256:[0-9a-f]{64}", image)
+    ] == []
+    assert [
+        name for name, one in COMPOSE["services"].items() if "max-size" not in one["logging"]["options"]
+    ] == []
+
+
+def test_the_composed_parts_have_the_secrets_that_they_name() -> None:
+    """Each file in /run/secrets that a service is told of is handed to it; the cli logs in as owner and as writer."""
+    for name, service in COMPOSE["services"].items():
+        told = json.dumps([service.get("environment"), service.get("command"), service.get("healthcheck")])
+        named = set(re.findall(r"/run/secrets/([\w.]+)", told))
+        assert named <= set(service.get("secrets", ())), name
+
+
+def test_devices_and_the_gateway_have_listeners_of_their_own() -> None:
+    """The port that is published is the devices'; the gateway's is reached within the composed network only."""
+    text = (CONFIG / "mosquitto.conf").read_text("utf-8")
+    devices, inner = re.findall(r"^listener (\d+)$", text, re.MULTILINE)
+    assert COMPOSE["services"]["mosquitto"]["ports"] == [f"127.0.0.1:{devices}:{devices}"]
+    assert str(COMPOSE["services"]["gateway"]["environment"]["GATEWAY__MQTT__PORT"]) == inner
 
 
 def test_every_service_that_runs_is_checked_and_waited_for() -> None:
