@@ -10,7 +10,7 @@ from typing import Any
 
 import uvloop
 
-from gateway import former_sessions, mqtt, settings
+from gateway import exposure, former_sessions, mqtt, settings
 from gateway.dead_letter_share import DeadLetterShare
 from gateway.observability import events, logs, metrics
 from gateway.observability.health import Health
@@ -42,6 +42,8 @@ def run(options: settings.Settings) -> int:
         ConfigurationError: the configuration names what does not exist.
     """
     logs.configure(options.observability)
+    for warning in exposure.warnings(options):
+        events.exposed(warning=warning)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(options))
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
-from gateway.redaction import HIDDEN, is_secret, redact
+from gateway import dsn_text
+from gateway.redaction import HIDDEN, is_secret
 from gateway.sample import as_written
 from gateway.settings import Settings, load, read_file
 
@@ -92,5 +93,6 @@ def _within(origins: Any, name: str) -> Any:
 
 def _shown(name: str, field: FieldInfo, value: Any) -> Any:
     if isinstance(value, SecretStr):
-        return HIDDEN if is_secret(name) else redact(value.get_secret_value())
+        dsn = None if is_secret(name) else dsn_text.split(value.get_secret_value())
+        return HIDDEN if dsn is None else dsn.shown()
     return as_written(field, value)

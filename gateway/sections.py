@@ -6,9 +6,18 @@ import datetime as dt
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
-from gateway import mistakes, quantities
+from gateway import dsn_text, mistakes, quantities, redaction
 from gateway.errors import ConfigurationError
 
 Seconds = Annotated[float, BeforeValidator(quantities.parse_duration), Field(ge=0, allow_inf_nan=False)]
@@ -131,13 +140,22 @@ class Database(Section):
     """One logical database: its own DSN and pool."""
 
     dsn: SecretStr = Field(
-        description="postgresql://user@host:port/name; leave the password to password_file"
+        description="postgresql://user@host:port/name; leave the password to password_file, and to another host add "
+        "?sslmode=verify-full&sslrootcert=<file>: anything less is warned of"
     )
     password_file: Path | None = Field(
         None, examples=["/run/secrets/writer_password"], description="file holding the password (first line)"
     )
     connect_timeout: Seconds = Field(10, description="time for one connection attempt")
     command_timeout: Seconds = Field(60, description="time for one statement; 0: no limit")
+
+    @field_validator("dsn")
+    @classmethod
+    def _secrets_are_known(cls, dsn: SecretStr) -> SecretStr:
+        parts = dsn_text.split(dsn.get_secret_value())
+        for secret in parts.secrets() if parts else ():
+            redaction.know(secret)
+        return dsn
 
     def for_a_job(self) -> Self:
         """The same, with time for the slow statements of a command: one that is cut off never gets done."""
@@ -154,6 +172,13 @@ class Database(Section):
 
 
 def _secret(value: SecretStr | None, file: Path | None) -> str | None:
+    found = _read(value, file)
+    if found is not None:
+        redaction.know(found)
+    return found
+
+
+def _read(value: SecretStr | None, file: Path | None) -> str | None:
     if file is None:
         return value.get_secret_value() if value else None
     try:

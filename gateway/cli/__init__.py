@@ -13,12 +13,15 @@ import importlib
 import io
 import os
 import sys
+import traceback
+import types
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gateway import __version__, errors
 from gateway.cli import common
+from gateway.redaction import redact
 
 _NOUNS = {
     "config": "Check and show the configuration.",
@@ -137,6 +140,7 @@ def _configure_logs() -> None:
 def main() -> None:
     """Run the command; the gateway's own errors end in one clear text and an exit code."""
     common.before_work(_configure_logs)
+    sys.excepthook = _tell_defect
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every terminal knows every letter
@@ -145,11 +149,17 @@ def main() -> None:
     try:
         app(prog_name="gateway")
     except errors.GatewayError as error:
+        told = redact(str(error))
         if "--json" in sys.argv and not isinstance(error, common.UnfinishedError):
-            common.print_json({"error": str(error)})
-        text = common.clean_lines(f"gateway: {error}")
+            common.print_json({"error": told})
+        text = common.clean_lines(f"gateway: {told}")
         typer.secho(text, err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
         sys.exit(exit_code(error))
+
+
+def _tell_defect(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """A traceback, which may hold what a driver says of a DSN, without passwords."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 def exit_code(error: errors.GatewayError) -> int:

@@ -17,10 +17,14 @@ def check(config: common.ConfigOption = None) -> None:
 
     Example: gateway config check --config config/gateway.toml
     """
+    from gateway import exposure
     from gateway.check import check as check_settings
 
     file = common.settings_file(config)
-    check_settings(common.load_settings(config))
+    settings = common.load_settings(config)
+    check_settings(settings)
+    for warning in exposure.warnings(settings):
+        common.say(f"warning: {warning}")
     common.say(f"{file or 'environment'}: valid")
 
 

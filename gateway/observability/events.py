@@ -312,6 +312,11 @@ def reading_resumed(*, held_bytes: int) -> None:
     log.info("reading resumed", held_bytes=held_bytes)
 
 
+def exposed(*, warning: str) -> None:
+    """A server on the network is not proven to be the right one, or is spoken to in the clear."""
+    log.warning("exposed", warning=warning)
+
+
 def started(*, client_id: str, streams: int) -> None:
     """The daemon's tasks run; servers may still be waited for."""
     log.info("started", client_id=client_id, streams=streams)

@@ -12,6 +12,7 @@ Nothing here changes anything, and nothing here runs unless somebody asks.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from aiohttp import web
 
 from gateway import errors, settings
 from gateway.observability import metrics
+from gateway.observability.doorkeeper import Doorkeeper
 
 
 class Health(Protocol):
@@ -54,6 +56,8 @@ class Server:
         self._listen, self._port = observability.listen, observability.port
         self._report = report
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
+        self._doorkeeper: Doorkeeper | None = None
 
     async def open(self) -> None:
         """Listen.
@@ -67,7 +71,7 @@ class Server:
         runner = web.AppRunner(self._app(), access_log=None, handle_signals=False, shutdown_timeout=1)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self._listen, self._port).start()
+            await self._admit(runner)
         except OSError as error:
             await runner.cleanup()
             raise errors.StartError(
@@ -76,19 +80,33 @@ class Server:
             ) from error
         self._runner = runner
 
+    async def _admit(self, runner: web.AppRunner) -> None:
+        assert runner.server is not None
+        self._doorkeeper = Doorkeeper(runner.server)
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(self._doorkeeper, self._listen, self._port)
+
     async def close(self) -> None:
         """Stop answering. Idempotent."""
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
 
     def _app(self) -> web.Application:
         app = web.Application()
+        app.on_response_prepare.append(self._answers)
         app.router.add_get("/live", self._live)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/status", self._status)
         return app
+
+    async def _answers(self, request: web.Request, _response: web.StreamResponse) -> None:
+        if self._doorkeeper is not None:
+            self._doorkeeper.answered(request.protocol)
 
     async def _live(self, _request: web.Request) -> web.Response:
         return web.Response(text="alive\n")

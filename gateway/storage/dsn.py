@@ -6,15 +6,13 @@ The form is libpq's and asyncpg's: ``postgresql://user@host:port/name?key=value`
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from urllib.parse import quote, urlencode
 
 from pydantic import SecretStr
 
-from gateway import errors, settings
+from gateway import dsn_text, errors, settings
 
-_FORM = re.compile(r"(postgres(?:ql)?://)([^/?]*)(?:/([^?]*))?(?:\?(.*))?")
 _CREDENTIALS = ("user", "password")
 _DATABASE = ("database", "dbname")
 
@@ -34,12 +32,13 @@ def database_name(database: settings.Database) -> str:
 
 def server_name(database: settings.Database) -> str:
     """Where the server is, for people: ``db.example:5432``, or the folder of its unix socket."""
-    match = _FORM.fullmatch(database.dsn.get_secret_value())
-    if match is None:
+    found = dsn_text.split(database.dsn.get_secret_value())
+    if found is None:
         return "its DSN"
-    query = _query(match[4])
-    address = match[2].rpartition("@")[2] or query.get("host", "localhost")
-    return address if ":" in address or address.startswith("/") else f"{address}:{query.get('port', 5432)}"
+    address = found.hosts or found.query.get("host", "localhost")
+    return (
+        address if ":" in address or address.startswith("/") else f"{address}:{found.query.get('port', 5432)}"
+    )
 
 
 def with_database(database: settings.Database, name: str) -> settings.Database:
@@ -58,20 +57,15 @@ def with_user(database: settings.Database, user: str, password_file: Path | None
 
 
 def parts(database: settings.Database) -> tuple[str, str, str, dict[str, str]]:
-    """Scheme with ``://``, authority as written, database name, options.
+    """Scheme with ``://``, authority with the login encoded, database name, options.
 
     Raises:
         ConfigurationError: it is no DSN.
     """
-    match = _FORM.fullmatch(database.dsn.get_secret_value())
-    if match is None:
+    found = dsn_text.split(database.dsn.get_secret_value())
+    if found is None:
         raise errors.ConfigurationError("this is no DSN: write postgresql://user@host/name")
-    return match[1], match[2], unquote(match[3] or ""), _query(match[4])
-
-
-def _query(text: str | None) -> dict[str, str]:
-    """The options; a + is a plus, as in libpq."""
-    return dict(parse_qsl((text or "").replace("+", "%2B")))
+    return found.scheme, found.login + found.hosts, found.name, found.query
 
 
 def _again(

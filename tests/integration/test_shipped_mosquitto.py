@@ -70,7 +70,7 @@ def client(broker: Shipped, login: tuple[str, str] | None, **options: Any) -> ai
 
 def gateway(broker: Shipped, **options: Any) -> aiomqtt.Client:
     """The gateway, with its session, at its own port."""
-    kept = Properties(PacketTypes.CONNECT)
+    kept = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     kept.SessionExpiryInterval = 3600
     return client(
         broker,
@@ -151,7 +151,7 @@ async def test_a_device_takes_no_session(shipped: Shipped) -> None:
         client(shipped, OTHER, identifier=SESSION, clean_start=True) as thief,
     ):
         assert await received(reading, 1) == [(TOPIC, b"waits")]
-        await thief.publish(TOPIC.replace(*(user for user, _ in (DEVICE, OTHER))), b"own", qos=1)
+        await thief.publish(TOPIC.replace(DEVICE[0], OTHER[0]), b"own", qos=1)
         assert [payload for _, payload in await received(reading, 1)] == [b"own"]
 
 

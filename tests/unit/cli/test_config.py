@@ -33,6 +33,15 @@ def test_check_says_that_a_file_is_right(file: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, f"{file}: valid\n")
 
 
+def test_check_warns_of_what_is_not_protected(file: Path) -> None:
+    """A right file all the same: exit 0."""
+    file.write_text(MINIMAL.replace("127.0.0.1/gateway_timeseries", "db.example/gateway_timeseries"))
+    result = gateway_config("check", "--config", str(file))
+    assert result.exit_code == 0
+    assert "warning: databases.timeseries: db.example:5432 by sslmode=prefer" in result.stdout
+    assert result.stdout.endswith(f"{file}: valid\n")
+
+
 def test_check_refuses_what_the_daemon_would(file: Path) -> None:
     """A mistake is a ConfigurationError, exit 4 for the shell, in the daemon's own words."""
     result = gateway_config("check", "--config", str(with_more(file, "\n[batch]\nlingre = 1\n")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -14,12 +15,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import __version__, errors
+from gateway.observability import doorkeeper
 from gateway.observability.server import Server
 from gateway.observability.status import Report
 from gateway.outcomes import Outcome, Tally
 from gateway.settings import Observability
 from tests.support.reports import a_report
-from tests.support.waiting import free_port
+from tests.support.waiting import eventually_async, free_port
 
 Ask = Callable[[str], "contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]"]
 
@@ -214,3 +216,81 @@ async def test_close_does_not_wait_for_idle_connections() -> None:
     again = Server(Observability(port=port), a_report())
     await again.open()
     await again.close()
+
+
+def connected(port: int, said: bytes = b"GET /live HTTP/1.1\r\nHost: x\r\n") -> socket.socket:
+    """A connection whose request does not end."""
+    opened = socket.create_connection(("127.0.0.1", port))
+    opened.sendall(said)
+    return opened
+
+
+def closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed it."""
+    connection.settimeout(0)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except BlockingIOError:
+        return False
+
+
+async def test_half_open_requests_leave_descriptors_and_room() -> None:
+    """1 100 of them, in a process of 1 024 descriptors' worth: few are kept, the others are closed, and who asks in
+    good order is answered all the while.
+    """
+    report = a_report()
+    port = free_port()
+    server = Server(Observability(port=port), report)
+    await server.open()
+    before = psutil.Process().num_fds()
+    halves: list[socket.socket] = []
+    try:
+        for _ in range(11):
+            halves += [await asyncio.to_thread(connected, port) for _ in range(100)]
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{port}/live") as answer,
+            ):
+                assert answer.status == 200
+        ours = psutil.Process().num_fds() - before - len(halves)
+        assert ours <= doorkeeper.CONNECTIONS + 2
+        assert sum(map(closed, halves)) >= 1100 - doorkeeper.CONNECTIONS
+    finally:
+        for one in halves:
+            one.close()
+        await server.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"GET /live HTTP/1.1\r\nHost:", b"POST /live HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"],
+)
+async def test_a_request_that_does_not_come_is_given_up(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its time, whatever of it has come; a connection between two requests is kept longer."""
+    monkeypatch.setattr(doorkeeper, "REQUEST_SECONDS", 0.2)
+    port = free_port()
+    server = Server(Observability(port=port), a_report())
+    await server.open()
+    try:
+        slow = await asyncio.to_thread(connected, port, said)
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"http://127.0.0.1:{port}/live") as answer:
+                assert answer.status == 200
+            with contextlib.closing(slow):
+                if said.startswith(b"POST"):
+                    assert b"405" in await asyncio.to_thread(slow.recv, 100)
+                else:
+                    await eventually_async(lambda: closed(slow), timeout=5)
+            async with session.get(f"http://127.0.0.1:{port}/live") as answer:
+                assert answer.status == 200
+    finally:
+        await server.close()
+
+
+def test_where_descriptors_are_few_fewer_connections_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of broker, databases and spool stay free."""
+    for soft, most in ((1024, 64), (256, 32), (16, 4), (resource.RLIM_INFINITY, 64)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _what, soft=soft: (soft, soft))
+        assert doorkeeper.allowed() == most
