@@ -82,7 +82,7 @@ class Intake:
                 untimely = reading.unused_time is not None or time_us != reading.time_us is not None
                 metadata = reading.metadata
                 if flagged or untimely or reading.message_id is not None:
-                    flagged = flag_time(reading, owner.type, flagged) if untimely else flagged
+                    flagged = flag_time(reading, time_us, owner.type, flagged) if untimely else flagged
                     metadata = _with_notes(reading, flagged, flags)
                 rows.append(encode_row(time_us, owner.columns, reading.metrics, metadata, received_us))
         except MessageError as refused:

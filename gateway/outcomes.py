@@ -57,7 +57,7 @@ class Reason(enum.StrEnum):
     IN_THE_FUTURE = "timestamp_in_future"
     TOO_OLD = "timestamp_too_old"
     UNUSED_TIME = "time_not_used"
-    """It got the receive time, although it has a key that is surely meant as its time, or a time not believed."""
+    """It got the receive time, although it has a key that is surely meant as its time."""
     MESSAGE_ID_REUSED = "message_id_reused"
     """Another message had its id before, with another payload, and the stream says that this is refused."""
     TOO_MANY_DAYS = "too_many_days"

@@ -164,15 +164,18 @@ def _keep_aside(reading: Reading, values: Mapping[str, Any]) -> None:
     reading.metadata = {**metadata, "invalid": {**metadata.get("invalid", {}), **values}}
 
 
-def flag_time(reading: Reading, kind: DeviceType, flagged: dict[str, str] | None) -> dict[str, str] | None:
-    """The flagged, of a reading that gets the receive time although the device seems to have sent a time.
+def flag_time(
+    reading: Reading, time_us: int, kind: DeviceType, flagged: dict[str, str] | None
+) -> dict[str, str] | None:
+    """The flagged, of a reading that gets this receive time although the device seems to have sent a time.
 
     Raises:
         MessageError: the device type rejects this.
     """
     if reading.time_us is not None:  # the policy for times that are not believed decides, not the type
         _keep_aside(reading, {"time": _shown(reading.time_us)})
-        return {**(flagged or {}), "time": Reason.UNUSED_TIME}
+        reason = Reason.IN_THE_FUTURE if reading.time_us > time_us else Reason.TOO_OLD
+        return {**(flagged or {}), "time": reason}
     name = reading.unused_time
     if name is None or name in kind.fields:
         return flagged

@@ -199,9 +199,10 @@ def _flat(tree: dict[str, Any], used: Sequence[str], time_us: int | None) -> Rea
 
 
 def _refuse_foreign(metrics: dict[str, Any]) -> None:
-    """An object that holds the metrics under another format's name is no metric."""
+    """An object that holds the metrics under another format's name is no metric; a list of numbers is one."""
     ((name, value),) = metrics.items()
-    if type(value) in (dict, list) and name.lower() in _FOREIGN_ENVELOPES:
+    holds_objects = type(value) is dict or (type(value) is list and any(type(item) is dict for item in value))
+    if holds_objects and name.lower() in _FOREIGN_ENVELOPES:
         what = f'{_kind(value)}: the metrics of a reading stand beside its time, or in "metrics"'
         raise _BadReadingError(Reason.BAD_SHAPE, what, name)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -182,3 +184,26 @@ def test_what_is_flagged_breaks_no_query(scene: Scene) -> None:
         "SELECT metadata->'invalid'->>'t' FROM telemetry WHERE metadata->'violations'->>'t' = 'invalid_field'"
     )
     assert sorted(row[0] for row in kept) == sorted(["hot", "true", '{"c": 5}', "[1]", "NaN"])
+
+
+@combinations("postgres bulk")
+def test_the_time_stands_where_the_stream_says(scene: Scene) -> None:
+    """A key that another stream has is none here: flagged, at the receive time, and counted."""
+    scene.daemon.stop()
+    (stream,) = scene.daemon.settings["streams"]
+    scene.daemon.configure({"streams": [{**stream, "time_keys": ["at"]}]})
+    scene.daemon.start()
+    with Wire(scene.broker.port) as wire:
+        wire.publish(topic_of(serial(0)), b'{"at": %d, "n": 1}' % NOW_MS)
+        wire.publish(topic_of(serial(0)), b'{"ts": %d, "metrics": {"n": 2}}' % NOW_MS)
+    scene.daemon.settle(2)
+    rows = scene.databases.timeseries("SELECT time, data, metadata FROM telemetry ORDER BY time")
+    assert [row["data"] for row in rows] == ['{"n": 1}', '{"n": 2}']
+    assert rows[0]["time"] == dt.datetime.fromtimestamp(NOW_MS / 1000, dt.UTC)
+    assert rows[1]["time"] > rows[0]["time"]
+    assert json.loads(rows[1]["metadata"]) == {"ts": NOW_MS, "violations": {"ts": "time_not_used"}}
+    with urllib.request.urlopen(
+        f"http://{scene.daemon.host}:{scene.daemon.port}/metrics", timeout=5
+    ) as answer:
+        text = answer.read().decode()
+    assert 'gateway_flagged_total{reason="time_not_used",stream="telemetry"} 1.0' in text

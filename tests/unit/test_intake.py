@@ -77,8 +77,16 @@ def test_a_time_of_a_clock_that_was_never_set(ts: Any) -> None:
     assert reason is Reason.TOO_OLD
     assert "validation.min_time" in detail
     ((time_us, data, metadata),) = stored(payload, TYPED, max_age=1e10, on_old="receive_time")
-    assert (time_us, data, metadata["violations"]) == (NOW_US, {"t": 1}, {"time": "time_not_used"})
+    assert (time_us, data, metadata["violations"]) == (NOW_US, {"t": 1}, {"time": "timestamp_too_old"})
     assert metadata["invalid"]["time"] < "2000"
+
+
+def test_a_time_in_the_future_that_is_replaced_is_told() -> None:
+    """The receive time instead, and what the device said beside it."""
+    payload = {"ts": NOW_MS + 365 * 86_400_000, "metrics": {"t": 1}}
+    ((time_us, _, metadata),) = stored(payload, STRICT, on_future="receive_time")
+    assert (time_us, metadata["violations"]) == (NOW_US, {"time": "timestamp_in_future"})
+    assert stored(payload, STRICT, on_future="keep")[0][2] is None
 
 
 def test_a_date_time_in_digits_is_never_an_epoch() -> None:
