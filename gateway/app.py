@@ -10,7 +10,7 @@ from typing import Any
 
 import uvloop
 
-from gateway import exposure, former_sessions, mqtt, settings
+from gateway import exposure, former_sessions, former_spools, mqtt, settings
 from gateway.dead_letter_share import DeadLetterShare
 from gateway.observability import events, logs, metrics
 from gateway.observability.health import Health
@@ -125,6 +125,7 @@ class Daemon:
         if self._options.mqtt.worker_of is None:  # else its supervisor does it
             own = {self._options.mqtt.client_id}
             start("sessions", former_sessions.watch(self._options, own, self.health.component("sessions")))
+            former_spools.tell(self._options.spool, [path for path in (self._options.spool.folder,) if path])
 
     async def _until_stop(self, stop: asyncio.Event) -> bool:
         """True: a task died, which is a defect."""

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import aiohttp
 
-from gateway import errors, former_sessions, settings, topics
+from gateway import errors, former_sessions, former_spools, settings, topics
 from gateway.backoff import Backoff
 from gateway.observability import ask, events, logs, merge
 from gateway.observability.notify import Notify
@@ -136,6 +136,7 @@ class Workers:
             Worker(number, config, _environment(options, number, count, divide)) for number in range(count)
         ]
         self._client_ids = {_client_id(options, number) for number in range(count)}
+        self._spools = [folder for number in range(count) if (folder := _spool(options, number))]
         self._stopping = False
         self._tasks = Supervisor()
 
@@ -149,6 +150,7 @@ class Workers:
                     self._tasks.start(worker.name, worker.keep_running())
                 self._tasks.start("ask", self._ask())
                 self._tasks.start("sessions", former_sessions.watch(self._options, self._client_ids))
+                former_spools.tell(self._options.spool, self._spools)
                 self._tasks.start("watchdog", notify.watch())
                 notify.ready(f"{len(self._workers)} workers")
                 try:
@@ -212,8 +214,8 @@ def _environment(options: settings.Settings, number: int, count: int, divide: Di
         own["GATEWAY__STREAMS"] = json.dumps(
             [stream.model_dump(mode="json", exclude_unset=True) for stream in mine]
         )
-    if options.spool.folder is not None:
-        own["GATEWAY__SPOOL__FOLDER"] = str(options.spool.folder / f"worker-{number}")
+    if folder := _spool(options, number):
+        own["GATEWAY__SPOOL__FOLDER"] = str(folder)
     inherited = {
         key: value for key, value in os.environ.items() if key not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")
     }
@@ -222,6 +224,11 @@ def _environment(options: settings.Settings, number: int, count: int, divide: Di
 
 def _client_id(options: settings.Settings, number: int) -> str:
     return f"{options.mqtt.client_id}-{number}"
+
+
+def _spool(options: settings.Settings, number: int) -> Path | None:
+    folder = options.spool.folder
+    return None if folder is None else folder / f"worker-{number}"
 
 
 def _groups(streams: Sequence[settings.Stream]) -> list[list[settings.Stream]]:

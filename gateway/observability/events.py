@@ -256,6 +256,11 @@ def spool_recovered(*, torn_bytes: int, corrupt: int, unknown: tuple[str, ...]) 
     log.warning("spool recovered", torn_bytes=torn_bytes, corrupt=corrupt, unknown=unknown)
 
 
+def spool_left(*, folder: str, records: int) -> None:
+    """Messages wait in a folder that nothing drains any more, after a change of ``--workers``; about so many."""
+    log.warning("spool left", folder=folder, records=records, remedy="gateway spool drain")
+
+
 def spool_damaged(*, segment: str, offset: int, length: int) -> None:
     """Bytes of the spool are not what was written: the records in them cannot be read, and are set aside."""
     metrics.spool_corrupt.inc()
