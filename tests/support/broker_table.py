@@ -20,7 +20,6 @@ from tests.support.fault_table import machine, markdown
 REPORT = Path(os.environ.get("GATEWAY_BROKERS_REPORT", ".cache/brokers.jsonl"))
 """Where the rows of the last session are, as JSON lines."""
 PROTOCOLS = {4: "3.1.1", 5: "5"}
-HABITS = "habits"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +113,12 @@ def save(rows: Iterable[Row], file: Path = REPORT) -> None:
 
 
 def load(*files: Path) -> list[Row]:
-    """The rows of these files."""
-    lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
-    return [Row(**json.loads(line)) for line in lines]
+    """The rows of these files; a cell that was run again is there once, as it ended last."""
+    found: dict[tuple[str, int, str], Row] = {}
+    for line in (line for file in files for line in file.read_text("utf-8").splitlines()):
+        row = Row(**json.loads(line))
+        found[row.broker, row.level, row.cell] = row
+    return list(found.values())
 
 
 def report(rows: Sequence[Row]) -> list[str]:

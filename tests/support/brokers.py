@@ -39,7 +39,9 @@ class Broker(Process):
         shares: levels at which it knows ``$share``.
         persistent: sessions and their messages outlive a graceful stop.
         known_again: redeliveries to a new process carry the packet ids of before, and DUP, so that they can be told.
-        again_in_process: redeliveries within one process carry the packet ids of before.
+        again_in_process: redeliveries within one process carry the packet ids of before, which no others get meanwhile.
+        keeps: what it has for a session is not lost while the client is away.
+        late: seconds after which it may send again what was not acknowledged.
     """
 
     title = ""
@@ -49,6 +51,8 @@ class Broker(Process):
     persistent = True
     known_again = True
     again_in_process = True
+    keeps = True
+    late = 0.0
 
     def __init__(self, *, closed: bool = False) -> None:
         self.installed = self.found()
@@ -94,7 +98,8 @@ class OnMosquitto(Mosquitto):
     login: tuple[str, str] | None = None
     speaks: Sequence[int] = (V5, V311)
     shares: Sequence[int] = (V5, V311)
-    persistent = known_again = again_in_process = True
+    persistent = known_again = again_in_process = keeps = True
+    late = 0.0
 
     def __init__(self, *, closed: bool = False) -> None:
         super().__init__(anonymous=not closed)
@@ -189,9 +194,11 @@ class RabbitMq(Broker):
 
 
 class Ejabberd(Broker):
-    """Debian's ejabberd with mod_mqtt."""
+    """Debian's ejabberd with mod_mqtt: no shared subscriptions; what waits in a session is in memory."""
 
     title = "ejabberd"
+    shares = ()
+    persistent = False
     login = (USER, PASSWORD)
 
     def prepare(self) -> None:
@@ -249,7 +256,7 @@ class HiveMq(OnJava):
     """HiveMQ Community Edition; without an extension it refuses all, or takes all. Its ids come again (ADR 8)."""
 
     title = "HiveMQ"
-    known_again = False
+    known_again = again_in_process = False
 
     def prepare(self) -> None:
         """A home with one listener."""
@@ -267,12 +274,12 @@ class HiveMq(OnJava):
 
 
 class Moquette(OnJava):
-    """Moquette, which speaks 3.1.1; its sessions are kept in an H2 store."""
+    """Moquette, which speaks 3.1.1; its sessions, but not what waits in them, outlive a stop."""
 
     title = "Moquette"
     speaks = (V311,)
     shares = ()
-    known_again = again_in_process = False
+    persistent = known_again = again_in_process = False
 
     def prepare(self) -> None:
         """Its home."""
@@ -366,6 +373,8 @@ class Nats(Broker):
     title = "NATS"
     speaks = (V311,)
     shares = ()
+    known_again = again_in_process = False
+    late = 7.0
 
     def prepare(self) -> None:
         """Its configuration."""
@@ -373,7 +382,7 @@ class Nats(Broker):
             f"server_name: matrix{self.port}",
             f'listen: "127.0.0.1:{free_port()}"',
             f'jetstream {{ store_dir: "{self.folder}/store" }}',
-            f'mqtt {{ listen: "127.0.0.1:{self.port}", ack_wait: "2s" }}',
+            f'mqtt {{ listen: "127.0.0.1:{self.port}", ack_wait: "5s" }}',
         ]
         if self.closed:
             lines.append(f'authorization {{ user: {USER}, password: "{PASSWORD}" }}')
@@ -405,7 +414,7 @@ class Rumqttd(Broker):
     """rumqttd: a port for each protocol, all in memory; a stop is a kill."""
 
     title = "rumqttd"
-    persistent = known_again = False
+    persistent = known_again = again_in_process = False
 
     def prepare(self) -> None:
         """Its configuration."""
@@ -436,12 +445,12 @@ class Rumqttd(Broker):
 
 
 class Amqtt(Broker):
-    """amqtt, which comes with the demo: 3.1.1 only, all in memory."""
+    """amqtt, which comes with the demo: 3.1.1 only, all in memory; what is in flight when a connection ends is lost."""
 
     title = "amqtt"
     speaks = (V311,)
     shares = ()
-    persistent = known_again = False
+    persistent = known_again = keeps = False
 
     @classmethod
     def found(cls) -> Path:

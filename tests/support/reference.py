@@ -59,7 +59,7 @@ class Reference:
         self._held: list[paho.MQTTMessage] = []
         self._acknowledged: set[bytes] = set()
         self._subscribed = threading.Event()
-        self._connections = 0
+        self._connections = self._acknowledgements = 0
         self.deliveries: list[Delivery] = []
         self.holding = self.resumed = False
 
@@ -104,9 +104,14 @@ class Reference:
             with contextlib.suppress(OSError):
                 self.leave()
 
-    def lost(self, published: int) -> int:
-        """How many of so many messages, of contents of their own, never came."""
-        return published - len({delivery.payload for delivery in self.deliveries})
+    def lost(self, published: int, *, equal: bool = False) -> int:
+        """How many of so many messages never came so that they could be acknowledged.
+
+        Args:
+            equal: all have the same bytes; else each has its own.
+        """
+        taken = self._acknowledgements if equal else len(self._acknowledged)
+        return max(published - taken, 0)
 
     def again(self) -> int:
         """How many came that had been acknowledged before, by payload."""
@@ -147,6 +152,7 @@ class Reference:
 
     def _acknowledge(self, message: paho.MQTTMessage) -> None:
         self._acknowledged.add(bytes(message.payload))
+        self._acknowledgements += 1
         self._open.ack(message.mid, message.qos)
 
     def _loop_ends(self, client: paho.Client, *, disconnect: bool) -> None:
