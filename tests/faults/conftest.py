@@ -47,10 +47,11 @@ def combinations() -> Iterator[Any]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A fault is tried with all combinations; one that is ``timed`` needs readings with times of their own."""
+    """A fault is tried with all combinations, or those that have what its mark ``only`` says."""
     if "combination" in metafunc.fixturenames:
-        timed = metafunc.definition.get_closest_marker("timed") is not None
-        chosen = [one for one in combinations() if one.values[0].timestamps or not timed]
+        marks = metafunc.definition.iter_markers("only")
+        wanted = {field: value for mark in marks for field, value in mark.kwargs.items()}.items()
+        chosen = [one for one in combinations() if wanted <= one.values[0]._asdict().items()]
         metafunc.parametrize("combination", chosen)
 
 

@@ -14,7 +14,7 @@ from tests.support.fault_updates import SERIALS, Updates
 from tests.support.sql import execute
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.mosquitto, pytest.mark.timed]
+pytestmark = [pytest.mark.mosquitto, pytest.mark.only(timestamps=True)]
 
 ROUNDS = 10 if ALL else 2
 AWAY = 1.5

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from gateway.outcomes import Outcome
@@ -16,7 +17,7 @@ from tests.integration.test_pipeline import NOW_MS, Tenant
 from tests.support.batching import settings_for
 from tests.support.databases import Databases, Workshop
 from tests.support.flow import Flow
-from tests.support.servers import Server
+from tests.support.servers import Postgres, Server
 from tests.support.sql import execute
 from tests.support.waiting import eventually_async
 from tests.support.written import altered, name_of
@@ -38,6 +39,10 @@ def trigger(condition: str, action: str, table: str = "telemetry") -> tuple[str,
     return make, "DROP FUNCTION IF EXISTS of_the_operator CASCADE"
 
 
+DAY = 86_400_000
+FEW_LOCKS = {"max_locks_per_transaction": "10", "max_connections": "30", "max_worker_processes": "16",
+             "timescaledb.max_background_workers": "4"}  # fmt: skip
+"""Locks for some hundred chunks: a chunk and its indexes are locked until the end of the transaction."""
 BAD = "jsonb_exists(NEW.data, 'bad')"
 
 
@@ -283,6 +288,48 @@ async def test_a_letter_that_is_refused_holds_nothing_else(own: Databases) -> No
             execute(own.timeseries_dsn, undo)
             assert await flow.settle() == {STORED: 3, DEAD: 3}
     assert len(tenant.letters()) == 3
+
+
+@pytest.mark.timescaledb
+async def test_more_chunks_than_the_server_has_locks_for(
+    start_server: Callable[..., Postgres], workshops: Callable[[Server], Workshop]
+) -> None:
+    """TimescaleDB's own 53200: two messages of a reading a day each are set apart, all readings of others are stored.
+
+    Each of them alone would need more locks than the server has in all. Let in by ``validation.max_days``; by default
+    such messages are refused at the door.
+    """
+    own = workshops(start_server("timescaledb", settings=FEW_LOCKS)).migrated()
+    tenant = Tenant(own, "A", "B", "C")
+    before, days = NOW_MS - 3000 * DAY, 1000
+    wide = [
+        tenant.message([{"ts": before + n * DAY + at, "metrics": {"n": n}} for n in range(days)], device)
+        for at, device in ((0, "B"), (1, "C"))
+    ]
+    assert sqlstate_of(own, days) == "53200"
+    async with Flow(options(own, validation={"max_days": days})) as flow:
+        flow.take(
+            *(reading(tenant, n) for n in range(1500)),
+            *wide,
+            *(reading(tenant, n) for n in range(1500, 3000)),
+        )
+        await eventually_async(lambda: flow.ended().get(STORED) == 3000, timeout=60)
+        ended = await flow.settle(timeout=90)
+    assert ended == {STORED: 3000, DEAD: 2}
+    assert len(tenant.rows()) == 3000
+    assert [reason for reason, _ in tenant.letters()] == ["refused_by_database"] * 2
+
+
+def sqlstate_of(own: Databases, days: int) -> str:
+    """How the server refuses a row a day in one statement, by itself."""
+    statement = (
+        "INSERT INTO telemetry (time, device_id, tenant_id, data) "
+        "SELECT now() - interval '1 day' * n, gen_random_uuid(), gen_random_uuid(), '{}' "
+        f"FROM generate_series(1, {days}) AS n"
+    )
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        execute(own.timeseries_dsn, statement)
+    return str(refused.value.sqlstate)
 
 
 async def test_a_message_of_too_many_days_is_refused_at_the_door(own: Databases) -> None:
