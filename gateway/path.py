@@ -59,7 +59,9 @@ class Path:
         self.routes = Routes(_streams(options), self.registry, max_topics=options.registry.max_entries)
         self.spool = self._spool()
         self._redeliveries = Redeliveries()
-        self.sessions = Sessions(options.mqtt.client_id, self._session_stores(), self._redeliveries)
+        self.sessions = Sessions(
+            options.mqtt.client_id, self._session_stores(), self._redeliveries, health.component("session")
+        )
         self._tasks.append(("session", self.sessions.keep))
         self._overflow = self._make_overflow()
         ledger = Ledger(options.mqtt.client_id, self.sessions, self._noted)

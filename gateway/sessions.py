@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import os
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import msgspec
 from gateway.clock import now_us
 from gateway.errors import GatewayError
 from gateway.messages import PACKET_IDS, Session
-from gateway.observability import events
+from gateway.observability import events, health
 from gateway.redeliveries import Redeliveries
 
 _SAVE_SECONDS = 0.2
@@ -74,8 +75,16 @@ class Sessions:
         redeliveries: forgets what is confirmed.
     """
 
-    def __init__(self, client_id: str, stores: Sequence[Store], redeliveries: Redeliveries) -> None:
+    def __init__(
+        self,
+        client_id: str,
+        stores: Sequence[Store],
+        redeliveries: Redeliveries,
+        component: health.Component | None = None,
+    ) -> None:
         self.client_id, self._stores, self._redeliveries = client_id, stores, redeliveries
+        self._component = component or health.Component("session")
+        self._component.ready()
         self.inherited = self._current = Session(inherited=True)
         self.before: State | None = None
         self._confirmed, self._in_turn = 0, True
@@ -145,6 +154,12 @@ class Sessions:
         return self._current
 
     def _tell_lost(self, seconds: float) -> None:
+        moment = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        self._component.ready(
+            f"at {moment} the broker had no session of ours any more, used {seconds:.0f} s before; what it kept is "
+            "lost: another client took it by our mqtt.client_id (docs/security.md), it expired, or the broker was "
+            "restarted without persistence"
+        )
         events.mqtt_session_lost(client_id=self.client_id, last_used_seconds=seconds)
 
     def subscribing(self, filters: Sequence[str]) -> None:

@@ -78,6 +78,7 @@ def mqtt_session_lost(*, client_id: str, last_used_seconds: float) -> None:
 
     It expired, or the broker was restarted without persistence, or another client ended it.
     """
+    metrics.sessions_lost.inc()
     log.warning("mqtt session lost", client_id=client_id, last_used_seconds=round(last_used_seconds, 1))
 
 

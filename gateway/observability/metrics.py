@@ -100,6 +100,11 @@ spool_corrupt = Counter(
 reconnects = Counter(
     "gateway_mqtt_reconnects", "Connections to the broker made after the first.", registry=registry
 )
+sessions_lost = Counter(
+    "gateway_mqtt_sessions_lost",
+    "Sessions of ours that the broker had and has no more.",
+    registry=registry,
+)
 connected = Gauge("gateway_mqtt_connected", "1 while connected and subscribed.", registry=registry)
 registry_hits = Counter("gateway_registry_hits", "Messages whose device the cache knew.", registry=registry)
 registry_misses = Counter(

@@ -160,4 +160,7 @@ def test_a_session_that_is_gone_is_told(scene: Scene) -> None:
         pass  # a clean start ends the session
     start(scene)
     eventually(lambda: "mqtt session lost" in scene.daemon.tail(), what="it is told")
+    status = scene.daemon.status()
+    assert status["ready"]
+    assert "no session of ours any more" in status["components"]["session"]["detail"]
     assert scene.daemon.stop() == 0
