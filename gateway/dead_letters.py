@@ -27,6 +27,8 @@ class Selection(msgspec.Struct, frozen=True):
     Attributes:
         device: serial number, as the topic names it.
         since: received then or later.
+        until: received before.
+        tenant: as the topic names it, or the stream.
         stored: also those that a replay has already stored.
     """
 
@@ -36,6 +38,17 @@ class Selection(msgspec.Struct, frozen=True):
     device: str | None = None
     since: dt.datetime | None = None
     stored: bool = False
+    tenant: str | None = None
+    until: dt.datetime | None = None
+
+
+class Count(msgspec.Struct, frozen=True):
+    """How many dead letters have this reason, and when the first and the last of them were received."""
+
+    reason: str
+    letters: int
+    first: dt.datetime
+    last: dt.datetime
 
 
 class Replayed(msgspec.Struct):
@@ -82,7 +95,7 @@ async def in_order(
 async def _page(
     connection: Any, selection: Selection, order: str, place: tuple[Any, Any] | None, *, limit: int, skip: int
 ) -> list[Mapping[str, Any]]:
-    statement = f"SELECT {_COLUMNS} FROM dead_letters WHERE {_CONDITION} AND {order} LIMIT $9 OFFSET $10"
+    statement = f"SELECT {_COLUMNS} FROM dead_letters WHERE {_CONDITION} AND {order} LIMIT $11 OFFSET $12"
     rows = await connection.fetch(statement, *_arguments(selection), *(place or (None, None)), limit, skip)
     return list(rows)
 
@@ -94,6 +107,16 @@ async def count(connection: Any, selection: Selection) -> int:
             f"SELECT count(*) FROM dead_letters WHERE {_CONDITION}", *_arguments(selection)
         )
     )
+
+
+async def by_reason(connection: Any, selection: Selection) -> list[Count]:
+    """The selected counted by their reasons, the most frequent first."""
+    rows = await connection.fetch(
+        f"SELECT reason, count(*), min(received_at), max(received_at) FROM dead_letters WHERE {_CONDITION} "
+        "GROUP BY reason ORDER BY count(*) DESC, reason",
+        *_arguments(selection),
+    )
+    return [Count(*row) for row in rows]
 
 
 async def note_failed(connection: Any, letter: uuid.UUID, reason: Reason, detail: str) -> None:
@@ -112,7 +135,8 @@ def as_message(record: Mapping[str, Any]) -> Replayed:
 
 _CONDITION = """($1::uuid[] IS NULL OR id = ANY($1)) AND ($2::text IS NULL OR reason = $2)
 AND ($3::text IS NULL OR stream = $3) AND ($4::text IS NULL OR device = $4)
-AND ($5::timestamptz IS NULL OR received_at >= $5)
+AND ($5::timestamptz IS NULL OR received_at >= $5) AND ($8::timestamptz IS NULL OR received_at < $8)
+AND ($7::text IS NULL OR tenant = $7)
 AND ($6 OR replay_outcome IS NULL OR replay_outcome NOT IN ('stored', 'duplicate'))"""
 
 
@@ -122,12 +146,21 @@ UPDATE dead_letters SET replays = replays + 1, replayed_at = now(), replay_outco
 WHERE id = $1
 """
 
-_NEWEST_FIRST = """($7::timestamptz IS NULL OR (received_at, id) < ($7, $8::uuid))
+_NEWEST_FIRST = """($9::timestamptz IS NULL OR (received_at, id) < ($9, $10::uuid))
 ORDER BY received_at DESC, id DESC"""
-_OLDEST_FIRST = "($7::timestamptz IS NULL OR (received_at, id) > ($7, $8::uuid)) ORDER BY received_at, id"
+_OLDEST_FIRST = "($9::timestamptz IS NULL OR (received_at, id) > ($9, $10::uuid)) ORDER BY received_at, id"
 
 
 def _arguments(selection: Selection) -> tuple[Any, ...]:
     chosen = selection
     ids = None if chosen.ids is None else list(chosen.ids)
-    return ids, chosen.reason, chosen.stream, chosen.device, chosen.since, chosen.stored
+    filters = (
+        chosen.reason,
+        chosen.stream,
+        chosen.device,
+        chosen.since,
+        chosen.stored,
+        chosen.tenant,
+        chosen.until,
+    )
+    return (ids, *filters)

@@ -75,6 +75,9 @@ class Reason(enum.StrEnum):
 IGNORED_REASONS = frozenset((Reason.RETAINED, Reason.STREAM_IGNORED, Reason.DEVICE_IGNORED))
 """With one of these a message is ignored; with any other reason it becomes a dead letter."""
 
+DEAD_LETTER_REASONS = tuple(reason for reason in Reason if reason not in IGNORED_REASONS)
+"""What ``docs/dead-letters.md`` explains."""
+
 
 class Tally:
     """The books of one stream: what came, and how it ended.

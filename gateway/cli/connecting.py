@@ -51,24 +51,51 @@ def database(
     return configured if user is None else dsn.with_user(configured, user, password_file)
 
 
-def on_metadata(
-    config: Path | None, user: str | None, password_file: Path | None, work: Callable[[Any], Awaitable[T]]
+def settings_as(config: Path | None, user: str | None, password_file: Path | None) -> settings.Settings:
+    """The settings, with both databases as ``user`` where one is given."""
+    from gateway.storage import dsn
+
+    loaded = common.load_settings(config)
+    if user is None:
+        return loaded
+    both = {
+        name: dsn.with_user(getattr(loaded.databases, name), user, password_file)
+        for name in ("metadata", "timeseries")
+    }
+    return loaded.model_copy(update={"databases": loaded.databases.model_copy(update=both)})
+
+
+def on(
+    name: Name,
+    login: tuple[Path | None, str | None, Path | None],
+    work: Callable[[Any], Awaitable[T]],
 ) -> T:
-    """What ``work`` gives on a connection to the metadata database."""
+    """What ``work`` gives on a connection to one of the databases.
+
+    Args:
+        login: configuration file, user and password file, as the options of the command have them.
+    """
     from gateway.storage import pools
 
-    chosen = database("metadata", config, user, password_file).for_a_job()
+    chosen = database(name, *login).for_a_job()
 
     async def session() -> T:
-        connection = await pools.connect(chosen, application_name="gateway-cli", name="metadata")
+        connection = await pools.connect(chosen, application_name="gateway-cli", name=name)
         try:
-            with pools.translate("metadata"):
+            with pools.translate(name):
                 return await work(connection)
         finally:
             await connection.close(timeout=5)
 
+    return common.run(session())
+
+
+def on_metadata(
+    config: Path | None, user: str | None, password_file: Path | None, work: Callable[[Any], Awaitable[T]]
+) -> T:
+    """What ``work``, which may change the registry, gives on a connection to the metadata database."""
     try:
-        return common.run(session())
+        return on("metadata", (config, user, password_file), work)
     except errors.StandingError as error:
         if error.sqlstate != _MAY_NOT:
             raise

@@ -1,24 +1,24 @@
-"""``gateway dead-letter``: list, show and replay messages that could not become readings."""
+"""``gateway dead-letter``: list, count, show and replay messages that could not become readings."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
+import difflib
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway import errors, quantities
-from gateway.cli import common, tables
+from gateway.cli import common, connecting, tables
 
 if TYPE_CHECKING:
     from gateway.dead_letters import Selection
 
 app = typer.Typer()
-T = TypeVar("T")
 
 _SHOWN = ("received_at", "device", "reason", "id", "stream", "topic", "detail")
 _COLUMNS = tables.Columns(
@@ -28,7 +28,21 @@ _COLUMNS = tables.Columns(
     free="detail",
 )
 
-ReasonOption = Annotated[str | None, typer.Option(help="Only this reason.", show_default=False)]
+
+def _reasons() -> list[str]:
+    from gateway.outcomes import DEAD_LETTER_REASONS
+
+    return [reason.value for reason in DEAD_LETTER_REASONS]
+
+
+ReasonOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Only this reason; docs/dead-letters.md explains all.",
+        show_default=False,
+        autocompletion=_reasons,
+    ),
+]
 StreamOption = Annotated[str | None, typer.Option(help="Only this stream.", show_default=False)]
 DeviceOption = Annotated[str | None, typer.Option(help="Only this serial number.", show_default=False)]
 SinceOption = Annotated[
@@ -38,6 +52,10 @@ SinceOption = Annotated[
         show_default=False,
     ),
 ]
+UntilOption = Annotated[
+    str | None, typer.Option(help="Only received before: an age or a time, likewise.", show_default=False)
+]
+TenantOption = Annotated[str | None, typer.Option(help="Only of this tenant.", show_default=False)]
 LimitOption = Annotated[int, typer.Option(min=1, help="At most so many, the newest.")]
 
 
@@ -47,24 +65,68 @@ def list_(
     reason: ReasonOption = None,
     stream: StreamOption = None,
     device: DeviceOption = None,
+    tenant: TenantOption = None,
     since: SinceOption = None,
+    until: UntilOption = None,
     limit: LimitOption = 50,
     replayed: Annotated[bool, typer.Option("--replayed", help="Also those a replay has stored.")] = False,
     config: common.ConfigOption = None,
     as_json: common.JsonOption = False,
+    db_user: connecting.DbUserOption = None,
+    db_password_file: connecting.DbPasswordFileOption = None,
 ) -> None:
     """List dead letters, the newest first.
 
     Example: gateway dead-letter list --reason unknown_device --since 2h
     """
-    chosen = _selection(reason, stream, device, since, stored=replayed)
-    found, total = _ask(config, lambda c: _page(c, chosen, limit))
+    chosen = _selection(reason, stream, device, tenant, since=since, until=until, stored=replayed)
+    found, total = connecting.on(
+        "timeseries", (config, db_user, db_password_file), lambda c: _page(c, chosen, limit)
+    )
     if as_json:
         common.print_json([_as_json(record) for record in found])
         return
     common.table(_COLUMNS, ([one[name] for name in _SHOWN] for one in found))
     if total > len(found):
-        common.say(f"{len(found)} of {total} shown: --limit, --reason, --device, --since", error=True)
+        hint = "--limit, --reason, --device, --tenant, --since, --until"
+        common.say(f"{len(found)} of {total} shown: {hint}", error=True)
+
+
+@app.command()
+def count(
+    *,
+    reason: ReasonOption = None,
+    stream: StreamOption = None,
+    device: DeviceOption = None,
+    tenant: TenantOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    replayed: Annotated[bool, typer.Option("--replayed", help="Also those a replay has stored.")] = False,
+    config: common.ConfigOption = None,
+    as_json: common.JsonOption = False,
+    db_user: connecting.DbUserOption = None,
+    db_password_file: connecting.DbPasswordFileOption = None,
+) -> None:
+    """Count dead letters by their reasons, the most frequent first.
+
+    Example: gateway dead-letter count --since 24h
+    """
+    from gateway import dead_letters
+
+    chosen = _selection(reason, stream, device, tenant, since=since, until=until, stored=replayed)
+    found = connecting.on(
+        "timeseries", (config, db_user, db_password_file), lambda c: dead_letters.by_reason(c, chosen)
+    )
+    if as_json:
+        common.print_json(
+            [
+                {"reason": one.reason, "letters": one.letters, "first": one.first, "last": one.last}
+                for one in found
+            ]
+        )
+        return
+    columns = tables.Columns(("reason", "letters", "first", "last"), always=("reason", "letters"))
+    common.table(columns, [(one.reason, one.letters, one.first, one.last) for one in found])
 
 
 @app.command()
@@ -75,6 +137,8 @@ def show(
     *,
     config: common.ConfigOption = None,
     as_json: common.JsonOption = False,
+    db_user: connecting.DbUserOption = None,
+    db_password_file: connecting.DbPasswordFileOption = None,
 ) -> None:
     """Show one dead letter with its payload.
 
@@ -84,7 +148,9 @@ def show(
     from gateway.dead_letters import Selection
 
     chosen = Selection(ids=(letter,), stored=True)
-    found = _ask(config, lambda c: dead_letters.find(c, chosen, limit=1))
+    found = connecting.on(
+        "timeseries", (config, db_user, db_password_file), lambda c: dead_letters.find(c, chosen, limit=1)
+    )
     if not found:
         raise errors.UsageError(f"no dead letter {letter}: see `gateway dead-letter list --replayed`")
     record = _as_json(found[0])
@@ -104,10 +170,14 @@ def replay(
     reason: ReasonOption = None,
     stream: StreamOption = None,
     device: DeviceOption = None,
+    tenant: TenantOption = None,
     since: SinceOption = None,
+    until: UntilOption = None,
     limit: LimitOption = 1_000_000,
     config: common.ConfigOption = None,
     as_json: common.JsonOption = False,
+    db_user: connecting.DbUserOption = None,
+    db_password_file: connecting.DbPasswordFileOption = None,
 ) -> None:
     """Send dead letters through the path again, after the cause is gone.
 
@@ -122,8 +192,8 @@ def replay(
 
     from gateway import replay as replaying
 
-    chosen = _selection(reason, stream, device, since, ids=letters)
-    options = common.load_settings(config)
+    chosen = _selection(reason, stream, device, tenant, since=since, until=until, ids=letters)
+    options = connecting.settings_as(config, db_user, db_password_file)
     result = replaying.Result()
     with (
         common.telling(lambda: msgspec.structs.asdict(result), result.said, as_json=as_json),
@@ -138,29 +208,54 @@ def _selection(
     reason: str | None,
     stream: str | None,
     device: str | None,
-    since: str | None,
+    tenant: str | None,
     *,
+    since: str | None,
+    until: str | None,
     ids: list[uuid.UUID] | None = None,
     stored: bool = False,
 ) -> Selection:
     from gateway.dead_letters import Selection
 
-    return Selection(ids or None, reason, stream, device, None if since is None else _moment(since), stored)
+    chosen = Selection(
+        ids=ids or None,
+        reason=_known(reason),
+        stream=stream,
+        device=device,
+        tenant=tenant,
+        since=_moment("--since", since),
+        until=_moment("--until", until),
+        stored=stored,
+    )
+    if chosen.since is not None and chosen.until is not None and chosen.since >= chosen.until:
+        raise errors.UsageError(f"--since {since} is not before --until {until}: nothing is between them")
+    return chosen
 
 
-def _moment(text: str) -> dt.datetime:
+def _known(reason: str | None) -> str | None:
+    known = _reasons()
+    if reason is None or reason in known:
+        return reason
+    near = difflib.get_close_matches(reason.lower().replace("-", "_").replace(" ", "_"), known, n=1)
+    meant = f"perhaps {near[0]} is meant; " if near else ""
+    raise errors.UsageError(
+        f"--reason {reason}: there is no such reason; {meant}there are {', '.join(known)}"
+    )
+
+
+def _moment(option: str, text: str | None) -> dt.datetime | None:
     """An age or a time; a time without a zone is local, as the user's clock shows it."""
+    if text is None:
+        return None
     try:
-        return dt.datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        pass
-    try:
+        with contextlib.suppress(ValueError):
+            return dt.datetime.fromisoformat(text).astimezone(dt.UTC)
         age = quantities.parse_duration(text)
-    except ValueError:
+        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=float(str(age)))
+    except (ValueError, OverflowError):
         raise errors.UsageError(
-            f"--since {text}: write an age (2h, 30min, 7d) or a time (2026-11-20T12:00Z)"
+            f"{option} {text}: write an age (2h, 30min, 7d) or a time (2026-11-20T12:00Z)"
         ) from None
-    return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=float(str(age)))
 
 
 async def _page(connection: Any, chosen: Selection, limit: int) -> tuple[list[Mapping[str, Any]], int]:
@@ -169,23 +264,6 @@ async def _page(connection: Any, chosen: Selection, limit: int) -> tuple[list[Ma
     return await dead_letters.find(connection, chosen, limit=limit), await dead_letters.count(
         connection, chosen
     )
-
-
-def _ask(config: Path | None, work: Callable[[Any], Awaitable[T]]) -> T:
-    """What ``work`` gives on a connection to the time-series database."""
-    from gateway.storage import pools
-
-    options = common.load_settings(config).databases.timeseries.for_a_job()
-
-    async def session() -> T:
-        pool = pools.Pool("timeseries", options, size=1)
-        try:
-            async with pool.connection() as connection:
-                return await work(connection)
-        finally:
-            await pool.close()
-
-    return common.run(session())
 
 
 def _as_json(record: Mapping[str, Any]) -> dict[str, Any]:

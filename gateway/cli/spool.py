@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gateway import clock, errors
-from gateway.cli import common
+from gateway.cli import common, connecting
 
 if TYPE_CHECKING:
     from gateway import settings
@@ -74,7 +74,12 @@ def export(config: common.ConfigOption = None) -> None:
 
 
 @app.command()
-def drain(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
+def drain(
+    config: common.ConfigOption = None,
+    as_json: common.JsonOption = False,
+    db_user: connecting.DbUserOption = None,
+    db_password_file: connecting.DbPasswordFileOption = None,
+) -> None:
     """Send what is spooled into the databases, without a daemon; also what workers left that run no more.
 
     A running daemon drains its own spool; it must not have the folder. Servers that are away are waited for a minute;
@@ -84,7 +89,7 @@ def drain(config: common.ConfigOption = None, as_json: common.JsonOption = False
     """
     from gateway import emptying
 
-    options = common.load_settings(config)
+    options = connecting.settings_as(config, db_user, db_password_file)
     folders = _folders(options.spool)
     result = emptying.Result()
     with (

@@ -8,10 +8,12 @@ update leaves it as it is.
 from __future__ import annotations
 
 import csv
+import difflib
 import itertools
 import json
+import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +26,9 @@ from gateway.devices import models, provisioning
 COLUMNS = tuple(models.NewDevice.model_fields)
 MANDATORY = ("serial_number", "type")
 SHOWN = 100
-"""How many mistakes are named; the others are counted."""
+"""How many kinds of mistakes are named; others are counted."""
+_LINES_SHOWN = 5
+_NUMBER = re.compile(r"\d+")
 
 _PROGRESS_EVERY = 500
 
@@ -57,30 +61,58 @@ class ImportRefusedError(errors.UsageError):
     """Nothing was imported.
 
     Attributes:
-        mistakes: the first ``SHOWN`` of them, by line.
+        mistakes: the first of each kind, by line, at most ``SHOWN``.
         count: how many there are.
     """
 
-    def __init__(self, mistakes: list[Mistake], count: int) -> None:
-        lines = [f"line {mistake.line}: {mistake.text}" for mistake in mistakes]
-        more = [f"… and {count - len(mistakes)} more"] if count > len(mistakes) else []
-        super().__init__("\n  ".join([f"nothing was imported, for {count} mistake(s)", *lines, *more]))
-        self.mistakes, self.count = mistakes, count
+    def __init__(self, kinds: Iterable[_Kind], count: int) -> None:
+        shown = sorted(kinds, key=lambda kind: kind.first.line)
+        told = sum(kind.count for kind in shown)
+        more = [f"… and {count - told} more"] if count > told else []
+        said = [kind.said() for kind in shown]
+        super().__init__("\n  ".join([f"nothing was imported, for {count} mistake(s)", *said, *more]))
+        self.mistakes, self.count = [kind.first for kind in shown], count
+
+
+@dataclass
+class _Kind:
+    """Mistakes that are alike, so that a thousand of them are one line and one cure."""
+
+    first: Mistake
+    lines: list[int]
+    count: int = 0
+    alike: bool = True
+
+    def said(self) -> str:
+        if self.count == 1:
+            return f"line {self.first.line}: {self.first.text}"
+        lines = ", ".join(map(str, self.lines)) + (", …" if self.count > len(self.lines) else "")
+        place = "" if self.alike else f" (this is line {self.first.line})"
+        return f"{self.count} times, lines {lines}: {self.first.text}{place}"
 
 
 @dataclass
 class _Mistakes:
-    found: list[Mistake] = field(default_factory=list)
+    kinds: dict[str, _Kind] = field(default_factory=dict)
     count: int = 0
 
-    def note(self, line: int, text: str) -> None:
+    def note(self, line: int, text: str, kind: str | None = None) -> None:
+        """Note one; ``kind`` stands for texts that differ in names only."""
         self.count += 1
-        if len(self.found) < SHOWN:
-            self.found.append(Mistake(line, text))
+        key = kind or _NUMBER.sub("0", text)
+        if key not in self.kinds:
+            if len(self.kinds) == SHOWN:
+                return
+            self.kinds[key] = _Kind(Mistake(line, text), [])
+        found = self.kinds[key]
+        found.count += 1
+        found.alike = found.alike and found.first.text == text
+        if len(found.lines) < _LINES_SHOWN:
+            found.lines.append(line)
 
     def refuse_if_any(self) -> None:
         if self.count:
-            raise ImportRefusedError(sorted(self.found, key=lambda mistake: mistake.line), self.count)
+            raise ImportRefusedError(self.kinds.values(), self.count)
 
 
 async def import_devices(
@@ -138,7 +170,7 @@ def _counted(rows: Iterable[Row], progress: Callable[[int], None]) -> Iterator[R
 async def _note_existing(connection: provisioning.Connection, owner: uuid.UUID, mistakes: _Mistakes) -> None:
     for row in await connection.fetch(_EXISTING, owner):
         mistakes.note(
-            row["line"], f"device {row['serial_number']!r} exists already; --update would change it"
+            row["line"], f"device {row['serial_number']!r} exists already; --update would change it", "exists"
         )
 
 
@@ -158,22 +190,46 @@ def _rows(
             continue
         first = seen.setdefault(device.serial_number, line)
         if first != line:
-            mistakes.note(line, f"device {device.serial_number!r} is on line {first} already")
+            mistakes.note(line, f"device {device.serial_number!r} is on line {first} already", "twice")
         elif device.type not in kinds:
-            mistakes.note(line, f"tenant {tenant!r} has no device type {device.type!r}")
+            mistakes.note(line, _no_type(tenant, device.type, kinds), f"type {device.type}")
         else:
             metadata = None if device.metadata is None else json.dumps(device.metadata, ensure_ascii=False)
             yield line, device.serial_number, kinds[device.type], device.name, device.location, metadata
+
+
+def _no_type(tenant: str, name: str, kinds: Collection[str]) -> str:
+    near = {kind.lower(): kind for kind in kinds}
+    meant = difflib.get_close_matches(name.lower(), near, n=1)
+    cure = f"perhaps {near[meant[0]]!r} is meant" if meant else "`gateway device-type add` makes one"
+    return f"tenant {tenant!r} has no device type {name!r}: {cure}"
 
 
 def _records(lines: Iterable[str], mistakes: _Mistakes) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Line number and what was said on it, of either format."""
     lines = iter(lines)
     first = next(lines, "")
+    if (cure := _other_format(first)) is not None:
+        raise errors.UsageError(f"nothing was imported: {cure}")
     if not first.strip():
         raise errors.UsageError("nothing to import: the first line is empty")
     read = _json_records if first.lstrip().startswith("{") else _csv_records
     yield from read(itertools.chain([first], lines), mistakes)
+
+
+def _other_format(first: str) -> str | None:
+    """What a file is that begins so, and how to make of it what can be read; None: it may be right."""
+    for begins, cure in _OTHER_FORMATS:
+        if first.startswith(begins):
+            return cure
+    if "\0" in first:
+        return _UTF_16
+    said = first.strip()
+    if said.startswith("["):
+        return "this is a JSON array, and a device is a line: jq -c '.[]' FILE | gateway device import -"
+    if said == "{":
+        return "this is an object of several lines, and a device is a line: jq -c . FILE | gateway device import -"
+    return None
 
 
 def _json_records(lines: Iterable[str], mistakes: _Mistakes) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -224,14 +280,31 @@ def _header(cells: list[str]) -> list[str]:
     if missing or unknown or len(set(header)) < len(header):
         raise errors.UsageError(
             f"the first line must name the columns, for example {','.join(COLUMNS[:4])}; "
-            f"it says {','.join(header)!r} (columns known: {', '.join(COLUMNS)})"
+            f"it says {','.join(header)!r} (columns known: {', '.join(COLUMNS)}){_separated(header)}"
         )
     return header
+
+
+def _separated(header: list[str]) -> str:
+    other = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+    return f"; columns are separated by commas, not {other!r}" if other else ""
 
 
 def _said(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in record.items() if value not in ("", None)}
 
+
+_UTF_16 = (
+    "this is UTF-16 (Windows and PowerShell write it), and UTF-8 is read: "
+    "iconv -f UTF-16 -t UTF-8 FILE | gateway device import -"
+)
+_OTHER_FORMATS = (
+    ("\udcff\udcfe", _UTF_16),
+    ("\udcfe\udcff", _UTF_16),
+    ("\x1f\udc8b", "this is compressed by gzip: gzip -dc FILE | gateway device import -"),
+    ("PK\x03\x04", "this is a ZIP file, or a spreadsheet: save the sheet as CSV in UTF-8"),
+)
+"""By the first bytes; those that are not UTF-8 as surrogates."""
 
 _STAGE = """
 CREATE TEMPORARY TABLE imported_devices (

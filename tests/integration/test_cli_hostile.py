@@ -181,6 +181,7 @@ CALLS: dict[str, list[list[str]]] = {
     ],
     "device enable": [[NAME, "--tenant", "acme"], [NAME, "--tenant", "acme", "--json"]],
     "dead-letter list": [[], ["--json"], ["--since", NAME], ["--reason", NAME], ["--device", NAME], ["BAD"]],
+    "dead-letter count": [[], ["--json"], ["--until", NAME], ["--tenant", NAME], ["BAD"]],
     "dead-letter show": [[str(LETTER)], [str(LETTER), "--json"], [NAME]],
     "dead-letter replay": [[], ["--json"], ["--stream", NAME]],
     "spool status": [[], ["--json"]],

@@ -65,7 +65,7 @@ def test_devices_are_imported_from_a_file(run: Gateway, tmp_path: Path) -> None:
     assert "2 added" in run("device", "import", str(file), "--tenant", "acme").stdout
     refused = run("device", "import", str(file), "--tenant", "acme")
     assert refused.returncode == 2
-    assert "line 2: device 'S1' exists already" in refused.stderr
+    assert "2 times, lines 2, 3: device 'S1' exists already" in refused.stderr
     assert "Traceback" not in refused.stderr
     again = run("device", "import", str(file), "--tenant", "acme", "--update", "--json")
     assert json.loads(again.stdout) == {"lines": 2, "added": 0, "updated": 0}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway import dead_letters
-from gateway.dead_letters import Selection
+from gateway.dead_letters import Count, Selection
 from gateway.outcomes import Reason
 from gateway.writer import replays
 from tests.support.written import Table
@@ -92,6 +92,28 @@ async def test_every_filter_selects(letters: Letters) -> None:
     assert await letters.find(stream=f"{letters.stream}-other") == []
     assert await letters.find(reason="malformed", device="A", since=NOON - HOUR) == [old]
     assert await letters.find(reason="unknown_device", device="B") == []
+    assert await letters.find(until=NOON) == [old]
+    assert await letters.find(since=NOON, until=NOON + HOUR) == [other_reason]
+    foreign = await letters.add(NOON - 2 * HOUR, tenant="globex")
+    assert await letters.find(tenant="globex") == [foreign]
+    assert await letters.find(tenant="globex", since=NOON) == []
+
+
+async def test_counted_by_reason(letters: Letters) -> None:
+    """The most frequent first, with the first and the last time; the filters hold here too."""
+    for hour in range(3):
+        await letters.add(NOON + hour * HOUR, reason="unknown_device", tenant=f"t{hour}")
+    await letters.add(NOON)
+    chosen = Selection(stream=letters.stream)
+    assert await dead_letters.by_reason(letters.table, chosen) == [
+        Count("unknown_device", 3, NOON, NOON + 2 * HOUR),
+        Count("malformed", 1, NOON, NOON),
+    ]
+    some = Selection(stream=letters.stream, tenant="t1")
+    assert await dead_letters.by_reason(letters.table, some) == [
+        Count("unknown_device", 1, NOON + HOUR, NOON + HOUR)
+    ]
+    assert await dead_letters.by_reason(letters.table, Selection(stream=f"{letters.stream}-no")) == []
 
 
 async def test_what_a_replay_has_stored_is_out_of_sight(letters: Letters) -> None:

@@ -22,7 +22,7 @@ from gateway.batches import Batch
 from gateway.dead_letters import Selection
 from gateway.observability.notify import Notify
 from gateway.replay import Result
-from gateway.storage import passwords
+from gateway.storage import passwords, version_tables
 from gateway.storage.revisions import NAMES
 from gateway.writer import conflicts, ledger
 from gateway.writer.copy import Writer
@@ -189,6 +189,9 @@ def _provision(scene: Scene) -> None:
     """As the owner."""
     fleet = scene.folder / "fleet.csv"
     fleet.write_text("serial_number,type\nA,k\nB,k\n")
+    for name, table in version_tables.NAMES.items():  # as older gateways left it
+        execute(scene.installation.superuser_dsn(name), f"ALTER TABLE {table} RENAME TO alembic_version")
+    scene.run("db current")
     for line in (
         "tenant add acme",
         "device-type add k --tenant acme --field n:float",
@@ -295,6 +298,7 @@ def _look(scene: Scene) -> None:
         "device list --tenant acme",
         "device show A --tenant acme",
         "dead-letter list",
+        "dead-letter count",
         "db status",
         "db current",
         "spool status",
