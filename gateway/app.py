@@ -162,9 +162,10 @@ class Daemon:
             await processed.prune(connection, self._options.writer.message_id_horizon)
 
     async def _watch_books(self) -> None:
-        """Task: the conservation law, once a second."""
+        """Task: the conservation law, and how fast messages come, once a second."""
         state = self.health.component("books")
         while True:
+            self.report.pace.look(self.report.tallies)
             wrong = {name: book for name, book in self.report.books().items() if book["balance"]}
             for name, book in wrong.items():
                 events.books_do_not_balance(stream=name, received=book["received"], missing=book["balance"])

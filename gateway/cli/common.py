@@ -215,7 +215,7 @@ def print_json(value: object) -> None:
 
 def say_json(text: str) -> None:
     """Print a text that is JSON."""
-    print(text if _raw else foreign.visible_json(text))
+    print(text if _raw else foreign.visible_json(text), flush=True)
 
 
 def table(columns: tables.Columns, rows: Iterable[Sequence[object]]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
+import json
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import typer
 
 from gateway import errors
-from gateway.cli import common
+from gateway.cli import common, tables
 
 _EVERY = 1.0
 
@@ -30,44 +32,99 @@ def status(
     from gateway.observability import ask
 
     target = url or ask.address(common.load_settings(config).observability)
+    width = tables.terminal_width()
     if watch:
         with contextlib.suppress(KeyboardInterrupt, common.InterruptError):
-            _watch(target)
+            _watch(target, width, as_json=as_json)
     said = common.run(ask.ask(target))
     if as_json:
         common.print_json(said)
+    elif watch and width is None:
+        common.say(_one_line(said))
     else:
-        common.say("\n".join(report(said)))
+        common.say("\n".join(report(said, width)))
     raise typer.Exit(0 if said["ready"] and said["balanced"] else 1)
 
 
-def report(said: Mapping[str, Any]) -> Iterator[str]:
-    """The lines for people: equation, components, figures."""
+def report(said: Mapping[str, Any], width: int | None = None) -> Iterator[str]:
+    """The lines for people: equation, pace and dead letters, components, figures.
+
+    Args:
+        width: columns of the terminal; None: as many as it takes.
+    """
     from gateway.observability import equation
 
-    yield from equation.lines(said["streams"], said["total"])
+    yield from equation.lines(said["streams"], said["total"], width)
+    yield f"last message {_last(said)}; a second, over the last 10 s: {_rates(said)}"
+    for stream, reasons in said["dead_letters"].items():
+        counts = sorted(reasons.items(), key=lambda reason: -reason[1])
+        yield f"dead letters, {stream}: " + ", ".join(f"{count:,} {reason}" for reason, count in counts)
     yield ""
     yield from _components(said)
     yield ""
     yield from _figures(said)
 
 
-def _watch(url: str) -> None:
+def _last(said: Mapping[str, Any]) -> str:
+    moment = said["last_message_at"]
+    return "none yet" if moment is None else f"{_ago(moment)} ago"
+
+
+def _rates(said: Mapping[str, Any]) -> str:
+    return ", ".join(f"{rate:,.1f} {name.replace('_', ' ')}" for name, rate in said["rates"].items())
+
+
+def _one_line(said: Mapping[str, Any]) -> str:
+    """Of a watch in a pipe: time, state, the equation of all streams, pace, and what is not ready."""
+    from gateway.observability import equation
+
+    state = "stopping" if said["stopping"] else "ready" if said["ready"] else "NOT READY"
+    waits = [
+        f"{name}: {component['detail'] or component['state']}"
+        for name, component in said["components"].items()
+        if component["state"] != "ready"
+    ]
+    now = tables.text(dt.datetime.now(dt.UTC), str)
+    parts = (f"{now} {state}", equation.sentence(said["total"]), f"a second: {_rates(said)}", *waits)
+    return "; ".join(parts)
+
+
+def _watch(url: str, width: int | None, *, as_json: bool) -> None:
+    if as_json or width is None:
+        while True:
+            _print_now(url, as_json=as_json)
+            time.sleep(_EVERY)
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
     with Live(console=Console(), auto_refresh=False, transient=True) as screen:
         while True:
-            screen.update(Text(common.clean_lines(_now(url))), refresh=True)
+            screen.update(Text(common.clean_lines(_now(url, width))), refresh=True)
             time.sleep(_EVERY)
 
 
-def _now(url: str) -> str:
+def _print_now(url: str, *, as_json: bool) -> None:
+    """One line: what reads a pipe reads lines."""
     from gateway.observability import ask
 
     try:
-        return "\n".join(report(common.run(ask.ask(url))))
+        said = common.run(ask.ask(url))
+    except errors.UsageError as error:
+        said, text = {"error": str(error)}, str(error)
+    else:
+        text = _one_line(said)
+    if as_json:
+        common.say_json(json.dumps(said, ensure_ascii=False))
+    else:
+        common.say(text)
+
+
+def _now(url: str, width: int) -> str:
+    from gateway.observability import ask
+
+    try:
+        return "\n".join(report(common.run(ask.ask(url)), width))
     except errors.UsageError as error:
         return str(error)
 

@@ -29,6 +29,11 @@ def statuses(answers: Mapping[str, Answer | None], *, stopping: bool) -> dict[st
         "balanced": all(answer["balanced"] for answer in heard.values()),
         "total": _added([NOTHING, *(answer["total"] for answer in heard.values())]),
         "streams": _added_by_name(answer["streams"] for answer in heard.values()),
+        "rates": _added(answer["rates"] for answer in heard.values()),
+        "last_message_at": max(
+            filter(None, (answer["last_message_at"] for answer in heard.values())), default=None
+        ),
+        "dead_letters": _added_by_name(answer["dead_letters"] for answer in heard.values()),
         "drained": _added_by_name(answer["drained"] for answer in heard.values()),
         "ready": len(heard) == len(answers) and all(answer["ready"] for answer in heard.values()),
         "stopping": stopping,

@@ -244,6 +244,15 @@ def total(counter: Counter) -> float:
     return sum(sample.value for sample in _samples(counter, "_total"))
 
 
+def by_stream(counter: Counter) -> dict[str, dict[str, int]]:
+    """A counter labelled by stream and reason: what is not zero."""
+    found: dict[str, dict[str, int]] = {}
+    for sample in _samples(counter, "_total"):
+        if sample.value:
+            found.setdefault(sample.labels["stream"], {})[sample.labels["reason"]] = int(sample.value)
+    return found
+
+
 def summary(histogram: Histogram) -> dict[str, float | None]:
     """``count``, and ``mean``, ``p50``, ``p99`` since the start; None while nothing was observed.
 

@@ -10,6 +10,7 @@ from typing import Any
 from gateway import __version__
 from gateway.observability import metrics
 from gateway.observability.health import Health, State
+from gateway.observability.pace import Pace
 from gateway.outcomes import Outcome, Tally
 
 
@@ -25,6 +26,7 @@ class Report:
             spooled.
         gauges: see :func:`gateway.observability.metrics.path_gauges`.
         started: seconds since the Unix epoch.
+        pace: to be looked at once a second.
     """
 
     health: Health
@@ -33,16 +35,21 @@ class Report:
     gauges: metrics.Gauges
     drained: Mapping[str, Tally] = dataclasses.field(default_factory=dict)
     started: float = dataclasses.field(default_factory=time.time)
+    pace: Pace = dataclasses.field(default_factory=Pace)
 
     def as_dict(self) -> dict[str, Any]:
         """What ``/status`` tells; the books are taken in one go, so the equation can be checked."""
         streams = self.books()
+        rates = self.pace.rates(self.tallies)
         return {
             "version": __version__,
             "uptime_seconds": round(time.time() - self.started, 1),
             "balanced": all(book["balance"] == 0 for book in streams.values()),
             "total": _total(streams),
             "streams": streams,
+            "rates": rates,
+            "last_message_at": self.pace.last_message_at,
+            "dead_letters": metrics.by_stream(metrics.dead_letters),
             "drained": {stream: tally.settled for stream, tally in self.drained.items()},
             **self.health.as_dict(),
             "figures": self._figures(),

@@ -109,7 +109,7 @@ def daemon() -> Iterator[str]:
     status = {
         "version": NAME, "uptime_seconds": 5, "balanced": True, "ready": True, "stopping": False, "total": book,
         "streams": {NAME: book}, "drained": {NAME: {NAME: 1}}, "components": {NAME: part}, "figures": {NAME: 1},
-        "dead_letters": {NAME: {NAME: 3}}, "last_message_at": None,
+        "dead_letters": {NAME: {NAME: 3}}, "last_message_at": None, "rates": {NAME: 1.5},
     }  # fmt: skip
 
     class Answer(http.server.BaseHTTPRequestHandler):

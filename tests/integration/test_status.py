@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from gateway import errors
 from gateway.cli import status as status_command
-from gateway.observability import ask
+from gateway.observability import ask, metrics
 from gateway.observability.server import Server
 from gateway.observability.status import Report
 from gateway.settings import Observability
@@ -161,3 +161,34 @@ def test_port_zero_cannot_be_asked(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text(MINIMAL + "\n[observability]\nport = 0\n")
     assert "observability.port is 0" in refusal("--config", str(file))
+
+
+def test_pace_and_dead_letters_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the last message came, how many a second, and dead letters by their reasons, the most frequent first."""
+    counted = {"telemetry": {"malformed": 3, "unknown_device": 5}}
+    monkeypatch.setattr(metrics, "by_stream", lambda _: counted)
+    with answering(a_ready_report()) as port:
+        text = gateway_status("--url", f"http://127.0.0.1:{port}").stdout
+        said = json.loads(gateway_status("--url", f"http://127.0.0.1:{port}", "--json").stdout)
+    assert "last message 0 s ago; a second, over the last 10 s: " in text
+    assert "dead letters, telemetry: 5 unknown_device, 3 malformed" in text
+    assert said["dead_letters"] == counted
+    assert set(said["rates"]) == {"received", "stored", "dead_lettered"}
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=("text", "json"))
+def test_a_watch_in_a_pipe_prints_lines(as_json: bool) -> None:
+    """One line a second, at once, without escape sequences: what reads the pipe sees each as it comes."""
+    command = [sys.executable, "-m", "gateway", "status", "--watch", *(["--json"] if as_json else [])]
+    with answering(a_ready_report()) as port:
+        asked = [*command, "--url", f"http://127.0.0.1:{port}"]
+        with subprocess.Popen(asked, stdout=subprocess.PIPE, text=True) as watching:
+            assert watching.stdout is not None
+            lines = [watching.stdout.readline() for _ in range(2)]
+            watching.terminate()
+    for line in lines:
+        assert "\x1b" not in line
+        if as_json:
+            assert json.loads(line)["total"]["received"] == 10
+        else:
+            assert "Z ready; received 10 = stored 5 + " in line

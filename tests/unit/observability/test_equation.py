@@ -35,3 +35,24 @@ def test_a_violation_is_not_to_be_overlooked() -> None:
     """Where it does not hold, the line says so and by how much."""
     [_, line] = equation.lines({"telemetry": BOOK | {"received": 1003, "balance": 3}}, BOOK)
     assert line.endswith("DOES NOT HOLD: 3 unaccounted for")
+
+
+def test_a_narrow_terminal_cuts_no_term() -> None:
+    """What is wider than the terminal is broken between terms; every number stays beside its term."""
+    large = {term: count * 123_457 for term, count in BOOK.items()}
+    for width in (60, 80):
+        lines = equation.lines({"telemetry": large, "b": large}, large, width)
+        assert max(map(len, lines)) <= width
+        assert lines[0] == "total: holds"
+        text = " ".join(" ".join(lines).split())
+        for term in equation._TERMS:
+            assert text.count(f"{term} {large[term]}") == 3
+    assert equation.lines({"t": BOOK}, BOOK, 200) == equation.lines({"t": BOOK}, BOOK)
+
+
+def test_one_line_for_what_reads_lines() -> None:
+    """All terms, and whether it holds."""
+    said = equation.sentence(BOOK)
+    assert said == (
+        "received 1000 = stored 990 + duplicate 1 + spooled 0 + dead_lettered 7 + ignored 0 + in_flight 2  holds"
+    )

@@ -17,6 +17,9 @@ def answer(stored: int, *, ready: bool = True) -> dict[str, Any]:
         "total": book,
         "streams": {"telemetry": book},
         "drained": {},
+        "rates": {"received": 2.5},
+        "last_message_at": float(stored) or None,
+        "dead_letters": {"telemetry": {"malformed": stored}} if stored else {},
         "ready": ready,
         "components": {"mqtt": {"state": "ready"}},
         "figures": {"rows": stored},
@@ -36,6 +39,8 @@ def test_counts_are_added_up() -> None:
     assert (found["ready"], found["total"]["stored"]) == (True, 7)
     assert found["streams"]["telemetry"]["received"] == 7
     assert found["figures"]["rows"] == 7
+    assert (found["rates"], found["last_message_at"]) == ({"received": 5.0}, 4.0)
+    assert found["dead_letters"] == {"telemetry": {"malformed": 7}}
 
 
 def test_ready_when_all_are() -> None:
