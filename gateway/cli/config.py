@@ -3,29 +3,61 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.cli import common
 
+if TYPE_CHECKING:
+    from gateway import settings, trial
+
 app = typer.Typer()
 
 
 @app.command()
-def check(config: common.ConfigOption = None) -> None:
-    """Say whether the configuration is right; nothing is connected to.
+def check(
+    config: common.ConfigOption = None,
+    connect: Annotated[
+        bool,
+        typer.Option("--connect", help="Try the broker and both databases too; nothing is changed there."),
+    ] = False,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Say whether the configuration is right; without --connect nothing is connected to.
 
-    Example: gateway config check --config config/gateway.toml
+    With it: versions, log-ins, privileges, migrations, subscriptions, and device types that streams provision. The
+    broker sees a client of another id, with a session that ends at once. Exit code 1 when something would not work.
+
+    Example: gateway config check --config config/gateway.toml --connect
     """
-    from gateway import exposure
     from gateway.check import check as check_settings
 
     file = common.settings_file(config)
-    settings = common.load_settings(config)
-    check_settings(settings)
-    for warning in exposure.warnings(settings):
-        common.say(f"warning: {warning}")
-    common.say(f"{file or 'environment'}: valid")
+    options = common.load_settings(config)
+    check_settings(options)
+    valid = f"{file or 'environment'}: valid"
+    found = common.run(_tried(options, valid, as_json=as_json)) if connect else []
+    if as_json:
+        common.print_json({"valid": True, "found": [one._asdict() for one in found]})
+    elif not connect:
+        common.say(valid)
+    if not all(one.ok for one in found):
+        raise typer.Exit(1)
+
+
+async def _tried(options: settings.Settings, valid: str, *, as_json: bool) -> list[trial.Finding]:
+    """Print each as it is found: a server that is away takes its time."""
+    from gateway import trial
+
+    if not as_json:
+        common.say(valid)
+    found = []
+    async for one in trial.findings(options):
+        found.append(one)
+        if not as_json:
+            common.say(f"{one.what}: {'ok' if one.ok else 'FAILS'}: {one.text}")
+    return found
 
 
 @app.command()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
+from gateway.mqtt import attempt as attempts
 from gateway.mqtt.bulk import BulkConnection
-from gateway.mqtt.connection import Connection, Receiver, Subscription
+from gateway.mqtt.connection import Connection, Receiver, Refusal, Subscription
 from gateway.mqtt.reconnecting import Connect, ReconnectingSource
 from gateway.mqtt.source import Sessions, Sink, Source
 from gateway.observability.health import Component
 from gateway.settings import Mqtt, Stream
 from gateway.topics import Template, apart
 
-__all__ = ["Sessions", "Sink", "Source", "open_source"]
+__all__ = ["Sessions", "Sink", "Source", "open_source", "try_broker"]
 
 
 def open_source(
@@ -23,6 +25,22 @@ def open_source(
     return ReconnectingSource(
         mqtt, subscriptions(mqtt, streams), sink, component, sessions, connect=connect, fallback=fallback
     )
+
+
+async def try_broker(mqtt: Mqtt, streams: Sequence[Stream]) -> tuple[str, list[Refusal]]:
+    """Connect and subscribe as a client of its own, whose session ends at once; transport, and what was refused.
+
+    Not with the share group: as one of it, it would be given messages that others wait for.
+
+    Raises:
+        GatewayError: the broker cannot be reached or does not accept us; it says why.
+    """
+    other = mqtt.model_copy(
+        update={"client_id": attempts.client_id(mqtt.client_id), "session_expiry": 0.0, "share_group": None}
+    )
+    connect, fallback = _transports(other)
+    makers = [functools.partial(one, other) for one in (connect, fallback) if one is not None]
+    return await attempts.attempt(makers, subscriptions(other, streams))
 
 
 def subscriptions(mqtt: Mqtt, streams: Sequence[Stream]) -> list[Subscription]:

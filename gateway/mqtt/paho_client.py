@@ -19,7 +19,7 @@ _QUIET.disabled = True  # what went wrong is told once, in the source's own word
 
 
 def make_client(mqtt: Mqtt, context: NamedContext | None) -> aiomqtt.Client:
-    """A persistent session under the fixed client id.
+    """A persistent session under the fixed client id; one that is to be kept for no time ends with the connection.
 
     Raises:
         RefusedError: the password's file cannot be read.
@@ -36,7 +36,7 @@ def make_client(mqtt: Mqtt, context: NamedContext | None) -> aiomqtt.Client:
         username=mqtt.username,
         password=password,
         identifier=mqtt.client_id,
-        clean_session=False,
+        clean_session=mqtt.session_expiry == 0,
         transport=_transport(mqtt),
         timeout=mqtt.connect_timeout,
         keepalive=math.ceil(mqtt.keepalive),

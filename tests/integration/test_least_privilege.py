@@ -17,7 +17,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from gateway import app, patience, replay, settings
+from gateway import app, patience, replay, settings, trial
 from gateway.batches import Batch
 from gateway.dead_letters import Selection
 from gateway.observability.notify import Notify
@@ -45,7 +45,6 @@ TOOLS = ("bench", "demo")
 ADMINISTRATION = (
     "storage/initialise.py",
     "storage/migrate.py",
-    "storage/version_tables.py",
     "storage/roles.py",
 )
 """The superuser's and the owner's: ``test_roles.py`` and ``tests/migrations``."""
@@ -148,6 +147,8 @@ async def test_every_statement_is_run_by_its_role(scene: Scene, seen: Seen, serv
     await _write_again(scene)
     await _replay(scene)
     await asyncio.to_thread(_look, scene)
+    tried = {one.what: one.ok async for one in trial.findings(scene.options())}
+    assert tried == {"broker": False, "metadata": True, "stream new": True, "timeseries": True}
     assert seen.refused == []
     assert seen.missing(places(*TOOLS, *ADMINISTRATION, *others)) == []
     assert [name for name, text in conflicts.INSERTS.items() if text not in seen.texts] == []

@@ -1,0 +1,56 @@
+"""One connection to the broker to see whether it would work: nothing is taken from anybody, nothing stays behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gateway.errors import GatewayError
+from gateway.messages import Message
+from gateway.mqtt.connection import Connection, Receiver, Refusal, Subscription
+
+_OF_CHECKS = "-check"
+
+
+class _Nobody:
+    """Takes messages and keeps none; see :class:`gateway.mqtt.connection.Receiver`."""
+
+    def connected(self, session_present: bool) -> None:
+        """Accepted."""
+
+    def take(self, messages: Sequence[Message], packet_ids: Sequence[int]) -> None:
+        """Not acknowledged: the session ends with the connection."""
+
+    def pinged(self) -> None:
+        """Nothing is acknowledged."""
+
+    def answered(self) -> None:
+        """Likewise."""
+
+    def idle(self) -> None:
+        """Likewise."""
+
+
+def client_id(name: str) -> str:
+    """Of the attempt: with the daemon's own it would end the daemon's connection."""
+    return f"{name}{_OF_CHECKS}"
+
+
+async def attempt(
+    makers: Sequence[Callable[[Receiver], Connection]], subscriptions: Sequence[Subscription]
+) -> tuple[str, list[Refusal]]:
+    """Connect by the first of these that is accepted, and subscribe; its name, and what was refused.
+
+    Raises:
+        GatewayError: none was accepted; why the first was not.
+    """
+    failures: list[GatewayError] = []
+    for make in makers:
+        connection = make(_Nobody())
+        try:
+            await connection.open()
+            return connection.transport, await connection.subscribe(subscriptions)
+        except GatewayError as error:
+            failures.append(error)
+        finally:
+            await connection.close()
+    raise failures[0]
