@@ -31,27 +31,28 @@ def check(
 
     Example: gateway config check --config config/gateway.toml --connect
     """
+    from gateway import exposure
     from gateway.check import check as check_settings
 
     file = common.settings_file(config)
     options = common.load_settings(config)
     check_settings(options)
-    valid = f"{file or 'environment'}: valid"
-    found = common.run(_tried(options, valid, as_json=as_json)) if connect else []
+    warnings = list(exposure.warnings(options))
+    if not as_json:
+        for warning in warnings:
+            common.say(f"warning: {warning}")
+        common.say(f"{file or 'environment'}: valid")
+    found = common.run(_tried(options, as_json=as_json)) if connect else []
     if as_json:
-        common.print_json({"valid": True, "found": [one._asdict() for one in found]})
-    elif not connect:
-        common.say(valid)
+        common.print_json({"valid": True, "warnings": warnings, "found": [one._asdict() for one in found]})
     if not all(one.ok for one in found):
         raise typer.Exit(1)
 
 
-async def _tried(options: settings.Settings, valid: str, *, as_json: bool) -> list[trial.Finding]:
+async def _tried(options: settings.Settings, *, as_json: bool) -> list[trial.Finding]:
     """Print each as it is found: a server that is away takes its time."""
     from gateway import trial
 
-    if not as_json:
-        common.say(valid)
     found = []
     async for one in trial.findings(options):
         found.append(one)

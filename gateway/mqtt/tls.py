@@ -13,10 +13,15 @@ from gateway.settings import Mqtt, Tls
 # X509_V_ERR_… of OpenSSL's x509_vfy.h
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNKNOWN_CA = (2, 18, 19, 20, 21)
+_NO_ISSUER = (2, 20, 21)
+"""Nothing that we have signed the last certificate of the chain: a CA we do not know, or one between was not sent."""
 _WRONG_NAME = (62, 64)
 _HUNG_UP = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError)
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
-
+_NOT_SENT = (
+    "; if it is that already, the broker does not send its intermediate certificates: have it send the whole chain "
+    "(mosquitto: certfile holds the certificate, then the intermediate ones)"
+)
 
 C = TypeVar("C", bound=ssl.SSLContext)
 
@@ -82,7 +87,7 @@ def _certificate(error: ssl.SSLCertVerificationError, mqtt: Mqtt) -> str:
     if code in _UNKNOWN_CA:
         return (
             "the broker's certificate is signed by a CA that we do not trust: set mqtt.tls.ca_file to the "
-            "certificate of the broker's CA"
+            "certificate of the broker's CA" + (_NOT_SENT if code in _NO_ISSUER else "")
         )
     if code == _EXPIRED:
         return "the broker's certificate, or its CA's, has expired: renew it (or mend this machine's clock)"

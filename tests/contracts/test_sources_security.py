@@ -41,8 +41,15 @@ def authority(tmp_path: Path) -> Authority:
 class TlsBroker:
     """A mosquitto with one more listener, which speaks TLS and asks for a client certificate."""
 
-    def __init__(self, start: StartMosquitto, authority: Authority, **certificate: Any) -> None:
-        pair = authority.issue("broker", **certificate)
+    def __init__(
+        self,
+        start: StartMosquitto,
+        authority: Authority,
+        *,
+        issuer: Authority | None = None,
+        **certificate: Any,
+    ) -> None:
+        pair = (issuer or authority).issue("broker", **certificate)
         self.port = free_port()
         self.plain = start(
             extra=[
@@ -100,6 +107,19 @@ async def test_a_wrong_ca_is_told(
         await reception.state(State.FAILED, "a CA that we do not trust: set mqtt.tls.ca_file")
         ca_file.write_bytes(authority.file.read_bytes())
         await reception.ready()
+
+
+async def test_a_broker_that_does_not_send_its_intermediate_is_told(
+    start_mosquitto: StartMosquitto, authority: Authority, options: Options, tmp_path: Path
+) -> None:
+    """The right CA is in the file: it is the broker that must send more, and the text says so."""
+    between = Authority(tmp_path, "between", above=authority)
+    broker = await asyncio.to_thread(TlsBroker, start_mosquitto, authority, issuer=between)
+    mqtt = options(broker.port, host="localhost", tls=broker.tls)
+    async with receiving(mqtt, STREAM) as reception:
+        await reception.state(
+            State.FAILED, "does not send its intermediate certificates: have it send the whole chain"
+        )
 
 
 async def test_an_expired_certificate_is_told(

@@ -24,21 +24,25 @@ class Pair(NamedTuple):
 class Authority:
     """A CA of a test's own; its files are in ``folder``.
 
+    Args:
+        above: the CA that signs its certificate; None: itself.
+
     Attributes:
         file: its certificate.
     """
 
-    def __init__(self, folder: Path, name: str = "ca") -> None:
+    def __init__(self, folder: Path, name: str = "ca", *, above: Authority | None = None) -> None:
         self._folder, self._name = folder, name
         self._key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Test {name}")])
         self._subject = subject
         now = dt.datetime.now(dt.UTC)
         certificate = (
-            self._builder(subject, self._key.public_key(), now - DAY, now + DAY)
+            (above or self)
+            ._builder(subject, self._key.public_key(), now - DAY, now + DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_usage(signs=True), critical=True)
-            .sign(self._key, hashes.SHA256())
+            .sign((above or self)._key, hashes.SHA256())
         )
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
