@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Collection
 
@@ -28,6 +29,8 @@ _QUIET_SECONDS = 3.0
 """A session is empty when the broker has sent nothing for so long while nothing was unacknowledged."""
 _POLL_SECONDS = 0.05
 _BUFFER_BYTES = 8 << 20
+_FIRST_NUMBERS = itertools.count(1 << 48, 1 << 48)
+"""Delivery numbers that neither the daemon's own source nor another session has: dead letters are known by them."""
 
 
 class Result(msgspec.Struct):
@@ -101,7 +104,8 @@ async def end(
     alone = _alone(options, client_id)
     health = Health()
     path = Path(alone, health, patience=foreground.PATIENCE)
-    source = mqtt.open_source(alone.mqtt, (), path.pipeline, health.component("mqtt"), path.sessions)
+    component, first = health.component("mqtt"), next(_FIRST_NUMBERS)
+    source = mqtt.open_source(alone.mqtt, (), path.pipeline, component, path.sessions, first=first)
     path.pipeline.source = source
     await foreground.run(path, health, _read_empty(path, source, health, result), tell)
     events.mqtt_session_emptied(client_id=client_id, messages=result.messages)

@@ -18,12 +18,23 @@ __all__ = ["Sessions", "Sink", "Source", "open_source", "try_broker"]
 
 
 def open_source(
-    mqtt: Mqtt, streams: Sequence[Stream], sink: Sink, component: Component, sessions: Sessions
+    mqtt: Mqtt,
+    streams: Sequence[Stream],
+    sink: Sink,
+    component: Component,
+    sessions: Sessions,
+    *,
+    first: int = 0,
 ) -> Source:
-    """The source that the settings ask for; nothing is dialled before ``run``."""
+    """The source that the settings ask for; nothing is dialled before ``run``.
+
+    Args:
+        first: its first delivery number. Dead letters are known by theirs: two sources of a process share none.
+    """
     connect, fallback = _transports(mqtt)
+    asked = subscriptions(mqtt, streams)
     return ReconnectingSource(
-        mqtt, subscriptions(mqtt, streams), sink, component, sessions, connect=connect, fallback=fallback
+        mqtt, asked, sink, component, sessions, connect=connect, fallback=fallback, first=first
     )
 
 

@@ -21,11 +21,15 @@ _redelivered = operator.attrgetter("duplicate")
 
 
 class Acknowledgements:
-    """Numbers messages, and knows which of their acks have left and which were read."""
+    """Numbers messages, and knows which of their acks have left and which were read.
 
-    def __init__(self, sessions: Sessions) -> None:
+    Args:
+        first: the first of the numbers.
+    """
+
+    def __init__(self, sessions: Sessions, first: int = 0) -> None:
         self._sessions = sessions
-        self._window, self._ids = Window(), PacketIds()
+        self._window, self._ids = Window(first), PacketIds()
         self._session: Session | None = None
         self._resumed = False
         self._since: int | None = None

@@ -56,6 +56,7 @@ class ReconnectingSource:
         connect: makes a connection; not dialled yet.
         fallback: tried by turns with the other, whatever a broker answers to what it does not understand, until an
             attempt is accepted; what was accepted is kept.
+        first: the first delivery number.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ReconnectingSource:
         *,
         connect: Connect,
         fallback: Connect | None = None,
+        first: int = 0,
     ) -> None:
         self._mqtt, self._subscriptions, self._sink = mqtt, subscriptions, sink
         self._component, self._sessions = component, sessions
@@ -81,7 +83,7 @@ class ReconnectingSource:
         self._resumed = False
         self._confirming: asyncio.TimerHandle | None = None
         self._confirmed_at = 0.0
-        self._acks = Acknowledgements(sessions)
+        self._acks = Acknowledgements(sessions, first)
         self._dropped: asyncio.Future[GatewayError] | None = None
         self._up_since = math.inf
         self._waited = 0.0

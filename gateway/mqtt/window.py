@@ -34,12 +34,15 @@ class Window:
     """Delivery numbers to packet ids. Numbers rise without gaps over the window's whole life.
 
     The cost of a message is some 30 ns with contiguous ranges: one list entry, one byte, slices.
+
+    Args:
+        first: the first of the numbers.
     """
 
     __slots__ = ("_base", "_confirmed", "_head", "_ids", "_settled")
 
-    def __init__(self) -> None:
-        self._base = 0  # delivery number of _ids[0]
+    def __init__(self, first: int = 0) -> None:
+        self._base = first  # delivery number of _ids[0]
         self._head = 0  # the acks of what is before it have left
         self._confirmed = 0  # and the broker has read the acks of what is before this
         self._ids: list[int] = []

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.mosquitto
 COUNT = 20_000 if ALL else 2000
 NARROWED = {"name": "plant", "topic": "tenants/acme/devices/{device}/telemetry", "tenant": "acme"}
 WIDE = {"name": "all", "topic": "tenants/{tenant}/#", "kind": "ignore"}
+OTHER = {"name": "other", "topic": "others/{tenant}/{device}"}
 
 
 def changed(cell: Cell, settings: dict[str, Any], *, arguments: Sequence[str] = (), ends: str = "") -> None:
@@ -72,11 +73,14 @@ def test_client_id(make_cell: MakeCell) -> None:
 
 
 @pytest.mark.combinations(2)
-@pytest.mark.only(transport="bulk")  # MQTT 3.1.1 has no shared subscriptions
 def test_workers(make_cell: MakeCell) -> None:
     """One process, two workers, and one again: what lay in the sessions of the others is stored, and once."""
     cell = make_cell("workers 1, 2, 1")
+    two = ["--workers", "2"]
+    if cell.combination.transport == "aiomqtt":  # MQTT 3.1.1 has no shared subscriptions
+        cell.daemon.configure({"streams": [*cell.daemon.settings["streams"], OTHER]})
+        two += ["--divide", "streams"]
     cell.begin()
-    for workers in (2, 1):
-        changed(cell, {}, arguments=["--workers", str(workers)] if workers > 1 else [])
+    for arguments in (two, []):
+        changed(cell, {}, arguments=arguments)
     cell.prove()

@@ -16,6 +16,8 @@ from tests.support.wire import Wire
 
 ROUNDS = 10 if ALL else 2
 IN_FLIGHT = 8
+EQUAL = pytest.mark.only(timestamps=False)
+"""Messages are of equal bytes, so without a time."""
 STEPS = {"batch": {"max_rows": 20}}
 HABITS = {
     "in turn": MOSQUITTO,
@@ -27,10 +29,7 @@ HABITS = {
 
 
 def known(cell: Cell, position: int) -> None:
-    """How far the broker has read our acknowledgements is durable, or that it uses ids again.
-
-    It is kept where something was noted that a later process would believe: of readings without a time of their own.
-    """
+    """How far the broker has read our acknowledgements is durable, or that it uses ids again."""
     kept = "SELECT NOT in_turn OR confirmed >= $2 FROM mqtt_sessions WHERE client_id = $1"
 
     def is_kept() -> bool:
@@ -54,6 +53,7 @@ def stopped(cell: Cell, equal: Equal) -> None:
     equal.settled()
 
 
+@EQUAL
 @pytest.mark.parametrize("how", [killed, stopped])
 @pytest.mark.parametrize("habit", HABITS)
 def test_packet_ids(make_cell: MakeCell, habit: str, how: Callable[[Cell, Equal], None]) -> None:
@@ -63,8 +63,7 @@ def test_packet_ids(make_cell: MakeCell, habit: str, how: Callable[[Cell, Equal]
         equal = by_way_of(cell, broker)
         equal.say(200)
         equal.settled()
-        if not cell.combination.timestamps:
-            known(cell, 200)
+        known(cell, 200)
         for _ in range(ROUNDS):
             how(cell, equal)
         equal.prove()
@@ -78,6 +77,7 @@ def by_way_of(cell: Cell, broker: SessionBroker) -> Equal:
     return Equal(cell, lambda payload: broker.publish(1, payload))
 
 
+@EQUAL
 @pytest.mark.mosquitto
 def test_the_session_is_lost(make_cell: MakeCell) -> None:
     """Mosquitto restarts without its sessions: ids begin anew, and say nothing of the equal messages before."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import time
 from collections.abc import Callable
 
 from tests.support.fault_cell import Cell
@@ -17,7 +14,7 @@ SERIAL = "S-1"
 
 
 class Equal:
-    """Its messages in a cell, each of which must be a row. In a cell with timestamps they differ by their times.
+    """Its messages in a cell, each of which must be a row.
 
     Args:
         publish: publishes a payload for ``SERIAL``.
@@ -25,13 +22,12 @@ class Equal:
 
     def __init__(self, cell: Cell, publish: Callable[[bytes], object]) -> None:
         self._cell, self._publish = cell, publish
-        self._start_ms, self._numbers = int(time.time() * 1000) - 3_600_000, itertools.count()
         self.published = 0
 
     def say(self, count: int) -> None:
         """So many more."""
         for _ in range(count):
-            self._publish(self._payload())
+            self._publish(DOOR)
         self.published += count
 
     def settled(self) -> None:
@@ -54,8 +50,3 @@ class Equal:
     def _verdict(self) -> Verdict:
         rows, messages = self._cell.rows(), self.published
         return Verdict(messages, rows, lost=max(messages - rows, 0), twice=max(rows - messages, 0))
-
-    def _payload(self) -> bytes:
-        if not self._cell.combination.timestamps:
-            return DOOR
-        return json.dumps({"ts": self._start_ms + next(self._numbers), "metrics": {"door": 1}}).encode()
