@@ -53,7 +53,10 @@ def test_cut_connections(make_cell: MakeCell) -> None:
         cell.cut()
         cell.back()
         cell.settled()
-    cell.prove(twice=0 if cell.broker.again_in_process else 3 * IN_FLIGHT)
+    doubtful = (
+        3 + 2 + 1
+    ) * IN_FLIGHT  # where nothing can be known, a message may come again at each later cut
+    cell.prove(twice=0 if cell.broker.again_in_process else doubtful)
 
 
 def test_stopped_and_started(make_cell: MakeCell) -> None:

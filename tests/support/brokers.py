@@ -346,10 +346,10 @@ CAPABILITIES = (
 
 
 class Mochi(Broker):
-    """mochi-mqtt as a program, with bolt as its store."""
+    """mochi-mqtt with bolt as its store. A client that comes back may lose what is published just then."""
 
     title = "mochi"
-    known_again = again_in_process = False
+    known_again = again_in_process = keeps = False
 
     def prepare(self) -> None:
         """Its configuration."""
