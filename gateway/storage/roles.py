@@ -130,6 +130,8 @@ async def grant_tables(connection: asyncpg.Connection, name: Name) -> None:
         for role, privileges in ((found.writer, WRITER[name]), (found.reader, READER[name])):
             for table, wanted in privileges.items():
                 await _grant(connection, role, table, wanted)
+        if name == "metadata":
+            await _show_all_tenants(connection, found.writer)
         if await connection.fetchval("SELECT to_regproc('gateway_make_partition')") is not None:
             await connection.execute(f"GRANT EXECUTE ON FUNCTION gateway_make_partition TO {found.writer}")
 
@@ -140,3 +142,25 @@ async def _grant(connection: asyncpg.Connection, role: str, table: str, privileg
     # TimescaleDB hands both on to every chunk.
     await connection.execute(f"REVOKE ALL ON {table} FROM {role}")
     await connection.execute(f"GRANT {privileges} ON {table} TO {role}")
+
+
+async def _show_all_tenants(connection: asyncpg.Connection, writer: str) -> None:
+    """Policies for a writer that may not bypass row-level security: managed servers let nobody give that."""
+    bypasses = await connection.fetchval("SELECT rolbypassrls FROM pg_roles WHERE rolname = $1", writer)
+    for row in await connection.fetch(_SECURED, _ALL_TENANTS):
+        if row["there"] and bypasses:
+            await connection.execute(f"DROP POLICY {_ALL_TENANTS} ON {row['name']}")
+        elif not row["there"] and not bypasses:
+            await connection.execute(
+                f"CREATE POLICY {_ALL_TENANTS} ON {row['name']} TO {writer} USING (true)"
+            )
+
+
+_ALL_TENANTS = "all_tenants"
+
+_SECURED = """
+SELECT oid::regclass::text AS name,
+       EXISTS (SELECT FROM pg_policy WHERE polrelid = pg_class.oid AND polname = $1) AS there
+FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relrowsecurity AND pg_get_userbyid(relowner) = current_user
+"""

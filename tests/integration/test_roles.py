@@ -14,7 +14,6 @@ import pytest
 
 from gateway import errors
 from gateway.devices import models, provisioning
-from gateway.settings import Database
 from gateway.storage import dsn, engines, migrate, passwords, pools, revisions, roles
 from gateway.storage.initialise import initialise
 from gateway.storage.revisions import Name
@@ -342,22 +341,6 @@ async def test_an_installation_of_an_earlier_version_gets_what_it_lacks(
     await (installation.upgrade(installation.roles.owner) if mend == "upgrade" else installation.init())
     await daemon.execute(enter)
     await daemon.execute("UPDATE dead_letters SET stream = stream, reason = reason, detail = detail")
-
-
-async def test_no_superuser_is_needed(fresh: Installation) -> None:
-    """The administrator of a managed server, who may create roles and databases, is enough."""
-    admin = f"{fresh.roles.prefix}_admin"
-    options = "LOGIN CREATEROLE CREATEDB BYPASSRLS PASSWORD 'none'"
-    execute(fresh.admin_dsn, f"CREATE ROLE {admin} {options}")
-    login = re.sub(r"//[^@]*@", f"//{admin}:none@", fresh.admin_dsn)
-    server = Database.model_validate({"dsn": login})
-    try:
-        for _ in range(2):
-            await initialise(server, fresh.databases, fresh.roles, fresh.folder)
-        await fresh.upgrade(fresh.roles.owner)
-    finally:
-        fresh.remove()
-        execute(fresh.admin_dsn, f"DROP ROLE {admin}")
 
 
 async def test_a_login_that_may_not_is_refused(installation: Installation) -> None:

@@ -237,6 +237,19 @@ def pgbouncer_program() -> str:
     return found
 
 
+class OldPostgres(Postgres):
+    """Debian's own PostgreSQL, the oldest that the gateway serves."""
+
+    version = 15
+
+    def _program(self, name: str) -> Sequence[str]:
+        found = Path(f"/usr/lib/postgresql/{self.version}/bin") / name
+        if not found.exists():
+            package = f"postgresql-{self.version}"
+            raise MissingServerError(f"{found} is not there; install the package {package!r} of Debian 12")
+        return [str(found)]
+
+
 def embedded_programs() -> Path:
     """The folder of the wheel's PostgreSQL programs, where the user that runs them can reach it.
 
