@@ -7,7 +7,7 @@ import re
 import asyncpg
 
 from gateway.storage.revisions import Name
-from gateway.storage.roles import WRITER
+from gateway.storage.roles import ALL_TENANTS, WRITER
 
 _PRIVILEGE = re.compile(r"([A-Z]+)(?: \(([^)]*)\))?")
 
@@ -46,7 +46,15 @@ async def _has(connection: asyncpg.Connection, table: str, privilege: str, colum
 
 async def sees_all_tenants(connection: asyncpg.Connection) -> bool:
     """Whether row-level security hides nothing from this log-in. The registry's tables must be there."""
-    return not await connection.fetchval("SELECT row_security_active('tenants')")
+    sees: bool = await connection.fetchval(_SEES_ALL, ALL_TENANTS)
+    return sees
+
+
+_SEES_ALL = """
+SELECT NOT row_security_active('tenants') OR EXISTS (
+    SELECT FROM pg_policy, unnest(polroles) AS role
+    WHERE polrelid = 'tenants'::regclass AND polname = $1 AND pg_has_role(role, 'USAGE'))
+"""
 
 
 async def tenants_without(

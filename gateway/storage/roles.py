@@ -147,16 +147,15 @@ async def _grant(connection: asyncpg.Connection, role: str, table: str, privileg
 async def _show_all_tenants(connection: asyncpg.Connection, writer: str) -> None:
     """Policies for a writer that may not bypass row-level security: managed servers let nobody give that."""
     bypasses = await connection.fetchval("SELECT rolbypassrls FROM pg_roles WHERE rolname = $1", writer)
-    for row in await connection.fetch(_SECURED, _ALL_TENANTS):
+    for row in await connection.fetch(_SECURED, ALL_TENANTS):
         if row["there"] and bypasses:
-            await connection.execute(f"DROP POLICY {_ALL_TENANTS} ON {row['name']}")
+            await connection.execute(f"DROP POLICY {ALL_TENANTS} ON {row['name']}")
         elif not row["there"] and not bypasses:
-            await connection.execute(
-                f"CREATE POLICY {_ALL_TENANTS} ON {row['name']} TO {writer} USING (true)"
-            )
+            await connection.execute(f"CREATE POLICY {ALL_TENANTS} ON {row['name']} TO {writer} USING (true)")
 
 
-_ALL_TENANTS = "all_tenants"
+ALL_TENANTS = "all_tenants"
+"""The policy by which a writer without BYPASSRLS sees all rows."""
 
 _SECURED = """
 SELECT oid::regclass::text AS name,

@@ -16,7 +16,7 @@ import pytest
 
 from gateway import errors
 from gateway.settings import Database
-from gateway.storage import migrate
+from gateway.storage import migrate, privileges
 from gateway.storage.initialise import initialise
 from tests.conftest import _made
 from tests.support.installation import Installation
@@ -112,6 +112,8 @@ async def test_the_writer_sees_all_tenants(site: Site) -> None:
             assert await owner.fetchval(policies) == expected
             count = "SELECT count(*) FROM tenants"
             assert [await one.fetchval(count) for one in (owner, writer, reader)] == [2, 2, 0]
+            told = [await privileges.sees_all_tenants(one) for one in (owner, writer, reader)]
+            assert told == [True, True, False]
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await writer.execute("INSERT INTO tenants (slug) VALUES ('more')")
     finally:
