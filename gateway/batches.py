@@ -151,7 +151,8 @@ class Batch:
         It is written as it is: nobody asks how many rows it has.
         """
         picked = Batch()
-        picked.turn, picked.replayed, picked.spooled = self.turn, self.replayed, self.spooled
+        picked.session, picked.turn = self.session, self.turn
+        picked.replayed, picked.spooled = self.replayed, self.spooled
         for at, index in enumerate(indices):
             picked.add(
                 self.numbers[index],

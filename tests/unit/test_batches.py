@@ -8,6 +8,7 @@ from gateway import batches
 from gateway.batches import Batch
 from gateway.dead_letters import Replayed
 from gateway.errors import MessageError
+from gateway.messages import Session
 from gateway.outcomes import Reason
 from tests.support.batching import NOW_US, Filling, Origin, a_device, published
 
@@ -35,6 +36,16 @@ def test_readings_and_letters_are_counted_together() -> None:
     numbers = [*batch.numbers, *batch.letter_numbers]
     assert batch.oldest() == min(numbers)
     assert batch.size >= 100 + batches.OVERHEAD_BYTES
+
+
+def test_what_is_picked_is_of_the_same_session() -> None:
+    """Else the ledger of what was held back would name no session, and a later process would store it twice."""
+    filling = Filling()
+    filling.keyed(a_device(), NOW_US, {"n": 1})
+    batch = filling.batch
+    batch.session, batch.turn, batch.spooled = Session(b"s" * 16), 7, True
+    picked = batch.pick([0], [])
+    assert (picked.session, picked.turn, picked.spooled) == (batch.session, 7, True)
 
 
 def test_a_refused_message_keeps_who_and_when() -> None:
