@@ -13,7 +13,9 @@ seen to hand out an id before all others had their turn.
 
 from __future__ import annotations
 
+import asyncio
 import struct
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +24,8 @@ from gateway.messages import DIGEST_BYTES, PACKET_IDS, Message, Session, digest
 from gateway.sessions import Sessions
 
 _PRUNE_EVERY = 256
+_COMMIT_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
 
 _INSERT = """
 INSERT INTO redelivery_ledger (batch_id, client_id, session, received, packet_ids, digests)
@@ -36,6 +40,12 @@ DELETE FROM redelivery_ledger WHERE client_id = $1 AND CASE WHEN session = $2 TH
 ELSE written_at < now() - interval '1 day' END
 """
 """Rows of other sessions still tell whether a transaction whose answer was lost was committed."""
+_UNDER_WAY = """
+SELECT virtualtransaction FROM pg_locks
+WHERE relation = 'redelivery_ledger'::regclass AND mode = 'RowExclusiveLock' AND granted AND pid <> pg_backend_pid()
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""Transactions that have written to the ledger and are not over."""
 _WRITTEN = "SELECT EXISTS (SELECT FROM redelivery_ledger WHERE batch_id = $1)"
 
 Entry = tuple[int, Message]
@@ -68,6 +78,8 @@ class Ledger:
     async def load(self, connection: Any, session: Session, since: int) -> None:
         """Learn what was stored in this session, by earlier processes above all."""
         await self._sessions.look_up()
+        if self._loaded_for is None:
+            await _until_committed(connection)
         rows = []
         if session.id:
             rows = await connection.fetch(_LOAD, self.client_id, uuid.UUID(bytes=session.id))
@@ -108,6 +120,22 @@ class Ledger:
         self._rows += 1
         if self._rows % _PRUNE_EVERY == 0:
             await connection.execute(_PRUNE, self.client_id, named, position - PACKET_IDS)
+
+
+async def _until_committed(connection: Any) -> None:
+    """Wait for transactions under way: a killed process may have sent its COMMIT, and a slow disk takes its time.
+
+    One that hangs is not waited for long: rather twice than never.
+    """
+    deadline = time.monotonic() + _COMMIT_SECONDS
+    waited_for = await _under_way(connection)
+    while waited_for and time.monotonic() < deadline:
+        await asyncio.sleep(_LOOK_SECONDS)
+        waited_for &= await _under_way(connection)
+
+
+async def _under_way(connection: Any) -> set[str]:
+    return {row["virtualtransaction"] for row in await connection.fetch(_UNDER_WAY)}
 
 
 def positions(rows: Sequence[tuple[int, bytes, bytes]]) -> dict[int, tuple[int, bytes]]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 
+import asyncpg
 import pytest
 
 from gateway.messages import PACKET_IDS, Message, digest
 from gateway.writer import ledger as ledger_module
 from gateway.writer.ledger import written
 from tests.support.batching import published
+from tests.support.databases import Databases
 from tests.support.sessions import MemoryStore, a_ledger, sessions_in
 from tests.support.written import Table
 
@@ -125,6 +128,39 @@ def test_a_digest_is_of_topic_and_payload() -> None:
     assert digest(message(1, b"0", "t/S-1")) != digest(message(1, b"", "t/S-10"))
     assert digest(message(1)) == digest(message(2))
     assert len(digest(message(1))) == 8
+
+
+async def test_what_a_killed_process_commits_late_is_waited_for(
+    table: Table, client: str, shared: Databases
+) -> None:
+    """Its COMMIT was sent, and the server is still at it when the next process looks."""
+    life = Life(client)
+    killed = await asyncpg.connect(shared.timeseries_dsn)
+    late = killed.transaction()
+    await late.start()
+    life.session.first = 1
+    await life.ledger.write(killed, uuid.uuid4(), life.session, 1, [(0, message(1))])
+    await life.sessions.save()
+    looking = asyncio.create_task(known(client, table, life, message(1)))
+    await asyncio.wait([looking], timeout=0.3)
+    assert not looking.done()
+    await late.commit()
+    assert await looking == [True]
+    await killed.close(timeout=5)
+
+
+async def test_a_transaction_that_hangs_is_not_waited_for_long(
+    table: Table, client: str, shared: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rather twice than never: its process may be cut off, and the server does not know."""
+    monkeypatch.setattr(ledger_module, "_COMMIT_SECONDS", 0.3)
+    life = Life(client)
+    await life.enter(table, 1, message(1))
+    hanging = await asyncpg.connect(shared.timeseries_dsn)
+    async with hanging.transaction():
+        await life.ledger.write(hanging, uuid.uuid4(), life.session, 2, [(1, message(2))])
+        assert await known(client, table, life, message(1), message(2)) == [True, False]
+    await hanging.close(timeout=5)
 
 
 async def test_it_knows_nothing_before_it_has_looked(table: Table, client: str) -> None:
