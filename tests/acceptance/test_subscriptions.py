@@ -103,12 +103,11 @@ def test_a_stream_that_is_gone_is_unsubscribed_although_the_daemon_was_killed(sc
 
 
 @pytest.mark.parametrize("transport", ["bulk"], indirect=True)
-@pytest.mark.parametrize("divide", ["messages", "streams"])
-def test_one_process_two_workers_one_process(scene: Scene, divide: str) -> None:
+def test_one_process_two_workers_one_process(scene: Scene) -> None:
     """Each message is stored once, also those that came while none ran; no session of before collects any more."""
     first, name = "tenants/{tenant}/devices/{device}/first", scene.daemon.client_id
     scene.daemon.configure({"streams": [stream(TELEMETRY), {"name": "first", "topic": first}]})
-    workers = ("--workers", "2", "--divide", divide)
+    workers = ("--workers", "2")  # with --divide streams: tests/faults/test_changed.py
     start(scene)
     publish(scene, 1, 2)
     stores(scene, 1, 2)
@@ -127,6 +126,7 @@ def test_one_process_two_workers_one_process(scene: Scene, divide: str) -> None:
     assert scene.daemon.stop() == 0
 
 
+@pytest.mark.parametrize("transport", ["bulk"], indirect=True)
 def test_a_session_under_a_client_id_given_up_is_named_and_ended(scene: Scene) -> None:
     """The log names it with the command, which stores what is in it and ends its subscriptions."""
     start(scene)

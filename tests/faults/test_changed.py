@@ -50,7 +50,6 @@ def publish(cell: Cell) -> None:
     cell.published(early=False)
 
 
-@pytest.mark.combinations(2)
 def test_streams(make_cell: MakeCell) -> None:
     """A stream is narrowed and renamed, one that is ignored stands behind it, then all is as before."""
     cell = make_cell("stream narrowed and renamed, and back")

@@ -53,9 +53,13 @@ def stopped(cell: Cell, equal: Equal) -> None:
     equal.settled()
 
 
+CELLS = [(habit, how) for habit in HABITS for how in (killed, stopped)]
+SHORT = [("1 to 50", killed), ("anew at each connection", stopped)]
+"""``tests/acceptance/test_packet_ids.py`` has the others, with fewer messages."""
+
+
 @EQUAL
-@pytest.mark.parametrize("how", [killed, stopped])
-@pytest.mark.parametrize("habit", HABITS)
+@pytest.mark.parametrize(("habit", "how"), CELLS if ALL else SHORT)
 def test_packet_ids(make_cell: MakeCell, habit: str, how: Callable[[Cell, Equal], None]) -> None:
     """Equal messages under ids that equal ones had before: each is a row, whatever the broker's habit."""
     cell = make_cell(f"packet ids {habit}: daemon {how.__name__}, {ROUNDS} times", STEPS)

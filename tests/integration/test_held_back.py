@@ -134,7 +134,7 @@ async def test_nothing_else_comes_and_none_would_be_stored(own: Databases) -> No
             execute(own.timeseries_dsn, of_all.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
                     .partition("CREATE TRIGGER")[0])  # fmt: skip
             (work,) = flow.pipeline.held.back
-            await eventually_async(lambda: work.history and work.history.tries > 4, timeout=30)
+            await eventually_async(lambda: work.history and work.history.tries > 3, timeout=30)
             assert flow.ended() == {STORED: 19}
             execute(own.timeseries_dsn, undo)
             assert await flow.settle(timeout=60) == {STORED: 20}
