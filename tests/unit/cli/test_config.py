@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,8 @@ def test_no_configuration_names_where_it_was_looked_for(
 ) -> None:
     """The paths, and the command that makes one; the same beside what an environment alone leaves out."""
     monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.upper().startswith("GATEWAY_")]:  # those of the test run
+        monkeypatch.delenv(name)
     found = str(gateway_config("check").exception)
     assert f"{tmp_path}/config/gateway.toml, /etc/gateway/gateway.toml" in found
     assert "`gateway config sample > config/gateway.toml`" in found
