@@ -125,7 +125,7 @@ class Daemon:
         if self._options.mqtt.worker_of is None:  # else its supervisor does it
             own = {self._options.mqtt.client_id}
             start("sessions", former_sessions.watch(self._options, own, self.health.component("sessions")))
-            former_spools.tell(self._options.spool, [path for path in (self._options.spool.folder,) if path])
+            former_spools.tell(self._options.spool, [self._options.spool.folder])
 
     async def _until_stop(self, stop: asyncio.Event) -> bool:
         """True: a task died, which is a defect."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Iterator
-from urllib.parse import parse_qsl, urlsplit
 
-from gateway import settings
+from gateway import dsn_text, settings
 from gateway.storage import libpq
 
 _DEFAULT = "prefer"
@@ -27,8 +26,8 @@ def warnings(options: settings.Settings) -> list[str]:
 
 def _of_database(name: str, database: settings.Database) -> Iterator[str]:
     target = libpq.read(database)
-    query = dict(parse_qsl(urlsplit(target.dsn).query))
-    mode = query.get("sslmode") or os.environ.get("PGSSLMODE") or _DEFAULT
+    parts = dsn_text.split(target.dsn)
+    mode = (parts.query.get("sslmode") if parts else None) or os.environ.get("PGSSLMODE") or _DEFAULT
     remote = [str(host) for host in target.hosts if not is_local(host.name)]
     if remote and mode != _ENOUGH:
         yield (

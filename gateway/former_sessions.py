@@ -7,7 +7,6 @@ and that nothing reads. Such a session is taken over: its subscriptions end firs
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections.abc import Collection
@@ -64,25 +63,29 @@ def is_in_use(kept: Kept) -> bool:
 
 async def watch(options: settings.Settings, own: Collection[str], component: Component | None = None) -> None:
     """Task: end what this gateway left under client ids that are not its ``own`` any more; name what others left."""
+    component = component or Component("sessions")
+    component.ready()
     named: set[str] = set()
-    if component is not None:
-        component.ready()
     while True:
         try:
-            with contextlib.suppress(errors.StoreError):  # told by the path, which needs the same database
-                left = [kept for kept in await find(options) if _is_left(kept, own)]
-                for kept in left:
-                    if kept.gateway == options.mqtt.gateway:
-                        await end(options, kept.client_id)
-                    elif kept.client_id not in named:
-                        named.add(kept.client_id)
-                        _tell(kept)
-                if component is not None:
-                    component.ready()
+            await _end_all(options, own, named)
+            component.ready()
+        except errors.StoreError:
+            pass  # told by the path, which needs the same database
         except errors.GatewayError as error:
-            if component is not None:
-                component.failed(str(error))
+            component.failed(str(error))
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _end_all(options: settings.Settings, own: Collection[str], named: set[str]) -> None:
+    for kept in await find(options):
+        if not _is_left(kept, own):
+            continue
+        if kept.gateway == options.mqtt.gateway:
+            await end(options, kept.client_id)
+        elif kept.client_id not in named:
+            named.add(kept.client_id)
+            _tell(kept)
 
 
 async def end(

@@ -94,8 +94,7 @@ class Sessions:
         self._wanted: frozenset[str] = frozenset()
         self._asked: set[str] = set()
         self._ended: set[str] = set()
-        self._began_at: float | None = None
-        self._used_at = time.time()
+        self._known_us = 0
 
     async def look_up(self) -> State:
         """What an earlier process left. The inherited session has its id and its base from then on.
@@ -132,19 +131,18 @@ class Sessions:
             self.before, self.inherited.id = state, state.session
             self.inherited.go_on(state.confirmed)
             self._looked_up.set()
-            if self._began_at is not None and state.at_us:
-                self._tell_lost(self._began_at - state.at_us / 1e6)
+            if self._current.inherited:
+                self._known_us = state.at_us
+            elif state.at_us:
+                self._tell_lost(state.at_us)
 
     # ------------------------------------------------------------------ what the source tells
 
     def begin(self) -> Session:
         """The broker has no session of ours: a new one. Nothing that was noted before says anything about it."""
-        if not self._current.inherited:
-            self._tell_lost(time.time() - self._used_at)
-        elif self.before is None:
-            self._began_at = time.time()
-        elif self.before.at_us:
-            self._tell_lost(time.time() - self.before.at_us / 1e6)
+        if self._known_us:
+            self._tell_lost(self._known_us)
+        self._known_us = now_us()
         self._current = Session(os.urandom(16))
         self._asked, self._ended = set(), set()
         self._confirmed = self._saved_turn = 0
@@ -153,7 +151,9 @@ class Sessions:
         self._changed.set()
         return self._current
 
-    def _tell_lost(self, seconds: float) -> None:
+    def _tell_lost(self, known_us: int) -> None:
+        """A session that was noted at this time, µs since the Unix epoch, is no more."""
+        seconds = (now_us() - known_us) / 1e6
         moment = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         self._component.ready(
             f"at {moment} the broker had no session of ours any more, used {seconds:.0f} s before; what it kept is "
@@ -164,13 +164,13 @@ class Sessions:
 
     def subscribing(self, filters: Sequence[str]) -> None:
         """These filters are what we subscribe to, in the session that lives now."""
-        self._wanted, self._used_at = frozenset(filters), time.time()
-        if not self._wanted <= set(self.filters):
+        self._wanted = frozenset(filters)
+        if self._wanted <= set(self.filters):
+            self._kept.set()
+        else:
             self._urgent = True
             self._kept.clear()
             self._changed.set()
-        elif self._current.inherited and not self._asked:
-            self._kept.set()
         self._asked |= self._wanted
 
     @property
@@ -229,9 +229,10 @@ class Sessions:
 
     async def keep(self) -> None:
         """Task: keep the state durable."""
+        self._changed.set()  # what an earlier process subscribed to is looked up at once
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_IN_USE_SECONDS if self._looked_up.is_set() else 0):
+                async with asyncio.timeout(_IN_USE_SECONDS):
                     await self._changed.wait()
             wait = self._saved_at + _SAVE_SECONDS - time.monotonic()
             if wait > 0 and not self._urgent:
@@ -259,6 +260,7 @@ class Sessions:
         failed = await self._save_in_each(state)
         if len(failed) < len(self._stores):
             self._saved_turn, self._saved_at = turn, time.monotonic()
+            self._known_us = state.at_us
             if session is self._current and filters == tuple(self.filters):
                 self._kept.set()
         if failed:

@@ -31,15 +31,14 @@ async def findings(options: settings.Settings) -> AsyncIterator[Finding]:
 
 async def _broker(options: settings.Settings) -> Finding:
     try:
-        transport, refusals = await mqtt.try_broker(options.mqtt, options.streams)
+        transport, problems = await mqtt.try_broker(options.mqtt, options.streams)
     except GatewayError as error:
         return Finding("broker", False, str(error))
     version = "MQTT 5" if transport == "bulk" else "MQTT 3.1.1"
-    place = options.mqtt.unix_socket or f"{options.mqtt.host}:{options.mqtt.port}"
-    if not refusals:
+    place = mqtt.broker_name(options.mqtt)
+    if not problems:
         return Finding("broker", True, f"{place} accepts us and our subscriptions ({version})")
-    refused = "; ".join(f"{refusal.subscription.filter}: {refusal.reason}" for refusal in refusals)
-    return Finding("broker", False, f"{place} accepts us ({version}) and refuses subscriptions: {refused}")
+    return Finding("broker", False, f"{place} accepts us ({version}), but {'; '.join(problems)}")
 
 
 async def _database(name: Name, options: settings.Settings) -> AsyncIterator[Finding]:

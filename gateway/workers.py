@@ -136,7 +136,7 @@ class Workers:
             Worker(number, config, _environment(options, number, count, divide)) for number in range(count)
         ]
         self._client_ids = {_client_id(options, number) for number in range(count)}
-        self._spools = [folder for number in range(count) if (folder := _spool(options, number))]
+        self._spools = [_spool(options, number) for number in range(count)]
         self._stopping = False
         self._tasks = Supervisor()
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from gateway.mqtt import attempt as attempts
 from gateway.mqtt.bulk import BulkConnection
-from gateway.mqtt.connection import Connection, Receiver, Refusal, Subscription
+from gateway.mqtt.connection import Connection, Receiver, Subscription, broker_name
 from gateway.mqtt.reconnecting import Connect, ReconnectingSource
 from gateway.mqtt.source import Sessions, Sink, Source
 from gateway.observability.health import Component
 from gateway.settings import Mqtt, Stream
 from gateway.topics import Template, apart
 
-__all__ = ["Sessions", "Sink", "Source", "open_source", "try_broker"]
+__all__ = ["Sessions", "Sink", "Source", "broker_name", "open_source", "try_broker"]
 
 
 def open_source(
@@ -38,8 +38,8 @@ def open_source(
     )
 
 
-async def try_broker(mqtt: Mqtt, streams: Sequence[Stream]) -> tuple[str, list[Refusal]]:
-    """Connect and subscribe as a client of its own, whose session ends at once; transport, and what was refused.
+async def try_broker(mqtt: Mqtt, streams: Sequence[Stream]) -> tuple[str, list[str]]:
+    """Connect and subscribe as a client of its own, whose session ends at once; transport, and what is not granted.
 
     Not with the share group: as one of it, it would be given messages that others wait for.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.errors import GatewayError
 from gateway.messages import Message
-from gateway.mqtt.connection import Connection, Receiver, Refusal, Subscription
+from gateway.mqtt.connection import Connection, Receiver, Subscription, subscribe_to_all
 
 _OF_CHECKS = "-check"
 
@@ -37,8 +37,8 @@ def client_id(name: str) -> str:
 
 async def attempt(
     makers: Sequence[Callable[[Receiver], Connection]], subscriptions: Sequence[Subscription]
-) -> tuple[str, list[Refusal]]:
-    """Connect by the first of these that is accepted, and subscribe; its name, and what was refused.
+) -> tuple[str, list[str]]:
+    """Connect by the first of these that is accepted, and subscribe; its name, and what the broker does not do.
 
     Raises:
         GatewayError: none was accepted; why the first was not.
@@ -48,9 +48,15 @@ async def attempt(
         connection = make(_Nobody())
         try:
             await connection.open()
-            return connection.transport, await connection.subscribe(subscriptions)
+            return connection.transport, await _problems(connection, subscriptions)
         except GatewayError as error:
             failures.append(error)
         finally:
             await connection.close()
     raise failures[0]
+
+
+async def _problems(connection: Connection, subscriptions: Sequence[Subscription]) -> list[str]:
+    refusals = await subscribe_to_all(connection, subscriptions)
+    refused = [f"refuses {one.subscription.filter}: {one.reason}" for one in refusals]
+    return [*connection.shortcomings, *refused]

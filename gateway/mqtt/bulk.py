@@ -75,7 +75,7 @@ class BulkConnection(asyncio.Protocol):
         self._accepted: asyncio.Future[None] = self._loop.create_future()
         self._packet_ids = itertools.cycle(range(PACKET_IDS, PACKET_IDS // 2, -1))
         self._asked: tuple[int, asyncio.Future[SubAckPacket | UnsubAckPacket]] | None = None
-        self._phase, self._filters = Phase.CONNECTING, [""]
+        self._phase, self._filters = Phase.CONNECTING, list[str]()
         self._ended: Ended = self._loop.create_future()
         self._gone = asyncio.Event()
         self._torn = False
@@ -120,8 +120,7 @@ class BulkConnection(asyncio.Protocol):
         assert self._connack is not None
         size = len(packets.subscribe_packet(1, subscriptions))
         packets.check_limits(self._connack, subscriptions, size, self._broker)
-        if self._phase is Phase.CONNECTING:
-            self._phase, self._filters = Phase.SUBSCRIBING, [one.filter for one in subscriptions]
+        self._phase, self._filters = Phase.SUBSCRIBING, [one.filter for one in subscriptions]
         answers = await self._ask("SUBSCRIBE", functools.partial(_subscribe_packet, subscriptions))
         self._phase = Phase.SUBSCRIBED
         return reasons.refusals(subscriptions, answers)

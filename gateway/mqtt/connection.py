@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
-from gateway.errors import GatewayError
+from gateway.errors import ConfigurationError, GatewayError
 from gateway.messages import Message
 from gateway.settings import Mqtt
 
+T = TypeVar("T")
+_FILTERS_AT_ONCE = 8
+"""Filters in one packet: what brokers of clouds and of microcontrollers take (AWS IoT: eight)."""
 LAST_ACKS_SECONDS = 1.0
 """How long acks may still leave when the broker has sent what cannot be read."""
 
@@ -131,10 +134,10 @@ class Phase(enum.Enum):
     """How far a connection has come, and what it mostly means when the broker closes it then without a reason."""
 
     CONNECTING = (
-        "before it accepted us; check the credentials, mqtt.transport, and whether this port speaks TLS"
+        " before it accepted us; check the credentials, mqtt.transport, and whether this port speaks TLS"
     )
     SUBSCRIBING = (
-        "instead of answering our SUBSCRIBE; check the broker's access rules and limits for {filters}"
+        " instead of answering our SUBSCRIBE; check the broker's access rules and limits for {filters}"
     )
     SUBSCRIBED = "; perhaps another client uses our mqtt.client_id"
     """mosquitto 2.0 gives no reason when a client id is used twice."""
@@ -146,8 +149,37 @@ def closed_by(broker: str, phase: Phase, filters: Sequence[str] = ()) -> Connect
     Args:
         filters: what we were subscribing to.
     """
-    text = phase.value.format(filters=", ".join(filters))
-    return ConnectionLostError(f"{broker} closed the connection{'' if text[0] == ';' else ' '}{text}")
+    why = phase.value.format(filters=", ".join(filters))
+    return ConnectionLostError(f"{broker} closed the connection{why}")
+
+
+async def subscribe_to_all(connection: Connection, subscriptions: Sequence[Subscription]) -> list[Refusal]:
+    """Subscribe in parts: some brokers hang up on many filters in one packet.
+
+    Raises:
+        ConnectionLostError, RefusedError: as :meth:`Connection.subscribe` does.
+    """
+    refusals: list[Refusal] = []
+    for part in parts(subscriptions):
+        refusals += await connection.subscribe(part)
+    return refusals
+
+
+def parts(filters: Sequence[T]) -> list[Sequence[T]]:
+    """As many at once as fit in one packet."""
+    return [filters[first : first + _FILTERS_AT_ONCE] for first in range(0, len(filters), _FILTERS_AT_ONCE)]
+
+
+def password(mqtt: Mqtt) -> str | None:
+    """The password to connect with.
+
+    Raises:
+        RefusedError: its file cannot be read.
+    """
+    try:
+        return mqtt.secret()
+    except ConfigurationError as error:
+        raise RefusedError(f"password of the broker: {error}") from error
 
 
 def broker_name(mqtt: Mqtt) -> str:

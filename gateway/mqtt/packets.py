@@ -23,8 +23,7 @@ from mqtt5 import (
     UnsubscribePacket,
 )
 
-from gateway.errors import ConfigurationError
-from gateway.mqtt.connection import NOT_SHARED, RefusedError, Subscription
+from gateway.mqtt.connection import NOT_SHARED, RefusedError, Subscription, password
 from gateway.mqtt.reasons import Reason
 from gateway.settings import Mqtt
 
@@ -38,14 +37,11 @@ def connect_packet(mqtt: Mqtt) -> bytes:
     Raises:
         RefusedError: the password's file cannot be read.
     """
-    try:
-        password = mqtt.secret()
-    except ConfigurationError as error:
-        raise RefusedError(f"password of the broker: {error}") from error
+    secret = password(mqtt)
     packet = ConnectPacket(
         mqtt.client_id,
         username=mqtt.username,
-        password=None if password is None else password.encode(),
+        password=None if secret is None else secret.encode(),
         clean_start=False,
         keep_alive=math.ceil(mqtt.keepalive),
         session_expiry_interval=min(int(mqtt.session_expiry), _NEVER_EXPIRES),
@@ -101,7 +97,7 @@ def reason_of(
 def shortcomings(connack: ConnAckPacket, mqtt: Mqtt) -> list[str]:
     """What CONNACK takes away of what delivery at least once rests on (MQTT 5 §3.2.2.3)."""
     found = []
-    if session_expiry(connack, mqtt) == 0:
+    if mqtt.session_expiry and session_expiry(connack, mqtt) == 0:
         found.append(
             "keeps no session (session expiry 0): what is published while the gateway is away would be lost; "
             "allow persistent sessions at the broker"

@@ -8,9 +8,8 @@ from typing import Literal
 
 import aiomqtt
 
-from gateway.errors import ConfigurationError
 from gateway.mqtt import tls
-from gateway.mqtt.connection import RefusedError
+from gateway.mqtt.connection import password
 from gateway.mqtt.paho_sockets import NamedContext
 from gateway.settings import Mqtt
 
@@ -24,17 +23,13 @@ def make_client(mqtt: Mqtt, context: NamedContext | None) -> aiomqtt.Client:
     Raises:
         RefusedError: the password's file cannot be read.
     """
-    try:
-        password = mqtt.secret()
-    except ConfigurationError as error:
-        raise RefusedError(f"password of the broker: {error}") from error
     if context is not None:
         context.server_name = tls.server_name(mqtt)
     return aiomqtt.Client(
         hostname=str(mqtt.unix_socket or mqtt.host),
         port=mqtt.port,
         username=mqtt.username,
-        password=password,
+        password=password(mqtt),
         identifier=mqtt.client_id,
         clean_session=mqtt.session_expiry == 0,
         transport=_transport(mqtt),

@@ -24,6 +24,8 @@ from gateway.mqtt.connection import (
     Subscription,
     UnsupportedVersionError,
     broker_name,
+    parts,
+    subscribe_to_all,
 )
 from gateway.mqtt.source import Sessions, Sink
 from gateway.observability import events
@@ -38,8 +40,6 @@ _FIRST_SECONDS = 3.0
 """So long is an answer awaited to a first CONNECT whose version the broker may not know: some say nothing."""
 _KEEP_SECONDS = 2.0
 """So long does SUBSCRIBE wait until a new session, or new filters, are known durably."""
-_FILTERS_AT_ONCE = 8
-"""Filters in one SUBSCRIBE: what brokers of clouds and of microcontrollers take (AWS IoT: eight)."""
 _DOUBT_AFTER = 5
 """Attempts in a row that fail, after an accepted one, before the other version is tried."""
 
@@ -314,21 +314,15 @@ class ReconnectingSource:
     # subscriptions ---------------------------------------------------------------------------
 
     async def _subscribe(self, connection: Connection, asked: Sequence[Subscription]) -> list[Refusal]:
-        """All at every connection, resumed or not: the broker may know less than it says.
-
-        In parts: some brokers hang up on many filters in one packet.
-        """
-        refusals: list[Refusal] = []
-        for first in range(0, len(asked), _FILTERS_AT_ONCE):
-            refusals += await connection.subscribe(asked[first : first + _FILTERS_AT_ONCE])
+        """All at every connection, resumed or not: the broker may know less than it says."""
+        refusals = await subscribe_to_all(connection, asked)
         for refusal in refusals:
             events.mqtt_subscription_refused(topic=refusal.subscription.filter, error=refusal.reason)
         return refusals
 
     async def _unsubscribe(self, connection: Connection, stale: Sequence[str]) -> None:
         """End what an earlier configuration subscribed to, after the new: rather twice than never."""
-        for first in range(0, len(stale), _FILTERS_AT_ONCE):
-            part = stale[first : first + _FILTERS_AT_ONCE]
+        for part in parts(stale):
             refused = await connection.unsubscribe(part)
             events.mqtt_unsubscribed(topics=part, refused=refused)
             self._sessions.unsubscribed(part)

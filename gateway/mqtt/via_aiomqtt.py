@@ -81,7 +81,7 @@ class AiomqttConnection:
         self._take_over()
         self._opening: asyncio.Task[Any] | None = None
         self._opened = asyncio.Event()
-        self._phase, self._filters = Phase.CONNECTING, [""]
+        self._phase, self._filters = Phase.CONNECTING, list[str]()
         self._ended: Ended = self._loop.create_future()
         self._leaving = False
         self._pings = 0  # unanswered
@@ -124,8 +124,7 @@ class AiomqttConnection:
         """
         if shared := [one.filter for one in subscriptions if one.filter.startswith("$share/")]:
             raise RefusedError(f"MQTT 3.1.1 has no shared subscriptions ({shared[0]}): {NOT_SHARED}")
-        if self._phase is Phase.CONNECTING:
-            self._phase, self._filters = Phase.SUBSCRIBING, [one.filter for one in subscriptions]
+        self._phase, self._filters = Phase.SUBSCRIBING, [one.filter for one in subscriptions]
         asked = [(subscription.filter, subscription.qos) for subscription in subscriptions]
         answers = await self._ask("SUBSCRIBE", self._client.subscribe(asked, timeout=math.inf))
         self._phase = Phase.SUBSCRIBED

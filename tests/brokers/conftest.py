@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REQUIRED, lacking
-from tests.support import broker_table
+from tests.support import broker_table, fault_table
 from tests.support.broker_cell import Cell
 from tests.support.broker_table import PROTOCOLS, Row
 from tests.support.brokers import KINDS, AnyBroker
@@ -106,7 +106,7 @@ def make_cell(
 
 def _record(row: Row) -> None:
     ROWS.append(row)
-    broker_table.save(ROWS)
+    fault_table.save(ROWS, broker_table.REPORT)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 import mqtt5
 import pytest
 
+from gateway.mqtt import try_broker
+from gateway.mqtt.bulk import BulkConnection
+from gateway.mqtt.connection import Connection, Receiver
 from gateway.observability.health import State
 from gateway.settings import Mqtt, Stream
 from tests.contracts.conftest import Options
@@ -21,6 +24,7 @@ from tests.support.fake_broker import (
     PINGREQ,
     SUBSCRIBE,
     Peer,
+    Script,
     fake_broker,
     granted,
     is_mqtt_5,
@@ -623,29 +627,49 @@ def many(count: int) -> list[Stream]:
     return [Stream(name=f"s{at}", topic=f"t{at}/{{tenant}}/{{device}}") for at in range(count)]
 
 
-async def test_many_filters_are_asked_for_in_parts(options: Options) -> None:
-    """Brokers that hang up on more than eight filters in one packet get no more."""
-    counts: list[int] = []
+def counting(counts: list[int], connack: mqtt5.ConnAckPacket | None = None) -> Script:
+    """A script that notes how many filters each SUBSCRIBE has, and grants twenty."""
 
     async def script(peer: Peer) -> None:
         connect = await peer.until(CONNECT)
-        peer.say(mqtt5.ConnAckPacket() if is_mqtt_5(connect) else b"\x20\x02\x00\x00")
+        five = is_mqtt_5(connect)
+        peer.say(connack or mqtt5.ConnAckPacket() if five else b"\x20\x02\x00\x00")
         while sum(counts) < 20:
             subscribe = await peer.until(SUBSCRIBE)
             counts.append(subscribe.body.count(b"/+/+"))
-            if is_mqtt_5(connect):
-                codes = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE] * counts[-1]
-                peer.say(granted(subscribe, *codes))
-            else:
-                peer.say(bytes([0x90, 2 + counts[-1]]) + subscribe.body[:2] + b"\x01" * counts[-1])
+            codes = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE] * counts[-1]
+            body = subscribe.body[:2] + b"\x01" * counts[-1]
+            peer.say(granted(subscribe, *codes) if five else bytes([0x90, len(body)]) + body)
         await peer.until_closed()
 
+    return script
+
+
+async def test_many_filters_are_asked_for_in_parts(options: Options) -> None:
+    """Brokers that hang up on more than eight filters in one packet get no more."""
+    counts: list[int] = []
     async with (
-        fake_broker(script) as broker,
+        fake_broker(counting(counts)) as broker,
         receiving(options(broker.port), *many(20)) as reception,
     ):
         await reception.ready()
     assert counts == [8, 8, 4]
+
+
+async def test_a_trial_subscribes_as_the_daemon_does(options: Options) -> None:
+    """In parts too; that its session ends at once is its own wish, and no fault of the broker."""
+    counts: list[int] = []
+    async with fake_broker(counting(counts)) as broker:
+        assert (await try_broker(options(broker.port), many(20)))[1] == []
+    assert counts == [8, 8, 4]
+
+
+async def test_a_trial_tells_what_the_broker_takes_away() -> None:
+    """The daemon would be unready by it."""
+    less = mqtt5.ConnAckPacket(max_qos=mqtt5.QoS.AT_MOST_ONCE)
+    async with fake_broker(counting([], less)) as broker:
+        _, (problem,) = await try_broker(bulk(broker.port), many(20))
+    assert "QoS 0 only" in problem
 
 
 async def test_a_broker_that_closes_at_subscribe_is_not_another_client(options: Options) -> None:
@@ -779,10 +803,20 @@ async def test_a_broker_that_is_replaced_by_one_of_the_other_version() -> None:
         assert not is_mqtt_5(broker.peers[-1].said[0])
 
 
-async def test_no_broker_is_no_reason_to_doubt_the_version() -> None:
-    """While nothing listens, ``auto`` goes on to try MQTT 5 first: a broker that comes up gets the newer version."""
+async def test_no_broker_is_no_reason_to_doubt_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing listens, ``auto`` goes on to try MQTT 5: a broker that comes up gets the newer version."""
+    tried: list[int] = []
+
+    def trying(level: int) -> Callable[[Mqtt, Receiver], Connection]:
+        def connect(mqtt: Mqtt, receiver: Receiver) -> Connection:
+            tried.append(level)
+            return BulkConnection(mqtt, receiver)
+
+        return connect
+
+    monkeypatch.setattr("gateway.mqtt.BulkConnection", trying(5))
+    monkeypatch.setattr("gateway.mqtt._via_aiomqtt", trying(4))
     async with receiving(bulk(free_port(), transport="auto"), STREAM) as reception:
-        for _ in range(3):
-            await reception.state(State.WAITING, "nothing listens")
-            assert reception.source._connect.__name__ == "BulkConnection"  # type: ignore[attr-defined]
-            await asyncio.sleep(0.03)
+        await eventually_async(lambda: len(tried) >= 10)
+        await reception.state(State.WAITING, "nothing listens")
+    assert set(tried) == {5}

@@ -105,13 +105,6 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
-def save(rows: Iterable[Row], file: Path = REPORT) -> None:
-    """Write the rows as JSON lines, replacing what was there."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in rows]
-    file.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-
-
 def load(*files: Path) -> list[Row]:
     """The rows of these files; a cell that was run again is there once, as it ended last."""
     found: dict[tuple[str, int, str], Row] = {}

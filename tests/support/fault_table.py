@@ -16,6 +16,10 @@ import statistics
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 REPORT = Path(os.environ.get("GATEWAY_FAULTS_REPORT", ".cache/faults.jsonl"))
 """Where the rows of the last session are, as JSON lines."""
@@ -131,7 +135,7 @@ def machine() -> str:
     )
 
 
-def save(rows: Iterable[Row], file: Path = REPORT) -> None:
+def save(rows: Iterable[DataclassInstance], file: Path = REPORT) -> None:
     """Write the rows as JSON lines, replacing what was there."""
     file.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in rows]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import string
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -45,18 +43,6 @@ FORMS = {
 }
 
 
-@pytest.fixture
-def _own_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    root.handlers.clear()  # so that configure() does not close those of pytest
-    yield
-    root.handlers[:], level = before
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
-
-
 def seen(text: str) -> list[str]:
     """The pieces of the password that a text shows."""
     return [piece for piece in PIECES if piece in text]
@@ -88,7 +74,7 @@ def test_the_password_is_read_and_hidden_whatever_is_in_it(form: str) -> None:
             assert seen(shown) == [], shown
 
 
-@pytest.mark.usefixtures("_own_logging")
+@pytest.mark.usefixtures("own_logging")
 def test_the_password_reaches_no_log() -> None:
     """Neither as a field, nor deep in one, nor within a traceback, in both formats."""
     for password in PASSWORDS:

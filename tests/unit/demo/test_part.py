@@ -120,11 +120,13 @@ def test_a_part_does_not_outlive_a_killed_demo(tmp_path: Path, *, settled: bool,
         pytest.skip("only root starts parts as another user")
     slow = tmp_path / "setpriv"
     slow.write_text(
-        f'#!/bin/sh\nwhile kill -0 $PPID; do sleep 0.01; done\nexec {shutil.which("setpriv")} "$@"\n'
+        # Not $PPID: a shell that comes to ask for it too late has the starter's heir for a parent.
+        f'#!/bin/sh\nwhile kill -0 $STARTER; do sleep 0.01; done\nexec {shutil.which("setpriv")} "$@"\n'
     )
     slow.chmod(0o755)
     program = f"""
-import asyncio, pathlib
+import asyncio, os, pathlib
+os.environ["STARTER"] = str(os.getpid())
 from gateway.demo.part import Part
 from gateway.demo.privileges import RunAs
 async def main():

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +17,8 @@ from gateway.observability import events, logs
 from gateway.settings import Observability
 from tests.support.hostile import NAME, raw
 
+pytestmark = pytest.mark.usefixtures("own_logging")
+
 
 class Terminal(io.StringIO):
     """A stream that somebody watches."""
@@ -24,18 +26,6 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         """Yes."""
         return True
-
-
-@pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    root.handlers.clear()  # so that configure() does not close those of pytest
-    yield
-    root.handlers[:], level = before
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
 
 
 def test_foreign_text_does_nothing_to_a_terminal() -> None:
