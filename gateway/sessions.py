@@ -133,14 +133,14 @@ class Sessions:
             self._looked_up.set()
             if self._current.inherited:
                 self._known_us = state.at_us
-            elif state.at_us:
+            elif state.filters:
                 self._tell_lost(state.at_us)
 
     # ------------------------------------------------------------------ what the source tells
 
     def begin(self) -> Session:
         """The broker has no session of ours: a new one. Nothing that was noted before says anything about it."""
-        if self._known_us:
+        if self._known_us and self.filters:  # without any, none of ours was ever at the broker
             self._tell_lost(self._known_us)
         self._known_us = now_us()
         self._current = Session(os.urandom(16))

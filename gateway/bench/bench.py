@@ -100,7 +100,8 @@ class Bench:
         self._time_ms = published.stamp_ms + 1
         if published.refused or published.unmatched:
             raise GatewayError(
-                f"the broker refused {published.refused} messages, and had no subscriber for {published.unmatched}"
+                f"the broker refused {published.refused} messages, and had no subscriber for {published.unmatched}: "
+                f"let mqtt.username write and read {self.names.prefix}#, or measure with --own-servers"
             )
         return published
 

@@ -35,9 +35,9 @@ _NOUNS = {
 }
 _COMMANDS = {
     "run": "Run the daemon in the foreground, until SIGTERM or Ctrl-C.",
-    "status": "Show the books, the components and the figures of the running daemon.",
-    "demo": "Watch readings of a simulated fleet travel through a broker and the gateway into PostgreSQL.",
-    "bench": "Measure the configured installation, or this machine with servers of its own.",
+    "status": "Show books, components and figures of the running daemon.",
+    "demo": "Watch readings of a simulated fleet on their way to tables.",
+    "bench": "Measure an installation, or this machine.",
 }
 _TEXTS = {**_COMMANDS, **_NOUNS}
 
@@ -72,11 +72,11 @@ def load(name: str) -> TyperCommand | TyperGroup:
     """A command as it is called, by its name; each of its leaves takes ``--raw``."""
     module = importlib.import_module(f"gateway.cli.{name.replace('-', '_')}")
     if name in _COMMANDS:
-        holder = typer.Typer(rich_markup_mode="rich", add_completion=False)
+        holder = typer.Typer(rich_markup_mode=None, add_completion=False)
         holder.command(name)(getattr(module, name))
     else:
         holder = typer.Typer(
-            rich_markup_mode="rich", add_completion=False, help=_NOUNS[name], no_args_is_help=True
+            rich_markup_mode=None, add_completion=False, help=_NOUNS[name], no_args_is_help=True
         )
         holder.add_typer(module.app)
     command = typer.main.get_command(holder)
@@ -109,7 +109,7 @@ app = typer.Typer(
     help="MQTT to TimescaleDB ingestion gateway: nothing lost, nothing twice, devices known.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -55,14 +55,14 @@ def bench(
     db_password_file: connecting.DbPasswordFileOption = None,
     as_json: common.JsonOption = False,
 ) -> None:  # fmt: skip
-    """Measure the configured installation, or this machine with servers of its own.
+    """Measure an installation, or this machine.
 
-    The gateway under test is an ordinary process of its own. It, the loads and what they leave use a scratch tenant,
-    topics and client ids, named gateway-bench-…, which are removed at the end; nothing else is touched. Connect as
-    the owner of the tables (--db-user). Every measurement ends by counting rows: exit code 1 unless there are as many
-    as messages.
+    The configured one, or servers of its own (--own-servers). The gateway under test is an ordinary process of its
+    own. It, the loads and what they leave use a scratch tenant, topics and client ids, named gateway-bench-…, which
+    are removed at the end; nothing else is touched. Connect as the owner of the tables (--db-user). Every
+    measurement ends by counting rows: exit code 1 unless there are as many as messages.
 
-    [bold]Examples:[/bold] gateway bench --own-servers --quick · gateway bench --scenario latency --db-user
+    Examples: gateway bench --own-servers --quick · gateway bench --scenario latency --db-user
     gateway_owner --db-password-file secrets/gateway_owner.password
     """
     from gateway.bench import session

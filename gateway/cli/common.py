@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def load_settings(path: Path | None) -> settings.Settings:
         tried = ", ".join(str(place.absolute()) for place in _PLACES)
         raise errors.ConfigurationError(
             f"no configuration: neither {tried} nor --config, GATEWAY_CONFIG or variables such as GATEWAY__MQTT__HOST; "
-            f"`gateway config sample > {_PLACES[0]}` makes one to start from"
+            f"`mkdir -p {_PLACES[0].parent} && gateway config sample > {_PLACES[0]}` makes one to start from"
         )
     try:
         return settings.load(file)
@@ -164,7 +165,7 @@ class Progress(Protocol):
 
 @contextlib.contextmanager
 def progress(what: str, *, shown: bool = True) -> Iterator[Progress]:
-    """A line on a terminal that tells how far the work of the block is, and what it waits for.
+    """A line on a terminal (elsewhere nothing) that tells how far the work of the block is, and what it waits for.
 
     Args:
         what: what is done, for people.
@@ -172,7 +173,7 @@ def progress(what: str, *, shown: bool = True) -> Iterator[Progress]:
 
     Yields a function that shows the number done, the number of all where it is known, and what is waited for.
     """
-    if not shown:
+    if not (shown and sys.stderr.isatty()):
         yield lambda _done, _total=None, _waits="": None
         return
     from rich.console import Console

@@ -24,10 +24,11 @@ def check(
     ] = False,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Say whether the configuration is right; without --connect nothing is connected to.
+    """Say whether the configuration is right.
 
-    With it: versions, log-ins, privileges, migrations, subscriptions, and device types that streams provision. The
-    broker sees a client of another id, with a session that ends at once. Exit code 1 when something would not work.
+    Nothing is connected to without --connect. With it: versions, log-ins, privileges, migrations, subscriptions,
+    and device types that streams provision. The broker sees a client of another id, with a session that ends at
+    once. Exit code 1 when something would not work.
 
     Example: gateway config check --config config/gateway.toml --connect
     """
@@ -63,7 +64,9 @@ async def _tried(options: settings.Settings, *, as_json: bool) -> list[trial.Fin
 
 @app.command()
 def show(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
-    """Show every option in force and where it comes from; secrets are hidden.
+    """Show every option in force and where it comes from.
+
+    Secrets are hidden.
 
     Example: GATEWAY__BATCH__LINGER=10ms gateway config show
     """
@@ -82,7 +85,7 @@ def show(config: common.ConfigOption = None, as_json: common.JsonOption = False)
 
 @app.command()
 def sample() -> None:
-    """Print an annotated configuration: every option, defaults commented out.
+    """Print an annotated configuration with every option.
 
     Example: gateway config sample > config/gateway.toml
     """

@@ -71,12 +71,12 @@ def init(
     ] = EngineChoice.AUTO,
     config: common.ConfigOption = None,
 ) -> None:
-    """Create databases, roles of least privilege and the extension; mend privileges. Can be repeated.
+    """Create databases and roles of least privilege.
 
-    The databases are those that the configured DSNs name. The owner migrates and provisions, the writer is the
-    daemon's, the reader sees one tenant. A role's password is the first line of ROLE.password in --password-dir; where
-    there is no such file, a new role gets a generated password, written there with mode 0600, and an old role keeps
-    the one it has.
+    Also the extension; privileges are mended; can be repeated. The databases are those that the configured DSNs
+    name. The owner migrates and provisions, the writer is the daemon's, the reader sees one tenant. A role's
+    password is the first line of ROLE.password in --password-dir; where there is no such file, a new role gets a
+    generated password, written there with mode 0600, and an old role keeps the one it has.
 
     Example: gateway db init --superuser-dsn postgresql://postgres@db/postgres --password-dir /etc/gateway/secrets
     """
@@ -226,7 +226,9 @@ def status(
     db_user: connecting.DbUserOption = None,
     db_password_file: connecting.DbPasswordFileOption = None,
 ) -> None:
-    """Show server, engine and pending revisions of each database; exit 1 unless all are up to date.
+    """Show server, engine and pending revisions.
+
+    Exit code 1 unless all are up to date.
 
     Example: gateway db status --json
     """

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gateway.cli.common import run
 from gateway.demo.folder import DEFAULT
@@ -33,16 +32,18 @@ def demo(
         bool, typer.Option("--serve", help="Only the servers, to look around in what is there.")
     ] = False,
 ) -> None:
-    """Watch readings of a simulated fleet travel through a broker and the gateway into PostgreSQL.
+    """Watch readings of a simulated fleet on their way to tables.
 
-    Broker and database are of its own, and everything lives in one folder.
-    About one message in a hundred is wrong on purpose. At the end the counts
-    of fleet, gateway and database are compared: exit code 0 if they agree.
+    Through a broker and the gateway into PostgreSQL. Broker and database are of its own, and everything lives in
+    one folder. About one message in a hundred is wrong on purpose. At the end the counts of fleet, gateway and
+    database are compared: exit code 0 if they agree.
 
-    [bold]Example:[/bold] gateway demo --seconds 20
+    Example: gateway demo --seconds 20
 
-    [bold]Example:[/bold] gateway demo --serve -- psql -c 'TABLE telemetry LIMIT 5'
+    Example: gateway demo --serve -- psql -c 'TABLE telemetry LIMIT 5'
     """
+    from rich.console import Console
+
     from gateway.demo import serving, session  # they need much that no other command needs
 
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -71,10 +71,10 @@ def import_(
     db_user: connecting.DbUserOption = None,
     db_password_file: connecting.DbPasswordFileOption = None,
 ) -> None:
-    """Enter many devices, all or none; every mistake is named by its line.
+    """Enter many devices from a file, all or none.
 
-    CSV: a header with serial_number and type, and name, location, metadata (a JSON object) as wanted. JSON lines: the
-    same keys. With --update, what is empty stays as it is.
+    Every mistake is named by its line. CSV: a header with serial_number and type, and name, location, metadata (a
+    JSON object) as wanted. JSON lines: the same keys. With --update, what is empty stays as it is.
 
     Example: gateway device import devices.csv --tenant acme
 
@@ -190,7 +190,9 @@ def disable(
     db_user: connecting.DbUserOption = None,
     db_password_file: connecting.DbPasswordFileOption = None,
 ) -> None:
-    """Take no more messages of a device: they become dead letters until it is enabled again.
+    """Take no more messages of a device.
+
+    They become dead letters until it is enabled again.
 
     Example: gateway device disable VIB-SN-001 --tenant acme
     """
@@ -207,7 +209,9 @@ def enable(
     db_user: connecting.DbUserOption = None,
     db_password_file: connecting.DbPasswordFileOption = None,
 ) -> None:
-    """Take messages of a device again. Dead letters of the meantime can be replayed.
+    """Take messages of a device again.
+
+    Dead letters of the meantime can be replayed.
 
     Example: gateway device enable VIB-SN-001 --tenant acme
     """

@@ -35,7 +35,7 @@ def run(
 
     With --workers N, N processes with client ids of their own share the work under one supervisor.
 
-    [bold]Example:[/bold] gateway run --config config/gateway.toml
+    Example: gateway run --config config/gateway.toml
     """
     from gateway import app, workers
     from gateway.check import check

@@ -20,7 +20,9 @@ _COLUMNS = tables.Columns(
 
 @app.command("list")
 def list_sessions(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
-    """List the sessions of all gateways on this database: what they subscribe to, and whether they are in use.
+    """List the sessions of all gateways on this database.
+
+    What they subscribe to, and whether they are in use.
 
     Example: gateway session list
     """
@@ -40,10 +42,11 @@ def end(
     config: common.ConfigOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Read a session empty that is not used any more: end its subscriptions, store what it holds.
+    """Read a session empty that is not used any more.
 
-    A running gateway does so by itself with what it left under other client ids, after a change of --workers. This is
-    for what another gateway left, under a client id that was given up.
+    Its subscriptions end, what it holds is stored. A running gateway does so by itself with what it left under
+    other client ids, after a change of --workers. This is for what another gateway left, under a client id that was
+    given up.
 
     Example: gateway session end gateway-berlin
     """

@@ -39,7 +39,9 @@ def status(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
 
 @app.command()
 def verify(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
-    """Read everything and check every checksum. Exit code 1 when something is damaged.
+    """Read everything and check every checksum.
+
+    Exit code 1 when something is damaged.
 
     Damage costs the records it is in: the daemon sets their bytes aside in *.corrupt and goes on with the others.
 
@@ -60,7 +62,9 @@ def verify(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
 
 @app.command()
 def export(config: common.ConfigOption = None) -> None:
-    """Print all records as JSON lines; a payload that is no text as payload_base64.
+    """Print all records as JSON lines.
+
+    A payload that is no text stands as payload_base64.
 
     Example: gateway spool export > spooled.jsonl
     """
@@ -80,10 +84,11 @@ def drain(
     db_user: connecting.DbUserOption = None,
     db_password_file: connecting.DbPasswordFileOption = None,
 ) -> None:
-    """Send what is spooled into the databases, without a daemon; also what workers left that run no more.
+    """Send what is spooled into the databases.
 
-    A running daemon drains its own spool; it must not have the folder. Servers that are away are waited for a minute;
-    what must be mended ends it at once. Exit code 1 when it could not be done: what is left stays in the spool.
+    Without a daemon; also what workers left that run no more. A running daemon drains its own spool; it must not
+    have the folder. Servers that are away are waited for a minute; what must be mended ends it at once. Exit code 1
+    when it could not be done: what is left stays in the spool.
 
     Example: gateway spool drain --config /etc/gateway/gateway.toml
     """

@@ -23,7 +23,7 @@ def status(
     as_json: common.JsonOption = False,
     watch: bool = typer.Option(False, "--watch", help="Ask again every second, until Ctrl-C."),
 ) -> None:
-    """Show the books, the components and the figures of the running daemon.
+    """Show books, components and figures of the running daemon.
 
     Exit code: 0 ready and in balance, 1 not so, 2 not reachable.
 

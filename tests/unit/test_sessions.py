@@ -21,7 +21,7 @@ def lost(logs: list[Any]) -> list[float]:
 
 def noted_an_hour_ago() -> MemoryStore:
     """An earlier process has had a session."""
-    return MemoryStore(State(b"s" * 16, at_us=clock.now_us() - HOUR_US))
+    return MemoryStore(State(b"s" * 16, at_us=clock.now_us() - HOUR_US, filters=("tenants/#",)))
 
 
 async def test_a_first_session_replaces_none() -> None:
@@ -32,6 +32,20 @@ async def test_a_first_session_replaces_none() -> None:
         early.begin()
         late.begin()
         await late.look_up()
+    assert lost(logs) == []
+
+
+@pytest.mark.parametrize("looked_up_first", [True, False])
+async def test_a_broker_that_was_away_at_the_first_start_has_lost_nothing(*, looked_up_first: bool) -> None:
+    """What is kept before the first connection, by this process or an earlier one, is no session at the broker."""
+    store = MemoryStore()
+    await sessions_in(store).save()
+    later = sessions_in(store)
+    with capture_logs() as logs:
+        if looked_up_first:
+            await later.save()
+        later.begin()
+        await later.look_up()
     assert lost(logs) == []
 
 
@@ -51,6 +65,7 @@ async def test_a_session_that_is_gone_at_a_reconnect_is_told_with_its_last_use()
     """The one of this process, saved a moment ago: not the earlier one again."""
     sessions = sessions_in(noted_an_hour_ago())
     sessions.begin()
+    sessions.subscribing(["tenants/#"])
     await sessions.save()
     with capture_logs() as logs:
         sessions.begin()

@@ -81,7 +81,7 @@ def test_no_configuration_names_where_it_was_looked_for(
         monkeypatch.delenv(name)
     found = str(gateway_config("check").exception)
     assert f"{tmp_path}/config/gateway.toml, /etc/gateway/gateway.toml" in found
-    assert "`gateway config sample > config/gateway.toml`" in found
+    assert "`mkdir -p config && gateway config sample > config/gateway.toml`" in found
     monkeypatch.setenv("GATEWAY__MQTT__CLIENT_ID", "x")
     found = str(gateway_config("check").exception)
     assert "databases: is required and not given" in found
