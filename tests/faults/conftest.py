@@ -19,6 +19,7 @@ import pytest
 
 from tests.conftest import REQUIRED, _made
 from tests.support import fault_table
+from tests.support.against_all import Found
 from tests.support.databases import Workshop
 from tests.support.fault_cell import Cell, Combination
 from tests.support.servers import TIMESCALEDB_ROOT, Mosquitto, Postgres, Server, Timescale
@@ -30,15 +31,22 @@ MakeCell = Callable[..., Cell]
 Breakable = Callable[[str], Postgres]
 SEED = int(os.environ.get("GATEWAY_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
 ROWS: list[fault_table.Row] = []
+AGAINST_ALL: list[Found] = []
+"""What one could do to all others."""
 
 
 # which cells ------------------------------------------------------------------------------
 
 
+def engines() -> list[str]:
+    """What this machine can have, or must."""
+    both = ALL or TIMESCALEDB_ROOT in os.environ or "timescaledb" in REQUIRED
+    return ["postgres", "timescaledb"] if both else ["postgres"]
+
+
 def combinations() -> Iterator[Any]:
     """All combinations that this machine can have, listed like binary numbers."""
-    both = ALL or TIMESCALEDB_ROOT in os.environ or "timescaledb" in REQUIRED
-    for engine in ("postgres", "timescaledb") if both else ("postgres",):
+    for engine in engines():
         marks = [pytest.mark.timescaledb] if engine == "timescaledb" else []
         for transport in ("bulk", "aiomqtt"):
             for timestamps in (True, False):
@@ -165,7 +173,11 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table."""
+    """The tables."""
+    if AGAINST_ALL:
+        terminalreporter.section("one against all")
+        for found in AGAINST_ALL:
+            terminalreporter.write_line(str(found))
     if not ROWS:
         return
     terminalreporter.section(f"fault matrix, GATEWAY_FAULTS_SEED={SEED}")

@@ -1,0 +1,93 @@
+"""One device, or one log-in, against all others: it delays them by a second at most, and costs bounded memory.
+
+A row is a function that attacks and says how many messages it published; add one to ``ROWS``. It gets the scene and
+how much it shall do: ``few`` in the short form, ``many`` with ``GATEWAY_FAULTS=all``. What an attack needs first (a
+constraint, readings that are taken) it makes itself, outside of what is measured, in ``prepare``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.conftest import _made
+from tests.faults.conftest import AGAINST_ALL, ALL, engines
+from tests.support.against_all import DELAY_ALLOWED, MEMORY_ALLOWED, Scene, Stage
+from tests.support.databases import Workshop
+from tests.support.servers import Mosquitto, Server
+
+pytestmark = pytest.mark.mosquitto
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        attack: publishes so much, and returns how many messages the daemon must settle for it.
+        few, many: what it is given, in the short form and in the long one.
+        prepare: run before, while nothing is measured.
+        delay: seconds, p99 of the innocent device's readings.
+        memory: bytes, the daemon's peak.
+    """
+
+    name: str
+    attack: Callable[[Scene, int], int]
+    few: int
+    many: int
+    prepare: Callable[[Scene], object] = lambda _scene: None
+    delay: float = DELAY_ALLOWED
+    memory: int = MEMORY_ALLOWED
+
+
+def now_ms() -> int:
+    """The time of a device whose clock is right."""
+    return int(time.time() * 1000)
+
+
+def reading(ts: int, **metrics: float) -> bytes:
+    """Native JSON."""
+    return json.dumps({"ts": ts, "metrics": metrics or {"t": 1}}).encode()
+
+
+def unknown_devices(scene: Scene, count: int) -> int:
+    """A topic of its own for each message, of a device that nobody entered."""
+    one = reading(now_ms())
+    return scene.publish((scene.topic(f"ghost-{number}"), one) for number in range(count))
+
+
+ROWS = [
+    Row("distinct short topics of unknown devices", unknown_devices, few=5_000, many=300_000),
+]
+
+
+@pytest.fixture(scope="module", params=engines() if ALL else engines()[-1:])
+def engine(request: pytest.FixtureRequest) -> Server:
+    """What the scenes of this module run on."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stage(engine: Server, workshops: Callable[[Server], Workshop]) -> Iterator[Stage]:
+    """The stage that all rows of an engine share."""
+    # The window is that of config/mosquitto.conf.
+    with _made("mosquitto", lambda: Mosquitto(max_inflight=2000)) as broker:
+        made = Stage(workshops(engine), broker.start())
+        yield made
+        made.close()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_what_one_costs_all_others(stage: Stage, row: Row) -> None:
+    """The innocent device's readings are all stored, 99 % of them within a second; memory is bounded; no restart."""
+    with stage.scene() as scene:
+        row.prepare(scene)
+        found = scene.measure(row.name, lambda: row.attack(scene, row.many if ALL else row.few))
+        AGAINST_ALL.append(found)
+        assert found.p99 <= row.delay, found
+        assert found.memory <= row.memory, found
