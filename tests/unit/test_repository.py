@@ -24,6 +24,7 @@ LOCKS = {
 MAY_SLEEP = {
     "tests/support/waiting.py": "waits for conditions, for all others",
     "tests/support/load.py": "a publisher that tries to connect again",
+    "tests/support/innocent.py": "a device that publishes at a rate, and looks at the table at another",
     "tests/support/proxy.py": "delay is the fault that it makes",
     "tests/support/fault_cell.py": "a fault lasts for a stated time, and what must hold is checked all the while",
     "tests/contracts/test_sources_hostile.py": "a scripted broker that ends a connection somewhat later",
