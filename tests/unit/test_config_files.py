@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from gateway import quantities, settings
+from gateway.observability import events
 from tests.support.minimal import MINIMAL
 from tests.support.reports import a_report
 
@@ -49,6 +51,22 @@ def test_the_page_lists_every_metric() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     listed = dict(re.findall(r"^\| `(\S+)` \| (\w+) \|", page, re.MULTILINE))
     assert listed == exposed()
+
+
+def test_the_runbook_knows_every_alert_and_event() -> None:
+    """docs/runbook.md names each alert, and each log event that is not for debugging; and none that is gone."""
+    page = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+    alerts = {rule["alert"] for group in ALERTS["groups"] for rule in group["rules"]}
+    assert set(re.findall(r"`(Gateway\w+)`", page)) == alerts
+    assert set(re.findall(r"^\| `([^`]+)` \| (?:error|warning|info)", page, re.MULTILINE)) == logged()
+
+
+def logged() -> set[str]:
+    """The names of all events that are logged above debug level."""
+    functions = (one for one in vars(events).values() if inspect.isfunction(one) and one.__name__[0] != "_")
+    sources = [inspect.getsource(one) for one in functions if one.__module__ == events.__name__]
+    calls = r'(?:log\.(?:info|warning|error)\b[^"]*|_once|level)\(\s*\(?"([a-z][^"]+)"'
+    return {name for source in sources for name in re.findall(calls, source)}
 
 
 def expressions(tree: Any) -> Iterator[str]:
