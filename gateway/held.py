@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from gateway.batches import Batch, Origin
 from gateway.buffer.memory import Queue
@@ -51,6 +52,17 @@ class Held:
             {"number": number, "stream": origin.stream_name, "topic": message.topic, "waits_for": cause}
             for number, origin, message, cause in oldest
         ]
+
+    def find(self, numbers: Collection[int]) -> dict[int, Message]:
+        """Those of these messages that are held, by delivery number."""
+        rooms = self.unresolved, self.unrecognised
+        found = {one.number: one.message for room in rooms for one in room.all() if one.number in numbers}
+        for batch in self._batches():
+            if len(found) < len(numbers):
+                letters = zip(batch.letter_numbers, (letter.message for letter in batch.letters), strict=True)
+                every = itertools.chain(zip(batch.numbers, batch.messages, strict=True), letters)
+                found.update((number, message) for number, message in every if number in numbers)
+        return found
 
     def stands(self) -> object:
         """How far the batches under way are: another value as soon as one of them gets on, if only by halving."""

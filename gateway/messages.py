@@ -109,6 +109,8 @@ class Chunk(msgspec.Struct, gc=False):
         session: to which they belong.
         repeats: packet ids of this chunk under which an unacknowledged message came by an earlier connection, with the
             delivery number it had: the same message, if it is of the same bytes, whatever its DUP flag says.
+        again: delivery numbers of this chunk under whose ids a message came on this very connection that the broker has
+            no ack of, with the number that it had: the same message likewise.
     """
 
     messages: Sequence[Message]
@@ -120,6 +122,7 @@ class Chunk(msgspec.Struct, gc=False):
     replayed: bool = False
     session: Session = NO_SESSION
     repeats: Mapping[int, int] = NO_REPEATS
+    again: Mapping[int, int] = NO_REPEATS
 
     def may_repeat(self, message: Message) -> bool:
         """Whether the message may have come before."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, cast
 
 import msgspec
@@ -130,7 +130,9 @@ class Pipeline:
         rows = self._intake.plain_rows(chunk, routes)
         batch = self._queue.open_for(chunk)
         self._note_replay(batch, chunk, chunk.messages[0])
-        if all(rows):
+        if chunk.again:
+            self._take_each(batch, chunk, routes, rows, without=self._end_sent_again(chunk, routes))
+        elif all(rows):
             batch.add_all(chunk, routes, cast("list[bytes]", rows))
         else:
             self._take_each(batch, chunk, routes, rows)
@@ -146,12 +148,26 @@ class Pipeline:
         else:
             batch.replayed = True
 
+    def _end_sent_again(self, chunk: Chunk, routes: Sequence[Route]) -> set[int]:
+        """Numbers of those that came before on this connection: whatever becomes of the first is their end too."""
+        numbers = self._recognition.sent_again(chunk, self.held.find(set(chunk.again.values())))
+        for number in numbers:
+            self._end(number, routes[number - chunk.first], Outcome.DUPLICATE)
+        return numbers
+
     def _take_each(
-        self, batch: Batch, chunk: Chunk, routes: Sequence[Route], rows: Sequence[bytes | None]
+        self,
+        batch: Batch,
+        chunk: Chunk,
+        routes: Sequence[Route],
+        rows: Sequence[bytes | None],
+        without: Collection[int] = (),
     ) -> None:
-        """A chunk in which some message is not plain."""
+        """A chunk in which some message is not plain, or has come to its end."""
         every = zip(chunk.messages, routes, rows, strict=True)
         for number, (message, route, row) in enumerate(every, chunk.first):
+            if number in without:
+                continue
             if row is None:
                 self._accept(number, message, route, chunk)
             else:

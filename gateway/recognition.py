@@ -6,7 +6,7 @@ process received is told by the packet id, from the spool's records and the ledg
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.messages import Chunk, Message, Session, digest
 from gateway.redeliveries import Redeliveries
@@ -64,6 +64,25 @@ class Recognition:
             return self._enter(number, message, known=self._spooled(message, chunk))
         known = chunk.since <= self._settled_before and self._redeliveries.knows(earlier, message)
         return self._enter(number, message, known=known)
+
+    def sent_again(self, chunk: Chunk, held: Mapping[int, Message]) -> set[int]:
+        """Numbers of messages of this chunk that are the very messages which came before on its connection.
+
+        Args:
+            held: what of those has not come to its end, by delivery number.
+        """
+        first = chunk.first
+        found: set[int] = set()
+        for number, earlier in chunk.again.items():
+            message = chunk.messages[number - first]
+            before = chunk.messages[earlier - first] if earlier >= first else held.get(earlier)
+            if before is None:
+                known = self._redeliveries.knows(earlier, message)
+            else:
+                known = before.topic == message.topic and before.payload == message.payload
+            if self._enter(number, message, known=known):
+                found.add(number)
+        return found
 
     def _enter(self, number: int, message: Message, *, known: bool) -> bool:
         if known:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.clock import now_us
 from gateway.messages import NO_REPEATS, Chunk, Message, Session
-from gateway.mqtt.packet_ids import PacketIds
+from gateway.mqtt.packet_ids import PacketIds, are_consecutive
 from gateway.mqtt.source import Sessions
 from gateway.mqtt.window import NO_ID, Outstanding, Window
 from gateway.observability import events
@@ -37,13 +37,14 @@ class Acknowledgements:
         self._unsent = 0  # of those that are outstanding
         self._last_repeat = -1
         self._told = False
+        self._crossed = False  # on this connection the broker sent again what we had acknowledged
         self._marks: deque[int] = deque()
 
     # a connection begins and ends --------------------------------------------------------------
 
     def connected(self, session_present: bool) -> None:
         """Messages of a connection may follow."""
-        self._resumed, self._since = session_present, None
+        self._resumed, self._since, self._crossed = session_present, None, False
         self._marks.clear()
         self._ids.connected()
         if session_present:
@@ -61,17 +62,65 @@ class Acknowledgements:
 
     def register(self, messages: Sequence[Message], packet_ids: Sequence[int]) -> Chunk:
         """All messages of one socket read, numbered."""
-        first = self._window.register(packet_ids)
+        again = NO_REPEATS
+        ids = list(filter(None, packet_ids)) if NO_ID in packet_ids else packet_ids
+        consecutive = are_consecutive(ids)
+        first = self._window.next
+        if self._window.goes_on_with(ids, consecutive=consecutive):
+            self._window.register(packet_ids, consecutive=consecutive)
+        else:
+            again, packet_ids = self._sent_again(messages, packet_ids)
+            ids = list(filter(None, packet_ids))
+            consecutive = are_consecutive(ids)
         if self._since is None:
             self._since = first
         repeats = self._repeats(packet_ids, first) if self._outstanding else NO_REPEATS
-        self._observe(messages, packet_ids, repeats)
+        self._observe(messages, packet_ids, ids, repeats, consecutive=consecutive)
         session = self._session
         assert session is not None
-        resumed = self._resumed and session.inherited
         return Chunk(
-            messages, first, now_us(), resumed, self._since, self._ids.turn, session=session, repeats=repeats
+            messages,
+            first,
+            now_us(),
+            self._resumed and session.inherited,
+            self._since,
+            self._ids.turn,
+            session=session,
+            repeats=repeats,
+            again=again,
         )
+
+    def _sent_again(
+        self, messages: Sequence[Message], packet_ids: Sequence[int]
+    ) -> tuple[Mapping[int, int], Sequence[int]]:
+        """Register messages of which some may come for the second time on this connection.
+
+        An id that we have not acknowledged cannot be a new message's. One whose ack has left can, once the broker has
+        read it (MQTT 5 §4.3.2): then DUP decides, where ids are handed out in turn. What is sent again has no ack of
+        its own: a second one could be taken for that of the message that gets the id next.
+
+        Returns:
+            Delivery number to that of the message it may repeat, and the packet ids with ``NO_ID`` in place of those.
+        """
+        first, redelivered = self._window.next, any(map(_redelivered, messages))
+        here = self._window.found(packet_ids, sent=redelivered)
+        again, new = dict[int, int](), list(packet_ids)
+        for at, (message, packet_id) in enumerate(zip(messages, packet_ids, strict=True)):
+            one = here.get(packet_id)
+            if one is not None and self._is_certain(one, message):
+                again[first + at], new[at] = one.number, NO_ID
+            elif packet_id != NO_ID:
+                here[packet_id] = Outstanding(first + at, sent=False)
+        self._window.register(new, again=again)
+        return again, new
+
+    def _is_certain(self, one: Outstanding, message: Message) -> bool:
+        """Whether what comes under the id of an outstanding message of this connection must be the same message."""
+        if self._ids.in_turn:
+            return not one.sent or message.duplicate
+        # The broker may have read the ack and freed the id: from here on what is unacknowledged proves nothing either.
+        self._crossed |= one.sent and message.duplicate
+        return not (one.sent or self._crossed)
 
     def _repeats(self, packet_ids: Sequence[int], first: int) -> Mapping[int, int]:
         """Which of these may be outstanding messages, by packet id: the number under which they came before.
@@ -108,9 +157,15 @@ class Acknowledgements:
         self._ids.in_turn = False
 
     def _observe(
-        self, messages: Sequence[Message], packet_ids: Sequence[int], repeats: Mapping[int, int]
+        self,
+        messages: Sequence[Message],
+        packet_ids: Sequence[int],
+        ids: Sequence[int],
+        repeats: Mapping[int, int],
+        *,
+        consecutive: bool,
     ) -> None:
-        """See how far packet ids have come."""
+        """See how far packet ids have come; ``ids`` are those that are no ``NO_ID``."""
         assert self._session is not None
         if self._resumed and (repeats or any(map(_redelivered, messages))):
             for message, packet_id in zip(messages, packet_ids, strict=True):
@@ -119,13 +174,11 @@ class Acknowledgements:
                     again = packet_id in repeats or (message.duplicate and self._session.inherited)
                     self._ids.observe_one(packet_id, fresh=not again)
         else:
-            # A list that holds zeros has messages at QoS 0.
-            ids = list(filter(None, packet_ids)) if NO_ID in packet_ids else packet_ids
-            self._ids.observe(ids)
+            self._ids.observe(ids, consecutive=consecutive)
         if not self._ids.in_turn:
             self._sessions.out_of_turn()
-        if not self._session.first and self._ids.turn:
-            self._session.first = next(filter(None, packet_ids))
+        if not self._session.first and ids:
+            self._session.first = ids[0]
 
     # acks leave, and are read ------------------------------------------------------------------
 

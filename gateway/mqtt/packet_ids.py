@@ -33,13 +33,16 @@ class PacketIds:
         """A connection begins: what is in flight is sent again."""
         self.previous = 0
 
-    def observe(self, ids: Sequence[int]) -> None:
-        """Ids of messages that came for the first time, in their order; no zeros."""
+    def observe(self, ids: Sequence[int], *, consecutive: bool) -> None:
+        """Ids of messages that came for the first time, in their order; no zeros.
+
+        Args:
+            consecutive: what :func:`are_consecutive` says of them.
+        """
         if not ids:
             return
-        count = len(ids)
-        if ids[0] == self.turn % IDS + 1 and ids == list(range(ids[0], ids[0] + count)):
-            self.turn += count
+        if consecutive and ids[0] == self.turn % IDS + 1:
+            self.turn += len(ids)
             self.previous = ids[-1]
             return
         for packet_id in ids:
@@ -65,6 +68,16 @@ class PacketIds:
     def turn_of(self, packet_id: int) -> int:
         """Where an id lies that came not long ago."""
         return self.turn - (self.turn - packet_id) % IDS
+
+
+def are_consecutive(ids: Sequence[int]) -> bool:
+    """Whether each of these ids, no zeros, is the next after its predecessor, over the wrap as well."""
+    if not ids:
+        return True
+    first, stop = ids[0], ids[0] + len(ids)
+    if stop <= IDS + 1:
+        return ids == list(range(first, stop))
+    return ids == [*range(first, IDS + 1), *range(1, stop - IDS)]
 
 
 def _is_ahead(packet_id: int, of: int) -> bool:

@@ -9,8 +9,10 @@ their acks, so that :meth:`Window.restart` can tell what may come again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+from gateway.messages import NO_REPEATS, PACKET_IDS
 
 NO_ID = 0
 """Stands for the packet id of a QoS 0 message: MQTT never uses 0."""
@@ -39,7 +41,7 @@ class Window:
         first: the first of the numbers.
     """
 
-    __slots__ = ("_base", "_confirmed", "_head", "_ids", "_settled")
+    __slots__ = ("_again", "_base", "_confirmed", "_head", "_ids", "_last", "_run", "_settled")
 
     def __init__(self, first: int = 0) -> None:
         self._base = first  # delivery number of _ids[0]
@@ -47,13 +49,59 @@ class Window:
         self._confirmed = 0  # and the broker has read the acks of what is before this
         self._ids: list[int] = []
         self._settled = bytearray()
+        self._again: dict[int, int] = {}  # what was sent again, and which message has its ack
+        self._last, self._run = NO_ID, first  # the last id; since this delivery number ids are consecutive
 
-    def register(self, packet_ids: Sequence[int]) -> int:
-        """Messages came, with these packet ids (``NO_ID`` at QoS 0): the delivery number of the first."""
-        first = self._base + len(self._ids)
+    def register(
+        self, packet_ids: Sequence[int], *, consecutive: bool = False, again: Mapping[int, int] = NO_REPEATS
+    ) -> int:
+        """Messages came, with these packet ids (``NO_ID`` at QoS 0): the delivery number of the first.
+
+        Args:
+            consecutive: what :func:`gateway.mqtt.packet_ids.are_consecutive` says of those that are no ``NO_ID``; False
+                costs only time.
+            again: of those that have no ack of their own (their id is ``NO_ID``), the delivery number of the message
+                under whose id they came; its ack waits until they are settled too, if it has not left.
+        """
+        first = self.next
         self._ids += packet_ids
         self._settled += bytes(len(packet_ids))
+        unsent = self._base + self._head
+        self._again.update((number, one) for number, one in again.items() if one >= unsent)
+        if last := next(filter(None, reversed(packet_ids)), NO_ID):
+            if not consecutive:
+                self._run = self.next - 1
+            elif next(filter(None, packet_ids)) != self._last % PACKET_IDS + 1:
+                self._run = first
+            self._last = last
         return first
+
+    @property
+    def next(self) -> int:
+        """The delivery number of the next message."""
+        return self._base + len(self._ids)
+
+    def goes_on_with(self, ids: Sequence[int], *, consecutive: bool) -> bool:
+        """Whether these ids, no zeros, follow what is outstanding without a gap, so that none of them is among it."""
+        if not ids:
+            return True
+        waiting = len(self._ids) - self._confirmed
+        follow = not waiting or (ids[0] == self._last % PACKET_IDS + 1 and self.confirmed >= self._run)
+        return consecutive and follow and waiting + len(ids) <= PACKET_IDS
+
+    def found(self, ids: Collection[int], *, sent: bool) -> dict[int, Outstanding]:
+        """Those under these packet ids whose ack has not left; ``sent``: whose ack is not known to have been read."""
+        since = self._confirmed if sent else self._head
+        here = self._ids[since:]
+        return {} if set(ids).isdisjoint(here) else self._by_id(since)
+
+    def _by_id(self, since: int) -> dict[int, Outstanding]:
+        # Of two messages under one id the later counts: the ack of the earlier was read, or the id were not free.
+        return {
+            packet_id: Outstanding(self._base + at, at < self._head)
+            for at, packet_id in enumerate(self._ids[since:], since)
+            if packet_id != NO_ID
+        }
 
     def settle(self, numbers: Iterable[int]) -> list[int]:
         """The packet ids whose acks may leave now, in the order in which the messages came.
@@ -73,6 +121,8 @@ class Window:
                     settled[number - base] = 1
         unsettled = settled.find(0, head)
         self._head = unsettled if unsettled >= 0 else len(settled)
+        if self._again:
+            self._head = min(self._head, self._first_sent_again())
         leaving = self._ids[head : self._head]
         if self._confirmed > _COMPACT_AT and self._confirmed * 2 > len(settled):
             self._compact()
@@ -80,14 +130,11 @@ class Window:
 
     def restart(self) -> dict[int, Outstanding]:
         """The connection is gone: the broker delivers again what it has no ack of, under new numbers; by packet id."""
-        # Of two messages under one id the later counts: the ack of the earlier was read, or the id were not free.
-        outstanding = {
-            packet_id: Outstanding(self._base + at, at < self._head)
-            for at, packet_id in enumerate(self._ids[self._confirmed :], self._confirmed)
-            if packet_id != NO_ID
-        }
-        self._base += len(self._ids)
+        outstanding = self._by_id(self._confirmed)
+        self._base = self._run = self.next
         self._head = self._confirmed = 0
+        self._last = NO_ID
+        self._again.clear()
         self._ids.clear()
         self._settled.clear()
         return outstanding
@@ -114,6 +161,13 @@ class Window:
     def unacknowledged(self) -> int:
         """Messages that came and are not acknowledged, QoS 0 among them."""
         return len(self._ids) - self._head
+
+    def _first_sent_again(self) -> int:
+        """Where the first message is of which what came again under its id is not settled."""
+        self._again = {
+            number: first for number, first in self._again.items() if not self._settled[number - self._base]
+        }
+        return min(self._again.values(), default=self.next) - self._base
 
     def _settle_range(self, numbers: range) -> None:
         start = max(numbers.start - self._base, self._head)

@@ -170,3 +170,76 @@ def test_spooled_messages_of_a_session_that_was_lost(make_door: MakeDoor, tmp_pa
     door.daemon.start()
     eventually(lambda: door.rows() >= 60, timeout=20, what="the spool is drained")
     door.ends_with(60)
+
+
+TIMED = b'{"ts":1700000000000,"metrics":{"n":1}}'
+
+
+@pytest.mark.parametrize(
+    ("habit", "payload", "rows"),
+    [(MOSQUITTO, DOOR, 30), (AEDES, STRANGE, 30), (HIVEMQ, TIMED, 1)],
+    ids=["untimed", "dead letter, no DUP", "timed, 50 ids"],
+)
+def test_sent_again_on_the_same_connection(
+    make_door: MakeDoor, habit: Habit, payload: bytes, rows: int
+) -> None:
+    """What is sent again before it was acknowledged is held once, stored once and acknowledged once."""
+    door = make_door(habit)
+    with locked(door.databases.timeseries_dsn, *TABLES):
+        door.broker.publish(30, payload)
+        eventually(lambda: door.daemon.total()["received"] == 30, what="30 are in flight")
+        door.broker.send_again()
+        door.broker.send_again()
+        eventually(lambda: door.daemon.total()["received"] == 90, what="each came three times")
+        assert door.daemon.total()["in_flight"] == 30
+    door.ends_with(rows)
+    assert door.broker.acked == list(range(1, 31))
+    door.publish_and_settle(10, payload)
+    door.ends_with(rows + 10 if rows > 1 else 1)
+
+
+def test_sent_again_while_it_is_spooled(make_door: MakeDoor, tmp_path: Path) -> None:
+    """The same where the database is away for longer than messages wait, and the daemon is killed after it."""
+    door = make_door(MOSQUITTO, {"spool": {"folder": tmp_path / "spool", "after": "500ms"}})
+    with locked(door.databases.timeseries_dsn, *TABLES):
+        door.broker.deaf = True
+        door.broker.publish(30)
+        eventually(lambda: door.daemon.total()["received"] == 30, what="30 are in flight")
+        door.broker.send_again()
+        eventually(lambda: door.daemon.total()["spooled"] == 30, what="30 are spooled")
+        door.broker.send_again()
+        eventually(lambda: door.daemon.total()["received"] == 90, what="each came three times")
+        door.daemon.kill()
+        door.broker.deaf = False
+    door.daemon.start()
+    eventually(lambda: door.rows() >= 30, timeout=20, what="the spool is drained")
+    door.ends_with(30)
+
+
+def test_killed_after_it_was_sent_again(make_door: MakeDoor) -> None:
+    """That something came twice on one connection says nothing against its packet ids: they are still believed."""
+    door = make_door(MOSQUITTO)
+    door.publish_and_settle(30)
+    with locked(door.databases.timeseries_dsn, *TABLES):
+        door.broker.publish(30)
+        eventually(lambda: door.daemon.total()["received"] == 60, what="30 are in flight")
+        door.broker.send_again()
+        eventually(lambda: door.daemon.total()["received"] == 90, what="they came twice")
+        door.broker.deaf = True
+    eventually(lambda: door.rows() >= 60, what="stored, and not acknowledged")
+    door.daemon.kill()
+    door.broker.deaf = False
+    door.daemon.start()
+    door.ends_with(60)
+
+
+def test_other_bytes_under_an_id_in_flight(make_door: MakeDoor) -> None:
+    """A broker that gave up a message and its id: the new one is stored too, and the id acknowledged after both."""
+    door = make_door(MOSQUITTO)
+    with locked(door.databases.timeseries_dsn, *TABLES):
+        door.broker.publish(30)
+        eventually(lambda: door.daemon.total()["received"] == 30, what="30 are in flight")
+        door.broker.send_again(b'{"door":"opened"}')
+        eventually(lambda: door.daemon.total()["received"] == 60, what="30 others under the same ids")
+    door.ends_with(60)
+    assert door.broker.acked == list(range(1, 31))

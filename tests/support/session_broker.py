@@ -67,6 +67,7 @@ class SessionBroker:
         port: where clients connect to.
         deaf: nothing that the client sends is read any more: acks are lost, pings are not answered.
         subscribed: the session has its subscription.
+        acked: packet ids of all PUBACKs that were read, in their order.
     """
 
     def __init__(self, habit: Habit) -> None:
@@ -80,12 +81,19 @@ class SessionBroker:
         self._client: socket.socket | None = None
         self._threads: list[threading.Thread] = []
         self.deaf = self.subscribed = False
+        self.acked: list[int] = []
 
     def publish(self, count: int, payload: bytes = DOOR) -> None:
         """So many equal messages for the subscriber."""
         with self._lock:
             self._waiting.extend([payload] * count)
             self._send_on()
+
+    def send_again(self, payload: bytes | None = None) -> None:
+        """All that is in flight once more, on the same connection; with ``payload``, other bytes under the same ids."""
+        with self._lock:
+            for packet_id, sent in self._in_flight.items():
+                self._put(packet_id, payload or sent, again=payload is None)
 
     @property
     def idle(self) -> bool:
@@ -143,7 +151,8 @@ class SessionBroker:
             codes = len(self._topics(frame.body, options=0)) if self._version == 5 else 0
             client.sendall(self._answer(0xB0, frame.body[:2], bytes(codes)))
         elif frame.type == PUBACK:
-            self._in_flight.pop(int.from_bytes(frame.body[:2], "big"), None)
+            self.acked.append(int.from_bytes(frame.body[:2], "big"))
+            self._in_flight.pop(self.acked[-1], None)
             self._send_on()
         elif frame.type == PINGREQ:
             client.sendall(b"\xd0\x00")

@@ -15,11 +15,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from gateway.messages import Chunk, digest
+from gateway.messages import Chunk, Session, digest
 from gateway.mqtt.acknowledgements import Acknowledgements
+from gateway.recognition import Recognition
 from gateway.redeliveries import Redeliveries
 from gateway.sessions import Sessions
-from gateway.writer.ledger import positions
+from gateway.writer.ledger import Ledger, positions
 from tests.support.sessions import MemoryStore
 
 T = TypeVar("T")
@@ -101,10 +102,16 @@ class Broker:
         self.in_flight.append((packet_id, uid))
         self.to_gateway.append(Sent(packet_id, uid, duplicate))
 
+    def send_again(self, first: int, count: int) -> None:
+        """Some of what is in flight once more, on the same connection (NATS after ``ack_wait``, VerneMQ, EMQX)."""
+        again = self.in_flight[first : first + count]
+        self.to_gateway += [Sent(packet_id, uid, self.dup) for packet_id, uid in again]
+
     def read_acks(self, count: int) -> None:
-        """Some of the acks that are on their way."""
+        """Some of the acks that are on their way; one for what is not in flight is ignored."""
         for packet_id in self.acks[:count]:
-            self.in_flight.remove(next(one for one in self.in_flight if one[0] == packet_id))
+            found = [one for one in self.in_flight if one[0] == packet_id]
+            self.in_flight = [one for one in self.in_flight if one not in found[:1]]
         del self.acks[:count]
 
 
@@ -116,6 +123,12 @@ class Process:
         self.sessions = Sessions("gateway", [store], self.redeliveries)
         self.acks = Acknowledgements(self.sessions)
         self.ledger = ledger
+        self.recognition = Recognition(
+            self.redeliveries,
+            Ledger("gateway", self.sessions, self.redeliveries.enter),
+            spooled=lambda _message, _chunk: False,
+            load=_no_load,
+        )
         self.held: list[tuple[int, Sent, Chunk]] = []
         self.inherited: dict[int, tuple[int, bytes]] | None = None
 
@@ -139,6 +152,10 @@ class Process:
         return known
 
 
+async def _no_load(_session: Session, _since: int) -> None:
+    """The model has a ledger of its own."""
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """A coroutine that never waits."""
     return asyncio.run(work)
@@ -150,6 +167,10 @@ class Redelivery(RuleBasedStateMachine):
     ids: Ids = staticmethod(in_turn)
     dup, new_at_each_connection, exact = True, False, True
     told_at_once = False
+    again_beside_acks = True
+    """It sends again on one connection while acks are on their way to it. Where ids are used again soon, the second
+    ack of such a message can be taken for the next one's; MQTT 5 forbids to send again on one connection (§4.4).
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,9 +204,23 @@ class Redelivery(RuleBasedStateMachine):
 
     def _receive(self, count: int) -> None:
         messages = self.broker.to_gateway[:count]
+        if not messages:
+            return
         del self.broker.to_gateway[:count]
         chunk = self.process.acks.register(messages, [message.packet_id for message in messages])
-        self.process.held += [(chunk.first + at, one, chunk) for at, one in enumerate(messages)]
+        held = {number: one for number, one, _ in self.process.held}
+        ended = self.process.recognition.sent_again(chunk, held)
+        every = [(chunk.first + at, one, chunk) for at, one in enumerate(messages)]
+        self.process.held += [one for one in every if one[0] not in ended]
+        self.broker.acks += self.process.acks.settle(ended)
+
+    @precondition(
+        lambda self: self.broker.in_flight and (self.again_beside_acks or not self.broker.acks),
+    )
+    @rule(first=st.integers(0, WINDOW - 1), count=st.integers(1, WINDOW))
+    def send_again(self, first: int, count: int) -> None:
+        """The broker has waited long enough for acks."""
+        self.broker.send_again(first, count)
 
     @precondition(lambda self: self.process.held)
     @rule(count=st.integers(1, WINDOW), dies=st.booleans())
@@ -227,6 +262,7 @@ class Redelivery(RuleBasedStateMachine):
         self.broker.send()
 
     def _confirm(self) -> None:
+        self._receive(len(self.broker.to_gateway))  # the broker sent it before the answer
         self.process.acks.pinged()
         self.process.acks.answered()
         run(self.process.sessions.save())
@@ -291,13 +327,13 @@ class WithoutDup(Redelivery):
 class Cycling(Redelivery):
     """HiveMQ, rumqttd."""
 
-    ids, exact = staticmethod(cycling), False
+    ids, exact, again_beside_acks = staticmethod(cycling), False, False
 
 
 class LowestFree(Redelivery):
     """The worst."""
 
-    ids, exact = staticmethod(lowest_free), False
+    ids, exact, again_beside_acks = staticmethod(lowest_free), False, False
 
 
 class NewAtEachConnection(Redelivery):
@@ -307,7 +343,7 @@ class NewAtEachConnection(Redelivery):
     one of mosquitto whose acks were lost.
     """
 
-    told_at_once = True
+    told_at_once, again_beside_acks = True, False
     new_at_each_connection, exact = True, False
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.mqtt import window as window_module
-from gateway.mqtt.window import Window
+from gateway.mqtt.window import NO_ID, Window
 
 
 def test_acks_wait_for_the_oldest() -> None:
@@ -49,6 +49,26 @@ def test_numbers_of_an_earlier_connection_are_forgotten() -> None:
     assert window.settle(range(2)) == []
     assert window.settle([0, 1]) == []
     assert window.settle([2, 3]) == [1, 2]
+
+
+def test_what_was_sent_again_has_no_ack_of_its_own() -> None:
+    """The ack of the first leaves in its place when both are settled: the second may be another message."""
+    window = Window()
+    window.register([1, 2, 3])
+    window.register([NO_ID, 4], again={3: 1})
+    assert window.settle([0, 1, 2, 4]) == [1]
+    assert window.settle([3]) == [2, 3, 4]
+
+
+def test_the_first_may_be_settled_last() -> None:
+    """The ack waits for whichever of the two is later; a third copy counts too."""
+    window = Window()
+    window.register([1, 2])
+    window.register([NO_ID, NO_ID], again={2: 1, 3: 1})
+    assert window.settle([3]) == []
+    assert window.settle([0, 1]) == [1]
+    assert window.settle([2]) == [2]
+    assert window.unacknowledged == 0
 
 
 @pytest.mark.parametrize("numbers", [[3], range(3, 4), range(2, 5)])
