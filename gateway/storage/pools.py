@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -28,8 +29,19 @@ def translate_error(error: BaseException, database: str) -> errors.StoreError | 
     if isinstance(error, TimeoutError):  # as a batch would that is too large for it
         return errors.TransientError(f"{database}: no answer in time", of_all=False)
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | EOFError):
-        return errors.TransientError(f"{database}: {str(error) or type(error).__name__}")
+        return errors.TransientError(f"{database}: {_plain_words(error)}")
     return None
+
+
+def _plain_words(error: Exception) -> str:
+    """What it says, without the number of the operating system's error."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: is the server running, and is this its port?"
+    if isinstance(error, socket.gaierror):
+        return f"cannot resolve the host name: {error.strerror}"
+    if isinstance(error, FileNotFoundError):
+        return "no server at this unix socket"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _origin(error: asyncpg.PostgresError) -> str:

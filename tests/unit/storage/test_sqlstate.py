@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 
 import asyncpg
 import pytest
@@ -141,6 +142,27 @@ def test_a_server_that_is_away_passes_by_itself(error: Exception) -> None:
     found = pools.translate_error(error, "metadata")
     assert type(found) is errors.TransientError
     assert re.fullmatch(r"metadata: .+", str(found))
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 5432)"),
+            "connection refused: is the server",
+        ),
+        (
+            socket.gaierror(-2, "Name or service not known"),
+            "cannot resolve the host name: Name or service not known",
+        ),
+        (FileNotFoundError(2, "No such file or directory"), "no server at this unix socket"),
+        (ConnectionResetError(104, "Connection reset by peer"), "Connection reset by peer"),
+        (OSError("Multiple exceptions: …"), "Multiple exceptions: …"),
+    ],
+)
+def test_errors_of_the_network_are_told_in_words(error: OSError, says: str) -> None:
+    """Not by the operating system's numbers."""
+    assert str(pools.translate_error(error, "metadata at db:5432")).startswith(f"metadata at db:5432: {says}")
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), LookupError("x"), errors.UsageError("x")])
