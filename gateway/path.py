@@ -26,9 +26,10 @@ from gateway.routes import Preparation, Routes, Stream
 from gateway.sessions import Sessions, Store
 from gateway.storage import pools
 from gateway.watchdog import NoProgress
-from gateway.writer.copy import PROBE, Writer
+from gateway.writer.copy import Writer
 from gateway.writer.experience import Experience
 from gateway.writer.ledger import Ledger
+from gateway.writer.probe import probe
 from gateway.writer.session_store import SessionTable
 
 Task = Callable[[], Coroutine[Any, Any, None]]
@@ -210,7 +211,7 @@ class Path:
 
     async def _probe(self) -> None:
         async with self.timeseries.connection() as connection:
-            await connection.execute(PROBE)
+            await probe(connection, "timeseries")
 
     def _patience(self, component: str) -> Patience:
         options = self._options.writer

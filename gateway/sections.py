@@ -141,13 +141,19 @@ class Database(Section):
 
     dsn: SecretStr = Field(
         description="postgresql://user@host:port/name; leave the password to password_file, and to another host add "
-        "?sslmode=verify-full&sslrootcert=<file>: anything less is warned of"
+        "?sslmode=verify-full&sslrootcert=<file>: anything less is warned of; host1:port,host2:port/name: the one that "
+        "takes rows, or what target_session_attrs says (docs/databases.md)"
     )
     password_file: Path | None = Field(
         None, examples=["/run/secrets/writer_password"], description="file holding the password (first line)"
     )
-    connect_timeout: Seconds = Field(10, description="time for one connection attempt")
-    command_timeout: Seconds = Field(60, description="time for one statement; 0: no limit")
+    connect_timeout: Seconds = Field(
+        10,
+        description="time for one connection attempt; several hosts or addresses share it, at least 2 s each",
+    )
+    command_timeout: Seconds = Field(
+        60, description="time for one statement, after which a server that hangs is left; 0: no limit"
+    )
 
     @field_validator("dsn")
     @classmethod

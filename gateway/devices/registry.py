@@ -257,7 +257,15 @@ class Registry:
         self._component.ready()
 
     async def _changes(self, connection: Any) -> int:
-        """How often the registry was changed, ever."""
+        """How often the registry was changed, ever.
+
+        Raises:
+            TransientError: the server is another than the session began with: changes are told elsewhere now.
+        """
+        if await connection.has_changed():
+            raise errors.TransientError(
+                "metadata: the server was demoted or promoted: asking for the primary again"
+            )
         return int(await connection.fetchval(_CHANGES, timeout=_PROBE_TIMEOUT))
 
     def _all(self) -> Iterator[Entry]:

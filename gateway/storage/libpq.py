@@ -21,7 +21,7 @@ from gateway import errors, settings
 from gateway.storage import dsn
 
 _LEAST_SHARE = 2.0
-"""Seconds a host has at least, however many share ``connect_timeout``; libpq's own least."""
+"""Seconds a host or an address has at least, however many share ``connect_timeout``; libpq's own least."""
 
 _DRIVER = frozenset({
     "dbname", "database", "user", "password", "passfile", "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl",
@@ -222,10 +222,14 @@ def _seconds(query: dict[str, str], database: settings.Database, hosts: int) -> 
     own = _integer(query, "connect_timeout")
     if own is not None:
         return max(float(own), _LEAST_SHARE) if own > 0 else None
-    shared = database.connect_timeout
-    if not shared or hosts < 2:
-        return shared or None
-    return max(shared / hosts, min(shared, _LEAST_SHARE))
+    return share(database.connect_timeout or None, hosts)
+
+
+def share(seconds: float | None, count: int) -> float | None:
+    """The part of the time that each of so many has; None: no limit."""
+    if seconds is None or count < 2:
+        return seconds
+    return max(seconds / count, min(seconds, _LEAST_SHARE))
 
 
 def _integer(query: dict[str, str], option: str) -> int | None:

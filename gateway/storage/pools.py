@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -12,7 +13,9 @@ import asyncpg
 from gateway import errors, settings
 from gateway.storage import dsn, libpq, sessions, sqlstate
 
-_READ_ONLY = "25006"
+READ_ONLY = "25006"
+_LOOK_EVERY = 1.0
+"""Seconds that a session is believed to be with the same kind of server as before."""
 
 
 def translate_error(error: BaseException, database: str) -> errors.StoreError | None:
@@ -159,6 +162,19 @@ async def _dial(
         ) from error
 
 
+async def _is_of_use(held: sessions.Session) -> bool:
+    """Whether the session stands, and with a server that is what it was; else it is closed."""
+    if held.is_closed() or time.monotonic() - held.looked_at < _LOOK_EVERY:
+        return not held.is_closed()
+    try:
+        with translate("of use"), hanging_up(held):
+            if await held.has_changed():
+                held.terminate()
+    except errors.StoreError:
+        held.terminate()
+    return not held.is_closed()
+
+
 class Pool:
     """A few connections to one database, opened when first needed and again after they broke."""
 
@@ -175,13 +191,13 @@ class Pool:
         """A connection for the block; errors inside come out translated, a broken connection is not kept."""
         held = await self._free.get()
         try:
-            if held is None or held.is_closed():
+            if held is None or not await _is_of_use(held):
                 held = await connect(self._database, application_name=f"gateway-{self.name}", name=self.name)
             try:
                 with translate(self.name), hanging_up(held):
                     yield held
             except errors.StandingError as error:
-                if error.sqlstate == _READ_ONLY:  # another host may be the primary now
+                if error.sqlstate == READ_ONLY:  # another host may be the primary now
                     held.terminate()
                 raise
         finally:

@@ -8,8 +8,8 @@ process id that it made up for its clients, which is not that of the server proc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import random
 import socket
 import time
 from collections.abc import Mapping
@@ -18,32 +18,59 @@ from typing import Any
 import asyncpg
 
 from gateway import errors
-from gateway.storage.libpq import Host, Target
+from gateway.storage.libpq import Target
+from gateway.storage.places import Place, places
 
-_SILENT_SECONDS = 30.0
-"""A host that did not answer is asked last for so long: each connection would wait for it again."""
-
+_LOOK_SECONDS = 10.0
 _UTF8 = "UTF8"
-_ASK = """
-SELECT pg_backend_pid() AS pid, current_setting('synchronous_commit') AS commits,
-       current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby,
+_ROLE = """
+SELECT pg_is_in_recovery() AS standby,
        pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only
+"""
+_ASK = f"""
+{_ROLE.rstrip()}, pg_backend_pid() AS pid, current_setting('synchronous_commit') AS commits,
+       current_setting('server_encoding') AS encoding
 """
 _DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
 )
+_TIMELINE = """
+SELECT system_identifier, left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline FROM pg_control_system()
+"""
+"""Of a primary: the cluster that it is of, and how often one of its standbys had taken over before, in hexadecimal."""
 
-_silent: dict[Host, float] = {}
+_newest: dict[int, str] = {}
+"""The newest timeline seen of each cluster."""
 
 
 class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """A connection whose session is the server's own."""
+    """A connection whose session is the server's own.
+
+    Attributes:
+        standby, read_only: what the server was when the session began.
+        looked_at: when it was seen that it still is, of :func:`time.monotonic`.
+    """
 
     pooled = False
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any) -> None:
         super().__init__(protocol, transport, *rest)
         self.socket = transport.get_extra_info("socket")
+        self.standby = self.read_only = False
+        self.looked_at = 0.0
+
+    def began(self, found: asyncpg.Record) -> None:
+        """Note what the server is."""
+        self.standby, self.read_only, self.looked_at = found["standby"], found["read_only"], time.monotonic()
+
+    async def has_changed(self) -> bool:
+        """Whether the server is another than the session began with: demoted, promoted, read-only, writable again.
+
+        Such a session is of no use any more: what the DSN asks for may be another host now.
+        """
+        found = await self.fetchrow(_ROLE, timeout=_LOOK_SECONDS)
+        self.looked_at = time.monotonic()
+        return (found["standby"], found["read_only"]) != (self.standby, self.read_only)
 
 
 class Pooled(Session):
@@ -94,13 +121,13 @@ class Dialling:
             StandingError: the database is not UTF-8, or the pooler cannot be used.
             Exception: the driver's, of a single host or where another host would not help.
         """
-        failures: dict[Host, str] = {}
+        failures: dict[Place, BaseException] = {}
         asked = self._target.attributes
         for wanted in ("standby", "any") if asked == "prefer-standby" else (asked,):
-            for host in _order(self._target):
+            async for place in places(self._target):
                 try:
-                    async with asyncio.timeout(self._target.seconds):
-                        return await self._open(host, wanted)
+                    async with asyncio.timeout(place.seconds):
+                        return await self._open(place, wanted)
                 except (
                     _UnfitError,
                     OSError,
@@ -108,43 +135,46 @@ class Dialling:
                     asyncpg.InterfaceError,
                     EOFError,
                 ) as error:
-                    self._failed(host, error)
-                    failures[host] = self._described(error)
-        told = "; ".join(f"{host}: {failure}" for host, failure in failures.items())
-        raise errors.TransientError(f"{self._label}: no host answers that is {asked} ({told})")
+                    if isinstance(error, TimeoutError):
+                        place.was_silent()
+                    if _is_final(error):
+                        raise
+                    failures[place] = error
+        raise self._failure(failures)
 
-    def _failed(self, host: Host, error: BaseException) -> None:
-        """Raise it where no other host would help."""
-        if isinstance(error, TimeoutError):
-            _silent[host] = time.monotonic() + _SILENT_SECONDS
-        if not isinstance(error, _UnfitError) and (len(self._target.hosts) == 1 or _is_final(error)):
-            raise error
+    def _failure(self, failures: Mapping[Place, BaseException]) -> BaseException:
+        """Of a single place its own error."""
+        told = "; ".join(f"{place}: {_described(error, place)}" for place, error in failures.items())
+        none = errors.TransientError(
+            f"{self._label}: no host answers that is {self._target.attributes} ({told})"
+        )
+        alone = next(iter(failures.values()))
+        return none if len(failures) > 1 or isinstance(alone, _UnfitError) else alone
 
-    def _described(self, error: BaseException) -> str:
-        if isinstance(error, TimeoutError):
-            return f"no answer in {self._target.seconds:g} s"
-        return str(error) or type(error).__name__
-
-    async def _open(self, host: Host, wanted: str) -> Session:
-        session = await self._connect(host, connection_class=Session)
+    async def _open(self, place: Place, wanted: str) -> Session:
+        session = await self._connect(place, connection_class=Session)
         try:
             found = await self._ask(session)
             _check(found, wanted)
+            if not found["standby"] and (len(self._target.hosts) > 1 or not place.alone):
+                await _check_timeline(session, wanted)
             self._check_encoding(found["encoding"])
             if found["pid"] != session.get_server_pid():
                 session.terminate()
-                session = await self._connect(host, connection_class=Pooled, statement_cache_size=0)
+                session = await self._connect(place, connection_class=Pooled, statement_cache_size=0)
             elif found["commits"] == "off":  # an acknowledgement must not outlive its row
                 await session.execute("SET synchronous_commit = on")
+            session.began(found)
         except BaseException:  # cancelled, too: nobody else knows of it yet
             session.terminate()
             raise
         return session
 
-    async def _connect(self, host: Host, **more: Any) -> Session:
+    async def _connect(self, place: Place, **more: Any) -> Session:
         """``target_session_attrs`` is for :func:`_check`, which asks once for direct and pooled sessions."""
-        place = {"host": host.name, "port": host.port, "target_session_attrs": "any", "timeout": None}
-        session: Session = await asyncpg.connect(self._target.dsn, **place, **self._arguments, **more)
+        there = {"host": place.host.name, "port": place.host.port, "loop": place.loop()}
+        there |= {"target_session_attrs": "any", "timeout": None}
+        session: Session = await asyncpg.connect(self._target.dsn, **there, **self._arguments, **more)
         with socket.socket(fileno=os.dup(session.socket.fileno())) as own:
             self._target.tune(own)
         return session
@@ -165,11 +195,10 @@ class Dialling:
             raise errors.StandingError(_NOT_UTF8.format(label=self._label, encoding=encoding))
 
 
-def _order(target: Target) -> list[Host]:
-    """The hosts as written, or shuffled; those that were silent just now come last."""
-    hosts = random.sample(target.hosts, len(target.hosts)) if target.shuffled else list(target.hosts)
-    now = time.monotonic()
-    return sorted(hosts, key=lambda host: _silent.get(host, 0.0) > now)
+def _described(error: BaseException, place: Place) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer" if place.seconds is None else f"no answer in {place.seconds:g} s"
+    return str(error) or type(error).__name__
 
 
 def _is_final(error: BaseException) -> bool:
@@ -189,6 +218,25 @@ def _check(found: asyncpg.Record, wanted: str) -> None:
     if not fits[wanted]:
         kind = "a standby" if found["standby"] else "read-only" if found["read_only"] else "a primary"
         raise _UnfitError(f"it is {kind}, not {wanted}")
+
+
+async def _check_timeline(session: Session, wanted: str) -> None:
+    """A primary whose standby took over meanwhile is none any more, although it may not know it yet.
+
+    What would be written there is lost as soon as it follows the new one.
+    """
+    if wanted not in ("read-write", "primary"):
+        return
+    with contextlib.suppress(asyncpg.PostgresError):  # not every service lets it be asked for
+        # Without a name, for a pooler may be in between.
+        found = await (await session.prepare(_TIMELINE, name="")).fetchrow()
+        newest = max(_newest.get(found["system_identifier"], ""), found["timeline"])
+        _newest[found["system_identifier"]] = newest
+        if found["timeline"] < newest:
+            raise _UnfitError(
+                f"it is a former primary, of timeline {int(found['timeline'], 16)}: one of timeline "
+                f"{int(newest, 16)} was seen; make it a standby of that one, or restart the gateway if it was restored"
+            )
 
 
 _NOT_UTF8 = (

@@ -25,15 +25,8 @@ from gateway.outcomes import Outcome, Reason
 from gateway.storage import pools
 from gateway.writer import conflicts, ledger, processed, replays, rows
 from gateway.writer.experience import Experience
+from gateway.writer.probe import probe
 from gateway.writer.work import History, Work
-
-PROBE = """
-SELECT time, device_id, tenant_id, data, metadata, received_at FROM telemetry WHERE false;
-SELECT id FROM dead_letters WHERE false;
-SELECT session FROM redelivery_ledger WHERE false;
-SELECT filters FROM mqtt_sessions WHERE false;
-SELECT message_id, digest FROM processed_messages WHERE false;
-"""
 
 _TOO_MUCH = ("53200", "57014", "25P04", None)
 """Out of memory or locks, or of time: by the server's clock or, without a SQLSTATE, by ours."""
@@ -64,14 +57,19 @@ class Writer:
         self._connection: Any = None
 
     async def probe(self) -> None:
-        """See that the database is there and has what the writer needs.
+        """See that the database is there, takes rows and has what the writer needs.
 
         Raises:
             StoreError: it has not; the text says what to run.
         """
         connection = await self._open()
         with pools.translate(self._name):
-            await connection.execute(PROBE)
+            changed = await connection.has_changed()
+        if changed:
+            await self.close()
+            connection = await self._open()
+        with pools.translate(self._name):
+            await probe(connection, self._name)
 
     async def write(self, work: Work) -> None:
         """Write what is left of the work. What then still is left was set apart: it fails although the server works.
@@ -80,13 +78,19 @@ class Writer:
             StoreError: hold the work and hand it in again; what was committed stays done.
         """
         work.begin_round()
+        moved = False
         while work.left:
             work.fit(self._experience.most)
             connection = await self._open()
             try:
                 await self._attempt(connection, work)
             except errors.StoreError as error:
-                if not await self._goes_on(work, error):
+                if error.sqlstate == pools.READ_ONLY and not (connection.read_only or moved):
+                    # Demoted since the session began: the primary may be another host now. Once, for it may be a
+                    # trigger that says so.
+                    moved = work.next.uncertain = True
+                    await self.close()
+                elif not await self._goes_on(work, error):
                     return
             else:
                 work.done()
@@ -100,7 +104,7 @@ class Writer:
         if isinstance(error, errors.PoisonError) and work.isolate(error):
             return True
         work.next.uncertain = True
-        probed = work.suspect and error.sqlstate is not None and not self._closed()
+        probed = work.suspect and error.sqlstate is not None and not (error.of_all or self._closed())
         if not probed:
             # It may be this session only that is wrong: read-only by a setting mended meanwhile, timed out.
             await self.close()

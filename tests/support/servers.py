@@ -114,28 +114,60 @@ class Postgres(Process):
     Args:
         durable: fsync on. Off is faster, and enough wherever only processes are killed, not machines.
         settings: further server settings.
+        standby_of: a running server of the same kind, whose streaming standby this is.
+
+    Attributes:
+        host, port: where it listens from the next start on.
     """
 
     engine = "postgres"
+    host = "127.0.0.1"
 
     def __init__(
-        self, *, durable: bool = False, settings: dict[str, str] | None = None, parent: Path | None = None
+        self,
+        *,
+        durable: bool = False,
+        settings: dict[str, str] | None = None,
+        parent: Path | None = None,
+        standby_of: Postgres | None = None,
     ) -> None:
         super().__init__(self.engine, parent=parent)
         self.port = free_port()
         self.settings = {**SMALL, "fsync": "on" if durable else "off", **(settings or {})}
         self.cluster = self.folder / "cluster"
         self._own(self.folder)
-        self._initialise()
+        if standby_of is None:
+            self._initialise()
+        else:
+            self.follow(standby_of)
+
+    def follow(self, primary: Postgres) -> None:
+        """Become a copy of that server, which its start makes a hot standby; what was here is gone."""
+        shutil.rmtree(self.cluster, ignore_errors=True)
+        source = [
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(primary.port),
+            "-U",
+            "postgres",
+            "--checkpoint=fast",
+            "--no-sync",
+        ]
+        self._make("pg_basebackup", *source, "--write-recovery-conf", "-D", self._inside(self.cluster))
+
+    def promote(self) -> None:
+        """A standby becomes a primary; returns when it is one."""
+        assert query(self.dsn(), "SELECT pg_promote()")[0][0]
 
     def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
         """Where to connect to."""
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{user}@{self.host}:{self.port}/{database}"
 
     def command(self) -> Sequence[str]:
         """The postmaster in the foreground."""
         options = [f"-c{name}={value}" for name, value in self.settings.items()]
-        place = ["-p", str(self.port), "-clisten_addresses=127.0.0.1", "-cunix_socket_directories="]
+        place = ["-p", str(self.port), f"-clisten_addresses={self.host}", "-cunix_socket_directories="]
         return [*self._program("postgres"), "-D", self._inside(self.cluster), *place, *options]
 
     def is_ready(self) -> bool:
@@ -157,9 +189,12 @@ class Postgres(Process):
 
     def _initialise(self) -> None:
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        command = [*self._program("initdb"), "-D", self._inside(self.cluster), *options]
+        self._make("initdb", "-D", self._inside(self.cluster), *options)
+
+    def _make(self, program: str, *arguments: str) -> None:
+        command = [*self._program(program), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, user=self._user())
-        assert done.returncode == 0, f"initdb failed:\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{program} failed:\n{done.stdout}{done.stderr}"
 
     def _program(self, name: str) -> Sequence[str]:
         return [str(embedded_programs() / name)]
@@ -285,12 +320,21 @@ class Timescale(Postgres):
 
     engine = "timescaledb"
 
-    def __init__(self, *, durable: bool = False, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        durable: bool = False,
+        settings: dict[str, str] | None = None,
+        standby_of: Postgres | None = None,
+    ) -> None:
         self.root = timescaledb_root()
         preload = {"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"}
         workers = {"max_worker_processes": "32", "timescaledb.max_background_workers": "16"}
         super().__init__(
-            durable=durable, settings={**preload, **workers, **(settings or {})}, parent=self.root / "var/tmp"
+            durable=durable,
+            settings={**preload, **workers, **(settings or {})},
+            parent=self.root / "var/tmp",
+            standby_of=standby_of,
         )
 
     def _program(self, name: str) -> Sequence[str]:
