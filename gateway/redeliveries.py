@@ -43,11 +43,19 @@ class Redeliveries:
 
     def knows(self, number: int, message: Message) -> bool:
         """Whether this very message came to its end as the delivery with that number."""
+        return self._entered().get(number) == digest(message)
+
+    def digests(self, numbers: Sequence[int]) -> list[bytes]:
+        """Of those of these deliveries that were entered, in this order."""
+        entered = self._entered()
+        return [entered[number] for number in numbers if number in entered]
+
+    def _entered(self) -> dict[int, bytes]:
         if self._found is None:
-            # Asked after a lost connection only, for many messages then.
+            # Asked after a lost connection only, for many messages then, and for what is sent again on one.
             self._found = {
                 number: one
                 for batch in self._batches
                 for number, one in zip(batch.numbers, batch.digests, strict=True)
             }
-        return self._found.get(number) == digest(message)
+        return self._found

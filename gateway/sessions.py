@@ -221,6 +221,10 @@ class Sessions:
             self._noted = False
             self._changed.set()
 
+    def noted(self, numbers: Sequence[int]) -> list[bytes]:
+        """Digests of those of these messages that are stored and would look new if they came again, in this order."""
+        return self._redeliveries.digests(numbers)
+
     def note(self) -> None:
         """Something was noted that a later process would believe, until the broker has read the acknowledgement."""
         self._noted = True

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.clock import now_us
 from gateway.messages import NO_REPEATS, Chunk, Message, Session
+from gateway.mqtt.doubts import Doubts
 from gateway.mqtt.packet_ids import PacketIds, are_consecutive
 from gateway.mqtt.source import Sessions
 from gateway.mqtt.window import NO_ID, Outstanding, Window
@@ -37,6 +38,7 @@ class Acknowledgements:
         self._unsent = 0  # of those that are outstanding
         self._last_repeat = -1
         self._told = False
+        self._doubts = Doubts(sessions)
         self._crossed = False  # on this connection the broker sent again what we had acknowledged
         self._marks: deque[int] = deque()
 
@@ -52,11 +54,13 @@ class Acknowledgements:
         else:
             self._session, self._ids = self._sessions.begin(), PacketIds(in_turn=self._ids.in_turn)
             self._outstanding = {}
+            self._doubts.told()
 
     def lost(self) -> None:
         """The connection is gone: the broker may deliver again what it has no ack of."""
         self._outstanding.update(self._window.restart())
         self._unsent = sum(not one.sent for one in self._outstanding.values())
+        self._doubts.lost(self._outstanding.values())
 
     # messages come -----------------------------------------------------------------------------
 
@@ -74,7 +78,7 @@ class Acknowledgements:
             consecutive = are_consecutive(ids)
         if self._since is None:
             self._since = first
-        repeats = self._repeats(packet_ids, first) if self._outstanding else NO_REPEATS
+        repeats = self._repeats(messages, packet_ids, first) if self._outstanding else NO_REPEATS
         self._observe(messages, packet_ids, ids, repeats, consecutive=consecutive)
         session = self._session
         assert session is not None
@@ -122,7 +126,9 @@ class Acknowledgements:
         self._crossed |= one.sent and message.duplicate
         return not (one.sent or self._crossed)
 
-    def _repeats(self, packet_ids: Sequence[int], first: int) -> Mapping[int, int]:
+    def _repeats(
+        self, messages: Sequence[Message], packet_ids: Sequence[int], first: int
+    ) -> Mapping[int, int]:
         """Which of these may be outstanding messages, by packet id: the number under which they came before.
 
         A message whose ack has left may also be another one: the broker has read the ack and uses the id again. Not
@@ -132,27 +138,32 @@ class Acknowledgements:
         """
         found: dict[int, int] = {}
         previous = self._ids.previous
-        for number, packet_id in enumerate(packet_ids, first):
-            if packet_id != NO_ID:
-                # Before it is believed: an id behind its predecessor is what tells of a small pool of ids.
-                self._ids.check(packet_id, previous)
-                previous = packet_id
+        for number, (message, packet_id) in enumerate(zip(messages, packet_ids, strict=True), first):
+            if packet_id == NO_ID:
+                continue
+            # Before it is believed: an id behind its predecessor is what tells of a small pool of ids.
+            self._ids.check(packet_id, previous)
+            previous = packet_id
             one = self._outstanding.pop(packet_id, None)
             if one is None:
-                if packet_id != NO_ID and self._unsent:
+                if self._unsent:
                     self._cannot_tell()
                     break
+                self._doubts.other_id(message, certain=message.duplicate and self._ids.is_behind(packet_id))
                 continue
             if not one.sent:
                 self._unsent -= 1
             elif not (self._ids.in_turn or self._unsent):
+                self._doubts.same_id(one, message)
                 continue
+            self._doubts.told()
             found[packet_id], self._last_repeat = one.number, number
         return found
 
     def _cannot_tell(self) -> None:
         events.mqtt_redelivers_under_other_ids(messages=self._unsent, first=not self._told)
         self._told = True
+        self._doubts.told()
         self._outstanding, self._unsent = {}, 0
         self._ids.in_turn = False
 

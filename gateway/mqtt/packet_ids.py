@@ -1,7 +1,8 @@
 """How far a broker's packet ids have come in a session. Pure.
 
 Most brokers hand ids out in turn, 1 … 65 535 and again from 1, so an id comes again only after all others. Seen
-otherwise: HiveMQ and rumqttd cycle within a small pool, RabbitMQ, Moquette and mochi begin anew at every connection.
+otherwise: HiveMQ and rumqttd use a small pool again and again; RabbitMQ, Moquette, mochi and rumqttd begin anew at
+every connection.
 """
 
 from __future__ import annotations
@@ -64,6 +65,10 @@ class PacketIds:
             self.in_turn &= _is_ahead(packet_id, previous)
         elif self.read and not _is_ahead(packet_id, self.turn):
             self.in_turn &= self.turn_of(packet_id) > self.read
+
+    def is_behind(self, packet_id: int) -> bool:
+        """Whether an id has been used before, as far as ids are handed out in turn."""
+        return bool(self.turn) and not _is_ahead(packet_id, self.turn)
 
     def turn_of(self, packet_id: int) -> int:
         """Where an id lies that came not long ago."""

@@ -39,6 +39,9 @@ class Sessions(Protocol):
     def unsubscribed(self, filters: Sequence[str]) -> None:
         """The broker has ended these subscriptions."""
 
+    def noted(self, numbers: Sequence[int]) -> Sequence[bytes]:
+        """Digests of those of these messages that are stored and would look new if they came again, in this order."""
+
     def out_of_turn(self) -> None:
         """The broker does not hand out packet ids in turn."""
 

@@ -58,6 +58,14 @@ def mqtt_redelivers_under_other_ids(*, messages: int, first: bool) -> None:
     (log.warning if first else log.debug)("mqtt redelivers under other packet ids", messages=messages)
 
 
+def mqtt_redeliveries_look_new(*, how: str, first: bool) -> None:
+    """What comes in a resumed session seems to be stored already, and its acknowledgement lost; nothing proves it.
+
+    Readings without a time of their own are stored twice then; see docs/brokers.md.
+    """
+    (log.warning if first else log.debug)("mqtt redeliveries look new", how=how)
+
+
 def mqtt_unsubscribed(*, topics: Sequence[str], refused: Sequence[str]) -> None:
     """Subscriptions of an earlier configuration were ended; ``refused``: those that the broker does not end."""
     (log.warning if refused else log.info)("mqtt unsubscribed", topics=list(topics), refused=list(refused))
