@@ -72,7 +72,7 @@ class Path:
 
     def tasks(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         """What must run for messages to move, by name."""
-        yield "registry", self.registry.listen()
+        yield "registry", self.registry.follow()
         for name, task in self._tasks:
             yield name, task()
 

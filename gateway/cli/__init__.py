@@ -15,6 +15,7 @@ import os
 import sys
 import traceback
 import types
+from collections.abc import Iterator
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -82,9 +83,18 @@ def load(name: str) -> TyperCommand | TyperGroup:
     command = typer.main.get_command(holder)
     command.name = name
     assert isinstance(command, TyperCommand | TyperGroup)
-    for leaf in command.commands.values() if isinstance(command, TyperGroup) else [command]:
+    for leaf in _leaves(command):
         leaf.params += typer.main.get_command(_options).params
     return command
+
+
+def _leaves(command: object) -> Iterator[TyperCommand]:
+    """What can be called: a noun may have nouns of its own."""
+    if isinstance(command, TyperGroup):
+        for inner in command.commands.values():
+            yield from _leaves(inner)
+    elif isinstance(command, TyperCommand):
+        yield command
 
 
 _options = typer.Typer(add_completion=False)

@@ -1,4 +1,4 @@
-"""``gateway tenant``: enter and list tenants."""
+"""``gateway tenant``: enter and list tenants, and who may read them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import common, connecting, tables
+from gateway.cli import common, connecting, tables, tenant_reader
 
 app = typer.Typer()
+app.add_typer(tenant_reader.app, name="reader", help="Log-ins that read one tenant.")
 
 
 @app.command()

@@ -2,9 +2,9 @@
 
 Each device, known or not, has one :class:`Entry` that never changes identity: whoever holds it (the path
 holds one per topic) sees at once what the registry learns. A hit costs no call at all. Misses are resolved
-together, one query for many. Changes come by LISTEN/NOTIFY, and are counted by the database: where the count says
-that one was missed, or when the listening connection breaks, everything is looked up again. Behind a pooler, where
-nothing can be listened to, the count alone is asked for. Until then the known stay known.
+together, one query for many. Changes are counted and kept by the database, and asked for twice a second; where more
+were counted than are kept, or the connection broke, everything is looked up again. Until then the known stay known.
+Nothing is listened to: any role of the database may NOTIFY, and fill the queue of notifications for all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway import errors, settings
@@ -25,11 +25,9 @@ from gateway.observability import events, health, metrics
 from gateway.outcomes import Reason
 from gateway.storage import pools
 
-CHANNEL = "gateway_registry"
-_PROBE_SECONDS = 5.0
-_POLL_SECONDS = 1.0
-"""Where no notification comes; it bounds how long a disabled device is still taken."""
-_PROBE_TIMEOUT = 10.0
+_POLL_SECONDS = 0.5
+"""It bounds how long a disabled device is still taken."""
+_POLL_TIMEOUT = 10.0
 _RETRY_SECONDS = 1.0
 _STALE_TRIES = 3
 
@@ -101,7 +99,7 @@ class Registry:
         # Those that made room and are held by somebody, who must hear of changes all the same.
         self._outside: weakref.WeakSet[Entry] = weakref.WeakSet()
         self._types: dict[uuid.UUID, DeviceType] = {}
-        self._version = self._told = 0
+        self._version = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -205,68 +203,50 @@ class Registry:
         else:
             entry.refusal = Reason.DEVICE_DISABLED
 
-    async def listen(self) -> None:
+    async def follow(self) -> None:
         """Follow changes until cancelled; connects again for ever."""
         while True:
             try:
-                await self._follow()
+                await self._poll()
             except (errors.StandingError, errors.ConfigurationError) as error:
                 self._component.failed(str(error))
             except errors.StoreError as error:
                 self._component.waiting(str(error))
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _follow(self) -> None:
+    async def _poll(self) -> None:
+        """Ask again and again what changed, on a connection of its own; it also finds that the database is away."""
         async with self._pool.connection() as connection:
             try:
-                await (self._poll if connection.pooled else self._hear)(connection)
+                known = {row["part"]: row["version"] for row in await connection.fetch(_VERSIONS)}
+                if self._entries:
+                    self.purge("changes were not followed until now")
+                self._component.ready()
+                while True:
+                    await asyncio.sleep(_POLL_SECONDS)
+                    await self._see_changes(connection, known)
             finally:
                 connection.terminate()
 
-    async def _poll(self, connection: Any) -> None:
-        """Ask again and again how often the registry changed."""
-        known = await self._changes(connection)
-        self._followed()
-        while True:
-            await asyncio.sleep(_POLL_SECONDS)
-            found = await self._changes(connection)
-            if found != known:
-                self.purge("the registry changed")
-            known = found
-
-    async def _hear(self, connection: Any) -> None:
-        """Be told of every change; what was not told although it was counted at two probes in a row got lost."""
-        async with connection.transaction():
-            # Counted before the transaction ends and told of from then on: none is told that is counted already.
-            await connection.add_listener(CHANNEL, self._notified)
-            known, told = await self._changes(connection), self._told
-        self._followed()
-        missing = 0
-        while True:
-            # The probe finds a dead connection that the network does not report.
-            missed, missing = missing, await self._changes(connection) - known - (self._told - told)
-            if missed and missing:
-                self.purge("notifications got lost")
-                known, missing = known + missing, 0
-            await asyncio.sleep(_PROBE_SECONDS)
-
-    def _followed(self) -> None:
-        """Changes are followed from now on."""
-        if self._entries:
-            self.purge("changes were not followed until now")
-        self._component.ready()
-
-    async def _changes(self, connection: Any) -> int:
-        """How often the registry was changed, ever.
+    async def _see_changes(self, connection: Any, known: dict[int, int]) -> None:
+        """Forget what changed since the versions ``known``, and enter those that are known now.
 
         Raises:
-            TransientError: the server is another than the session began with: changes are told elsewhere now.
+            TransientError: the server is another than the session began with: changes are elsewhere now.
         """
         if await connection.has_changed():
             raise errors.TransientError(
                 "metadata: the server was demoted or promoted: asking for the primary again"
             )
-        return int(await connection.fetchval(_CHANGES, timeout=_PROBE_TIMEOUT))
+        parts, versions = list(known), list(known.values())
+        for row in await connection.fetch(_CHANGES, parts, versions, timeout=_POLL_TIMEOUT):
+            count, kept = row["version"] - known.get(row["part"], 0), row["recent"]
+            known[row["part"]] = row["version"]
+            if 0 < count <= len(kept):
+                for change in kept[-count:]:
+                    self.changed(json.loads(change))
+            else:
+                self.purge(f"{count} changes at once")
 
     def _all(self) -> Iterator[Entry]:
         return itertools.chain(self._entries.values(), self._outside)
@@ -279,11 +259,7 @@ class Registry:
             entry.forget()
         events.registry_purged(reason=reason)
 
-    def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        self._told += 1
-        self.changed(json.loads(str(payload)))
-
-    def changed(self, change: dict[str, Any]) -> None:
+    def changed(self, change: Mapping[str, Any]) -> None:
         """A table of the registry changed: ``{"table": …, "op": …, "ids": [uuid, …] | null}``."""
         ids = change.get("ids")
         if change.get("table") != "devices" or (ids is None and change["op"] != "INSERT"):
@@ -308,7 +284,12 @@ LEFT JOIN tenants t ON t.slug = k.slug
 LEFT JOIN devices d ON d.tenant_id = t.id AND d.serial_number = k.serial
 ORDER BY k.n
 """
-_CHANGES = "SELECT coalesce(sum(version), 0)::bigint FROM registry_versions"
+_VERSIONS = "SELECT part, version FROM registry_versions"
+_CHANGES = """
+SELECT r.part, r.version, r.recent
+FROM registry_versions r LEFT JOIN unnest($1::smallint[], $2::bigint[]) AS k(part, version) USING (part)
+WHERE r.version IS DISTINCT FROM k.version
+"""
 _TYPES = "SELECT id, name, violations, unknown_fields FROM device_types WHERE id = ANY($1)"
 _FIELDS = """
 SELECT device_type_id, field_name, data_type, unit, min_value, max_value, is_required

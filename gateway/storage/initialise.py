@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 
 from gateway import errors, settings
-from gateway.storage import dsn, passwords, roles, version_tables
+from gateway.storage import dsn, passwords, readers, roles
 from gateway.storage.migrate import refuse_pooler, session
 from gateway.storage.revisions import Name
 from gateway.storage.roles import Roles
@@ -47,7 +47,8 @@ async def initialise(
         login = await _login(connection)
         for role in (wanted.owner, wanted.writer, wanted.reader):
             bypass = role == wanted.writer and login.may_bypass
-            await _make_role(connection, work, login, role, password_folder, bypass=bypass)
+            limited = role == wanted.reader
+            await _make_role(connection, work, login, role, password_folder, bypass=bypass, limited=limited)
         if not login.superuser:
             await _act_for_owner(connection, work, login, wanted)
         for database in databases.values():
@@ -143,7 +144,14 @@ _ADMIN_OPTION = 16
 
 
 async def _make_role(
-    connection: asyncpg.Connection, work: _Work, login: _Login, role: str, folder: Path, *, bypass: bool
+    connection: asyncpg.Connection,
+    work: _Work,
+    login: _Login,
+    role: str,
+    folder: Path,
+    *,
+    bypass: bool,
+    limited: bool,
 ) -> None:
     found = await connection.fetchrow(
         "SELECT rolsuper, rolcanlogin, rolbypassrls FROM pg_roles WHERE rolname = $1", role
@@ -156,6 +164,7 @@ async def _make_role(
         return
     secret = f" PASSWORD '{passwords.scram_verifier(password)}'" if password else ""
     if found is None:
+        options += f" CONNECTION LIMIT {readers.CONNECTIONS}" if limited else ""
         told = f"made role {role}, its password is in {passwords.path(folder, role)}"
         await work.run(connection, f"CREATE ROLE {role} {options}{secret}", told=told)
         return
@@ -235,7 +244,7 @@ async def _lacks_timescaledb(connection: asyncpg.Connection) -> bool:
         "SELECT EXISTS "
         "(SELECT FROM pg_available_extensions WHERE name = 'timescaledb' AND installed_version IS NULL)"
     )
-    return lacks and await version_tables.find(connection, "timeseries") is None
+    return lacks and await connection.fetchval("SELECT to_regclass('telemetry') IS NULL")
 
 
 async def _set_privileges(connection: asyncpg.Connection, work: _Work, login: _Login, wanted: Roles) -> None:

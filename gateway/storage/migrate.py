@@ -1,7 +1,7 @@
 """Migrations, by Alembic in process: the same revisions for every engine, see ``migrations/``.
 
-A run holds an advisory lock, so that two never change one database at once. Alembic keeps the running context
-in a module global: within a process, one migration after the other.
+A run holds a lock on the table of its revision, so that two never change one database at once. Alembic keeps the
+running context in a module global: within a process, one migration after the other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from gateway import errors, settings
-from gateway.storage import engines, pools, revisions, roles, sessions, version_tables
+from gateway.storage import engines, holders, pools, revisions, roles, sessions, version_tables
 from gateway.storage.revisions import Name, Revision
 
 EngineChoice = Literal["auto", "timescaledb", "postgresql"]
@@ -33,7 +33,12 @@ OLDEST_SERVER = 15
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for another migration of the same database."""
 
-LOCK_KEY = 0x6D69677261746564
+TABLE_TIMEOUT = 10.0
+"""Seconds to wait for a lock on a table: the daemon's statements wait behind us."""
+
+LOCK = "LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE NOWAIT"
+"""Kept by one run after another: only who may change the table can take it, and it keeps no reader or writer out. An
+advisory lock is anybody's."""
 
 
 async def upgrade(
@@ -53,7 +58,8 @@ async def upgrade(
         StoreError: the database cannot be reached or refuses a statement; that revision is rolled back.
     """
     async with _locked(name, database, lock_timeout) as connection:
-        hypertables = await _choose_engine(connection, name, engine)
+        async with session(name, database) as own:
+            hypertables = await _choose_engine(own, name, engine)
         command = functools.partial(alembic.command.upgrade, revision=target)
         applied = await _run(name, database, hypertables, command)
         await roles.grant_tables(connection, name)
@@ -75,7 +81,6 @@ async def downgrade(
         command = functools.partial(alembic.command.downgrade, revision=target)
         undone = await _run(name, database, False, command)
         if await _current(connection, name) is None:
-            await roles.become_owner(connection)
             await connection.execute(f"DROP TABLE IF EXISTS {version_tables.NAMES[name]}")
         return undone
 
@@ -115,18 +120,33 @@ async def session(
 async def _locked(
     name: Name, database: settings.Database, timeout: float
 ) -> AsyncIterator[asyncpg.Connection]:
+    """A session in a transaction that keeps the lock; it is the owner's."""
     async with session(name, database) as connection:
         refuse_pooler(name, connection)
-        deadline = time.monotonic() + timeout
-        # Not pg_advisory_lock: its waiter holds a snapshot, for which CREATE INDEX CONCURRENTLY waits.
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
+        await roles.become_owner(connection)
+        await version_tables.make(connection, name)
+        async with connection.transaction():
+            await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            await _take_lock(connection, name, timeout)
+            yield connection
+
+
+async def _take_lock(connection: asyncpg.Connection, name: Name, timeout: float) -> None:
+    table, deadline = version_tables.NAMES[name], time.monotonic() + timeout
+    while True:
+        try:
+            async with connection.transaction():
+                await connection.execute(LOCK.format(table=table))
+        except asyncpg.LockNotAvailableError:
             if time.monotonic() > deadline:
+                held_by = await holders.of(connection, table, exclusive=True)
                 raise errors.TransientError(
-                    f"{name}: another migration has been running for over {timeout:g} s; wait for it, or "
-                    "end its session (application_name gateway-migrate in pg_stat_activity)"
-                )
-            await asyncio.sleep(0.2)
-        yield connection
+                    f"{name}: another migration has been running for over {timeout:g} s ({held_by}); wait for it, or "
+                    "end its session: SELECT pg_terminate_backend(PROCESS)"
+                ) from None
+        else:
+            return
+        await asyncio.sleep(0.2)
 
 
 def refuse_pooler(name: str, connection: sessions.Session) -> None:
@@ -154,13 +174,25 @@ async def _run(
 
     async with session(name, database) as connection:
         await roles.become_owner(connection)
-        await version_tables.rename_old(connection, name)
+        await connection.execute(f"SET lock_timeout = '{TABLE_TIMEOUT}s'")
         config = revisions.config(name)
         config.attributes.update(
             hypertables=hypertables, on_step=note_step, version_table=version_tables.NAMES[name]
         )
-        await _in_alchemy(connection, config, command)
+        try:
+            await _in_alchemy(connection, config, command)
+        except asyncpg.LockNotAvailableError as error:
+            raise await _held_up(name, database, error) from error
     return steps
+
+
+async def _held_up(name: Name, database: settings.Database, error: Exception) -> errors.StoreError:
+    async with session(name, database) as connection:
+        held_by = await holders.of(connection)
+    return errors.TransientError(
+        f"{name}: {error}: others had tables locked for over {TABLE_TIMEOUT:g} s ({held_by or 'gone by now'}). What "
+        "was applied stays, the rest is to come: run this again, after SELECT pg_terminate_backend(PROCESS) if need be"
+    )
 
 
 async def _in_alchemy(

@@ -1,8 +1,8 @@
 """The roles of least privilege, and what each may do with which table.
 
 ``<prefix>_owner`` owns databases and tables and runs the migrations; ``<prefix>_writer`` is the daemon's;
-``<prefix>_reader`` sees one tenant, by ``app.current_tenant_id``. ``gateway db init`` makes them; a migration
-knows them by the name of the database's owner.
+``<prefix>_reader`` is a log-in for one tenant, as are all that ``gateway tenant reader add`` binds to theirs, and sees
+nothing before. ``gateway db init`` makes the three; a migration knows them by the name of the database's owner.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Roles:
 
     @property
     def reader(self) -> str:
-        """Reads one tenant."""
+        """Reads the tenant that it is bound to, if it is."""
         return f"{self.prefix}_reader"
 
 
@@ -49,6 +49,7 @@ WRITER: Mapping[Name, Mapping[str, str]] = {
         "field_mappings": "SELECT",
         "devices": "SELECT, INSERT, UPDATE (last_seen_at)",
         "registry_versions": "SELECT",
+        "registry_readers": "SELECT",
     },
     "timeseries": {
         "alembic_version_timeseries": "SELECT",
@@ -60,6 +61,7 @@ WRITER: Mapping[Name, Mapping[str, str]] = {
         "redelivery_ledger": "SELECT, INSERT, DELETE",
         "mqtt_sessions": "SELECT, INSERT, UPDATE",
         "processed_messages": "SELECT, INSERT, UPDATE, DELETE",
+        "telemetry_readers": "SELECT",
     },
 }
 """Every table, and no more of it than the daemon and its operators' commands need.
@@ -68,22 +70,14 @@ UPDATE on telemetry is for ``on_conflict``; a DELETE of readings is retention's,
 how a dead letter ended, and never touches its bytes.
 """
 
-READER: Mapping[Name, Mapping[str, str]] = {
-    "metadata": {
-        "alembic_version_metadata": "SELECT",
-        "tenants": "SELECT",
-        "device_types": "SELECT",
-        "field_mappings": "SELECT",
-        "devices": "SELECT",
-    },
-    "timeseries": {
-        "alembic_version_timeseries": "SELECT",
-        "tenant_telemetry": "SELECT",
-        "tenant_events": "SELECT",
-        "tenant_metrics": "SELECT",
-    },
+READER: Mapping[Name, tuple[str, ...]] = {
+    "metadata": ("tenant", "tenant_device_types", "tenant_devices", "tenant_field_mappings"),
+    "timeseries": ("tenant_telemetry", "tenant_events", "tenant_metrics"),
 }
-"""Never a table that shows more than one tenant."""
+"""Views, and functions of the same names behind them, that show the tenant of who asks; no table."""
+
+BINDINGS: Mapping[Name, str] = {"metadata": "registry_readers", "timeseries": "telemetry_readers"}
+"""Which log-in reads which tenant."""
 
 
 async def find(connection: asyncpg.Connection) -> Roles | None:
@@ -118,22 +112,51 @@ async def become_owner(connection: asyncpg.Connection) -> None:
 
 
 async def grant_tables(connection: asyncpg.Connection, name: Name) -> None:
-    """Give writer and reader exactly their privileges on the tables that exist; nothing without roles.
+    """Give the writer and all readers exactly their privileges on what exists.
 
-    The caller's role stays the owner's afterwards.
+    The caller's role stays the owner's afterwards, where there is one.
     """
     found = await find(connection)
-    if found is None:
-        return
     await become_owner(connection)
     async with connection.transaction():
-        for role, privileges in ((found.writer, WRITER[name]), (found.reader, READER[name])):
-            for table, wanted in privileges.items():
-                await _grant(connection, role, table, wanted)
-        if name == "metadata":
-            await _show_all_tenants(connection, found.writer)
-        if await connection.fetchval("SELECT to_regproc('gateway_make_partition')") is not None:
-            await connection.execute(f"GRANT EXECUTE ON FUNCTION gateway_make_partition TO {found.writer}")
+        if found is not None:
+            await _grant_writer(connection, name, found.writer)
+        bound = await bound_roles(connection, name)
+        for role in bound:
+            await grant_reader(connection, name, role)
+        if found is not None and found.reader not in bound:
+            await take_back(connection, found.reader)
+
+
+async def _grant_writer(connection: asyncpg.Connection, name: Name, writer: str) -> None:
+    for table, wanted in WRITER[name].items():
+        await _grant(connection, writer, table, wanted)
+    if name == "metadata":
+        await _show_all_tenants(connection, writer)
+    if await connection.fetchval("SELECT to_regproc('gateway_make_partition')") is not None:
+        await connection.execute(f"GRANT EXECUTE ON FUNCTION gateway_make_partition TO {writer}")
+
+
+async def bound_roles(connection: asyncpg.Connection, name: Name) -> list[str]:
+    """The log-ins that are bound to a tenant in this database, and are there."""
+    if await connection.fetchval("SELECT to_regclass($1)", BINDINGS[name]) is None:
+        return []
+    query = f"SELECT role::text FROM {BINDINGS[name]} JOIN pg_roles ON rolname = role ORDER BY role"
+    return [row["role"] for row in await connection.fetch(query)]
+
+
+async def grant_reader(connection: asyncpg.Connection, name: Name, role: str) -> None:
+    """Exactly what a reader needs, on what exists. To be called as the owner."""
+    await take_back(connection, role)
+    await connection.execute(_OPEN_THE_DOOR.format(role=role))
+    for row in await connection.fetch(_READABLE, list(READER[name])):
+        await connection.execute(f"GRANT {row['privilege']} ON {row['thing']} TO {role}")
+
+
+async def take_back(connection: asyncpg.Connection, role: str) -> None:
+    """All privileges of a role on tables, views and functions of this owner."""
+    for row in await connection.fetch(_GRANTED, role):
+        await connection.execute(f"REVOKE ALL ON {row['thing']} FROM {role}")
 
 
 async def _grant(connection: asyncpg.Connection, role: str, table: str, privileges: str) -> None:
@@ -162,4 +185,32 @@ SELECT oid::regclass::text AS name,
        EXISTS (SELECT FROM pg_policy WHERE polrelid = pg_class.oid AND polname = $1) AS there
 FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relrowsecurity AND pg_get_userbyid(relowner) = current_user
+"""
+
+# A database that `gateway db init` did not make is open to all, and perhaps not ours to open.
+_OPEN_THE_DOOR = """
+DO $$ BEGIN
+    IF NOT has_database_privilege('{role}', current_database(), 'CONNECT') THEN
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO {role}', current_database());
+    END IF;
+    IF NOT has_schema_privilege('{role}', 'public', 'USAGE') THEN
+        GRANT USAGE ON SCHEMA public TO {role};
+    END IF;
+END $$
+"""
+
+_READABLE = """
+SELECT oid::regclass::text AS thing, 'SELECT' AS privilege
+FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'v' AND relname = ANY($1::text[])
+UNION ALL
+SELECT 'FUNCTION ' || oid::regprocedure::text, 'EXECUTE'
+FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef AND proname = ANY($1::text[])
+"""
+
+_GRANTED = """
+SELECT c.oid::regclass::text AS thing FROM pg_class c, aclexplode(c.relacl) AS a JOIN pg_roles ON oid = a.grantee
+WHERE c.relnamespace = 'public'::regnamespace AND pg_get_userbyid(c.relowner) = current_user AND rolname = $1
+UNION
+SELECT 'FUNCTION ' || p.oid::regprocedure FROM pg_proc p, aclexplode(p.proacl) AS a JOIN pg_roles ON oid = a.grantee
+WHERE p.pronamespace = 'public'::regnamespace AND pg_get_userbyid(p.proowner) = current_user AND rolname = $1
 """

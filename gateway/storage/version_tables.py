@@ -34,11 +34,23 @@ async def find(connection: asyncpg.Connection, name: Name) -> str | None:
     return _OLD
 
 
-async def rename_old(connection: asyncpg.Connection, name: Name) -> None:
-    """Give the table of before its name of today. To be called as the owner, under the lock of migrations."""
-    if await find(connection, name) == _OLD:
-        await connection.execute(f"ALTER TABLE {_OLD} RENAME TO {NAMES[name]}")
+async def make(connection: asyncpg.Connection, name: Name) -> None:
+    """The table as Alembic makes it, where there is none; that of before gets its name of today.
 
+    To be called as the owner. Two may do this at once: who comes second finds it done.
+    """
+    try:
+        if await find(connection, name) == _OLD:
+            await connection.execute(f"ALTER TABLE {_OLD} RENAME TO {NAMES[name]}")
+        await connection.execute(_MAKE.format(table=NAMES[name]))
+    except (asyncpg.UndefinedTableError, asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+        if await find(connection, name) != NAMES[name]:
+            raise
+
+
+_MAKE = """
+CREATE TABLE IF NOT EXISTS {table} (version_num varchar(32) NOT NULL, CONSTRAINT {table}_pkc PRIMARY KEY (version_num))
+"""
 
 # In the schema of alembic_version only: other tables of these names may be anybody's.
 _WHOSE = f"""

@@ -194,14 +194,14 @@ async def test_a_pool_leaves_it_before_it_asks(pair: Pair, monkeypatch: pytest.M
         await pool.close()
 
 
-async def test_the_registry_listens_elsewhere(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is told any more where nothing can be written: a device disabled at the new primary is noticed."""
-    monkeypatch.setattr(registry_module, "_PROBE_SECONDS", 0.1)
+async def test_the_registry_asks_elsewhere(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing changes any more where nothing can be written: a device disabled at the new primary is noticed."""
+    monkeypatch.setattr(registry_module, "_POLL_SECONDS", 0.1)
     ids = provision(pair.new, ["A"])
     pool = Pool("metadata", database(pair.both(pair.old.metadata_dsn)), size=2)
     component = Component("metadata")
     registry = Registry(pool, settings.Registry(), component, lambda _device: None)
-    following = asyncio.create_task(registry.listen())
+    following = asyncio.create_task(registry.follow())
     try:
         await eventually_async(lambda: component.state is State.READY)
         pair.demote()

@@ -45,9 +45,10 @@ TOOLS = ("bench", "demo")
 ADMINISTRATION = (
     "storage/initialise.py",
     "storage/migrate.py",
+    "storage/readers.py",
     "storage/roles.py",
 )
-"""The superuser's and the owner's: ``test_roles.py`` and ``tests/migrations``."""
+"""The superuser's and the owner's: ``test_roles.py``, ``test_readers.py`` and ``tests/migrations``."""
 
 NOW_MS = NOW_US // 1000
 SLOW = """
@@ -140,7 +141,7 @@ async def test_every_statement_is_run_by_its_role(scene: Scene, seen: Seen, serv
     # How a session begins, and behind a pooler each transaction: tests/integration/test_poolers.py.
     others = ["storage/sessions.py"]
     if server.engine != "postgres":
-        others.append("storage/engines/postgres.py")
+        others += ["storage/engines/postgres.py", "storage/holders.py"]
     await asyncio.to_thread(_provision, scene)
     await _ingest(scene)
     await _keep_up(scene)
@@ -294,6 +295,7 @@ def _look(scene: Scene) -> None:
     """All that lists or shows, and the drain, as the writer."""
     for line in (
         "tenant list",
+        "tenant reader list",
         "device-type list",
         "device-type show k --tenant acme",
         "device list --tenant acme",

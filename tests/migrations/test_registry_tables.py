@@ -1,8 +1,7 @@
-"""Row-level security and notifications of the registry's tables."""
+"""Row-level security of the registry's tables, and the changes that they keep."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,11 +15,10 @@ from tests.support.sql import execute
 
 
 class Registry:
-    """A connection that changes the registry, and what it notifies."""
+    """A connection that changes the registry, and what that leaves behind."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
-        self.connection = connection
-        self.heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.connection, self._seen = connection, 0
 
     async def tenant(self, slug: str) -> UUID:
         """A new tenant."""
@@ -50,36 +48,29 @@ class Registry:
         )
         return [row["id"] for row in rows]
 
-    async def notified(self) -> list[dict[str, Any]]:
-        """All notifications since the last call: those of a session arrive before the answer to its next query."""
-        mark = uuid4().hex
-        await self.connection.execute(f"NOTIFY gateway_registry, '{json.dumps({'mark': mark})}'")
-        found = []
-        async with asyncio.timeout(10):
-            while (payload := await self.heard.get()) != {"mark": mark}:
-                assert payload.pop("count"), "what makes it unlike any other"
-                found.append(payload)
-        return found
+    async def changes(self) -> list[dict[str, Any]]:
+        """All changes since the last call, which must be few enough to be kept."""
+        query = "SELECT version, recent FROM registry_versions"  # one row: there is one session
+        row = await self.connection.fetchrow(query)
+        count, self._seen = row["version"] - self._seen, row["version"]
+        assert count <= len(row["recent"]) <= 8
+        return [json.loads(one) for one in row["recent"][len(row["recent"]) - count :]]
 
 
 @pytest.fixture
 async def registry(databases: Databases) -> AsyncIterator[Registry]:
     """A registry with one tenant, type and device, on both engines."""
     connection = await asyncpg.connect(databases.metadata_dsn)
-    made = Registry(connection)
-    await connection.add_listener(
-        "gateway_registry", lambda *told: made.heard.put_nowait(json.loads(str(told[3])))
-    )
-    yield made
+    yield Registry(connection)
     await connection.close()
 
 
-async def test_each_table_tells_what_was_entered(registry: Registry) -> None:
-    """One notification a statement, with table, operation and ids."""
+async def test_each_table_keeps_what_was_entered(registry: Registry) -> None:
+    """One change a statement, with table, operation and ids."""
     tenant = await registry.tenant("acme")
     kind = await registry.kind(tenant)
     devices = await registry.devices(tenant, kind, 2)
-    told = await registry.notified()
+    told = await registry.changes()
     assert [(one["table"], one["op"]) for one in told] == [
         ("tenants", "INSERT"),
         ("device_types", "INSERT"),
@@ -92,12 +83,24 @@ async def test_each_table_tells_what_was_entered(registry: Registry) -> None:
 
 @pytest.mark.parametrize(("count", "named"), [(50, 50), (51, None), (5000, None)])
 async def test_many_ids_become_null(registry: Registry, count: int, named: int | None) -> None:
-    """At most 50 ids are named: a payload has 8000 bytes."""
+    """At most 50 ids are named."""
     tenant = await registry.tenant("acme")
     await registry.devices(tenant, await registry.kind(tenant), count)
-    last = (await registry.notified())[-1]
+    last = (await registry.changes())[-1]
     assert (last["table"], last["op"]) == ("devices", "INSERT")
     assert named == (None if last["ids"] is None else len(last["ids"]))
+
+
+async def test_only_the_latest_changes_are_kept(registry: Registry) -> None:
+    """Eight of a session, counted on; nobody is notified: any role could listen, and fill the queue for all."""
+    heard: list[object] = []
+    await registry.connection.add_listener("gateway_registry", lambda *told: heard.append(told))
+    for n in range(20):
+        await registry.tenant(f"t{n}")
+    row = await registry.connection.fetchrow("SELECT version, recent FROM registry_versions")
+    assert (row["version"], len(row["recent"]), heard) == (20, 8, [])
+    last = await registry.connection.fetchval("SELECT id FROM tenants WHERE slug = 't19'")
+    assert json.loads(row["recent"][-1])["ids"] == [str(last)]
 
 
 @pytest.mark.parametrize(
@@ -116,10 +119,10 @@ async def test_only_what_gateways_cache_is_told(registry: Registry, change: str,
     """Presence and descriptions of devices change all day, and purge no cache."""
     tenant = await registry.tenant("acme")
     (device,) = await registry.devices(tenant, await registry.kind(tenant), 1)
-    await registry.notified()
+    await registry.changes()
     await registry.connection.execute(f"UPDATE devices SET {change} WHERE id = $1", device)
     expected = [{"table": "devices", "op": "UPDATE", "ids": [str(device)]}] if tells else []
-    assert expected == await registry.notified()
+    assert expected == await registry.changes()
 
 
 async def test_only_devices_that_changed_are_named(registry: Registry) -> None:
@@ -127,22 +130,22 @@ async def test_only_devices_that_changed_are_named(registry: Registry) -> None:
     tenant = await registry.tenant("acme")
     devices = await registry.devices(tenant, await registry.kind(tenant), 60)
     await registry.connection.execute("UPDATE devices SET status = 'disabled' WHERE id = $1", devices[0])
-    await registry.notified()
+    await registry.changes()
     await registry.connection.execute(
         "UPDATE devices SET status = CASE WHEN id = $1 THEN 'active' ELSE status END", devices[0]
     )
-    assert await registry.notified() == [{"table": "devices", "op": "UPDATE", "ids": [str(devices[0])]}]
+    assert await registry.changes() == [{"table": "devices", "op": "UPDATE", "ids": [str(devices[0])]}]
 
 
 async def test_removal_is_told(registry: Registry) -> None:
     """Deleted rows are named; a TRUNCATE speaks of all; a statement that touches nothing is silent."""
     tenant = await registry.tenant("acme")
     (device,) = await registry.devices(tenant, await registry.kind(tenant), 1)
-    await registry.notified()
+    await registry.changes()
     await registry.connection.execute("DELETE FROM devices WHERE id = $1", device)
     await registry.connection.execute("DELETE FROM devices")
     await registry.connection.execute("TRUNCATE devices")
-    assert await registry.notified() == [
+    assert await registry.changes() == [
         {"table": "devices", "op": "DELETE", "ids": [str(device)]},
         {"table": "devices", "op": "DELETE", "ids": None},
     ]
@@ -151,15 +154,15 @@ async def test_removal_is_told(registry: Registry) -> None:
 async def test_a_changed_type_is_told(registry: Registry) -> None:
     """Changes of types and fields reach every gateway."""
     kind = await registry.kind(await registry.tenant("acme"))
-    await registry.notified()
+    await registry.changes()
     await registry.connection.execute("UPDATE device_types SET violations = 'reject'")
     await registry.connection.execute("UPDATE field_mappings SET max_value = 5")
-    assert [(one["table"], one["op"]) for one in await registry.notified()] == [
+    assert [(one["table"], one["op"]) for one in await registry.changes()] == [
         ("device_types", "UPDATE"),
         ("field_mappings", "UPDATE"),
     ]
     await registry.connection.execute("DELETE FROM device_types WHERE id = $1", kind)
-    assert {one["table"] for one in await registry.notified()} == {"device_types", "field_mappings"}
+    assert {one["table"] for one in await registry.changes()} == {"device_types", "field_mappings"}
 
 
 @pytest.mark.parametrize("table", ["tenants", "device_types", "field_mappings", "devices"])

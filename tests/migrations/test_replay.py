@@ -71,24 +71,41 @@ async def test_upgrading_twice_does_nothing(name: Name, blank: Database) -> None
 
 
 async def test_two_migrations_take_turns(name: Name, blank: Database) -> None:
-    """While another session migrates, an upgrade waits; it gives up with a clear text, and works afterwards."""
-    other = await asyncpg.connect(dsn(blank))
-    try:
-        await other.execute(f"SELECT pg_advisory_lock({migrate.LOCK_KEY})")
-        with pytest.raises(errors.TransientError, match="another migration has been running"):
+    """While another session migrates, an upgrade waits; it gives up and names that session, and works afterwards."""
+    async with migrate._locked(name, blank, 1) as other:
+        told = rf"another migration .*process {other.get_server_pid()} of \w+ \(gateway-migrate\)"
+        with pytest.raises(errors.TransientError, match=told):
             await migrate.upgrade(name, blank, lock_timeout=0.3)
-        assert leftovers(dsn(blank)) == []
         waiting = asyncio.create_task(migrate.upgrade(name, blank, lock_timeout=20))
-        arrived = (
-            "SELECT FROM pg_stat_activity "
-            "WHERE application_name = 'gateway-migrate' AND datname = current_database()"
-        )
-        await eventually_async(lambda: other.fetch(arrived), what="the second migration has connected")
+        arrived = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'gateway-migrate' "
+        arrived += "AND datname = current_database()"
+        await eventually_async(lambda: scalar(dsn(blank), arrived) == 2, what="the second has connected")
         assert not waiting.done()
-        await other.execute(f"SELECT pg_advisory_unlock({migrate.LOCK_KEY})")
-        assert await waiting == revisions.history(name)
+    assert await waiting == revisions.history(name)
+
+
+async def test_a_table_that_others_lock_is_told(
+    name: Name, blank: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon's statements wait behind an upgrade that waits: it gives up soon, and names who has the lock."""
+    monkeypatch.setattr(migrate, "TABLE_TIMEOUT", 0.2)
+    *_, last = revisions.history(name)
+    await migrate.upgrade(name, blank)
+    before = schema(dsn(blank))
+    first = {"metadata": "registry_versions", "timeseries": "dead_letters"}[name]
+    holder = await asyncpg.connect(dsn(blank), server_settings={"application_name": "a report"})
+    try:
+        async with holder.transaction():
+            await holder.execute(f"SELECT FROM {first}")
+            with pytest.raises(
+                errors.TransientError, match=rf"process {holder.get_server_pid()} of \w+ \(a report\)"
+            ):
+                await migrate.downgrade(name, blank, "base")
+        assert (await migrate.current(name, blank) == last.id) == (before == schema(dsn(blank)))
+        await migrate.upgrade(name, blank)
+        assert before == schema(dsn(blank))
     finally:
-        await other.close()
+        await holder.close()
 
 
 async def test_a_failing_revision_is_rolled_back(name: Name, blank: Database) -> None:

@@ -201,14 +201,22 @@ async def test_making_partitions_does_not_wait_for_a_running_copy(postgres_datab
 
 @pytest.mark.parametrize("table", ["telemetry", "events", "metrics"])
 def test_tenant_views_show_one_tenant(databases: Databases, table: str) -> None:
-    """Only rows of ``app.current_tenant_id``; none without it."""
+    """Only rows of the tenant that the log-in is bound to; none without that, whatever it sets. A range is a range."""
     ours, theirs = uuid4(), uuid4()
     for tenant in (ours, theirs):
         execute(databases.timeseries_dsn, _row(table, tenant))
     shown = f"SELECT tenant_id FROM tenant_{table}"
-    assert databases.timeseries(shown) == []
-    as_tenant = f"{databases.timeseries_dsn}?app.current_tenant_id={ours}"
-    assert [row[0] for row in query(as_tenant, shown)] == [ours]
+    assert query(f"{databases.timeseries_dsn}?app.current_tenant_id={ours}", shown) == []
+    bind = "INSERT INTO telemetry_readers (role, tenant_id) VALUES (session_user, $1)"
+    databases.timeseries(bind, ours)
+    assert [row[0] for row in databases.timeseries(shown)] == [ours]
+    for since, until, expected in (
+        ("-infinity", "now", 1),
+        ("now", "infinity", 0),
+        ("-infinity", "-infinity", 0),
+    ):
+        count = f"SELECT count(*) FROM tenant_{table}($1::text::timestamptz, $2::text::timestamptz)"
+        assert databases.timeseries(count, since, until) == [(expected,)]
 
 
 def _row(table: str, tenant: UUID) -> str:

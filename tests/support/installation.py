@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 
 from gateway.settings import Database
-from gateway.storage import dsn, migrate, passwords, revisions, roles
+from gateway.storage import dsn, migrate, passwords, readers, revisions, roles
 from gateway.storage.initialise import initialise
 from gateway.storage.revisions import Name
 from tests.support.servers import Server
@@ -24,6 +24,7 @@ class Installation:
         self.roles = roles.Roles(f"gw{uuid4().hex[:8]}")
         self.databases: dict[Name, str] = {name: f"{self.roles.prefix}_{name}" for name in revisions.NAMES}
         self.folder = folder
+        self._made: set[str] = set()
 
     async def init(self) -> list[str]:
         """What ``gateway db init`` did."""
@@ -43,6 +44,17 @@ class Installation:
         for name in self.databases:
             await migrate.upgrade(name, self.settings(name, role))
 
+    async def bind(self, role: str, tenant: UUID) -> None:
+        """What ``gateway tenant reader add`` does, as a superuser."""
+        for name in self.databases:
+            async with migrate.session(name, self.settings(name)) as connection:
+                await readers.bind(connection, name, role, tenant, self.folder)
+                self.note(role)
+
+    def note(self, role: str) -> None:
+        """One more role to remove."""
+        self._made.add(role)
+
     async def connect(self, name: Name, role: str) -> asyncpg.Connection:
         """A connection as a role, by the password in its file."""
         database = self.settings(name, role)
@@ -52,5 +64,5 @@ class Installation:
         """Leave the server as it was."""
         for database in self.databases.values():
             execute(self.admin_dsn, f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
-        for role in (self.roles.owner, self.roles.writer, self.roles.reader):
+        for role in (self.roles.owner, self.roles.writer, self.roles.reader, *self._made):
             execute(self.admin_dsn, f"DROP ROLE IF EXISTS {role}")

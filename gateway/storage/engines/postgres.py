@@ -8,6 +8,7 @@ from typing import Literal
 
 import asyncpg
 
+from gateway.storage import holders as holding
 from gateway.storage.engines.base import Partitions
 
 
@@ -59,7 +60,10 @@ async def _make(connection: asyncpg.Connection, table: str, day: dt.date) -> str
             )  # one step may look through a large table
             end: str = await connection.fetchval(_MAKE, table, day, timeout=patience)
         if end == "busy":
-            raise asyncpg.LockNotAvailableError("another gateway makes partitions")
+            holders = await holding.of(connection, table, exclusive=True)
+            raise asyncpg.LockNotAvailableError(
+                f"another session is at work on {table}: {holders or 'just gone'}"
+            )
         if end != "again":
             return end
         patience = _LOOKING_THROUGH
@@ -67,8 +71,8 @@ async def _make(connection: asyncpg.Connection, table: str, day: dt.date) -> str
 
 async def _told(connection: asyncpg.Connection, table: str, error: asyncpg.PostgresError) -> str:
     """The error, and which sessions may be behind it."""
-    pids = [row["pid"] for row in await connection.fetch(_HOLDERS, f"{table}_default")]
-    return f"{error} (locked by process {', '.join(map(str, pids))} of the server)" if pids else str(error)
+    holders = await holding.of(connection, f"{table}_default")
+    return f"{error} (locked by {holders})" if holders else str(error)
 
 
 _LOOKING_THROUGH = 3600.0
@@ -90,10 +94,4 @@ SELECT parent, day FROM (
 ) AS wanted
 WHERE to_regclass(parent || to_char(day, '"_"YYYYMMDD')) IS NULL
 GROUP BY parent, day ORDER BY bool_or(begun) DESC, abs(day - current_date), parent
-"""
-
-_HOLDERS = """
-SELECT DISTINCT pid FROM pg_locks
-WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND relation = to_regclass($1) AND granted AND pid <> pg_backend_pid()
 """
