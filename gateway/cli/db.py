@@ -74,10 +74,9 @@ def init(
     """Create databases and roles of least privilege.
 
     Also the extension; privileges are mended; can be repeated. The databases are those that the configured DSNs
-    name. The owner migrates and provisions, the writer is the daemon's, the reader sees the tenant that `gateway
-    tenant reader add` binds it to. A role's password is the first line of ROLE.password in --password-dir; where there
-    is no such file, a new role gets a generated password, written there with mode 0600, and an old role keeps the one
-    it has.
+    name. The owner migrates and provisions, the writer is the daemon's, the reader is for `gateway tenant reader`. A
+    role's password is the first line of ROLE.password in --password-dir; where there is no such file, a new role gets
+    a generated password, written there with mode 0600, and an old role keeps the one it has.
 
     Example: gateway db init --superuser-dsn postgresql://postgres@db/postgres --password-dir /etc/gateway/secrets
     """

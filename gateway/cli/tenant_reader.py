@@ -36,11 +36,12 @@ def add(
     db_user: connecting.DbUserOption = None,
     db_password_file: connecting.DbPasswordFileOption = None,
 ) -> None:
-    """Have a log-in of the databases read one tenant, and make it where there is none. Can be repeated.
+    """Have a log-in to the databases read one tenant.
 
-    It sees the views tenant_… of both databases, and in them its tenant, whatever it sets. --db-user is a login that
-    may create roles, as for `gateway db init`; the owner is enough where the role exists. A new role has the password
-    in ROLE.password of --password-dir, or a generated one, written there with mode 0600.
+    The role is made where there is none; can be repeated. It sees the views tenant_… of both databases, and in them
+    its tenant, whatever it sets. --db-user is a login that may create roles, as for `gateway db init`; the owner is
+    enough where the role exists. A new role has the password in ROLE.password of --password-dir, or a generated one,
+    written there with mode 0600.
 
     Example: gateway tenant reader add acme --db-user postgres --password-dir /etc/gateway/secrets
     """
@@ -75,7 +76,9 @@ def list_(
     db_user: connecting.DbUserOption = None,
     db_password_file: connecting.DbPasswordFileOption = None,
 ) -> None:
-    """List the log-ins that read one tenant, and in which databases they do.
+    """List the log-ins that read one tenant.
+
+    And whether they are bound to it in both databases.
 
     Example: gateway tenant reader list
     """
@@ -111,7 +114,9 @@ def remove(
     db_user: connecting.DbUserOption = None,
     db_password_file: connecting.DbPasswordFileOption = None,
 ) -> None:
-    """Show a log-in nothing any more, at once. The role itself stays: DROP ROLE removes it.
+    """Show a log-in nothing any more, at once.
+
+    The role itself stays: DROP ROLE removes it.
 
     Example: gateway tenant reader remove gateway_reader_acme --db-user gateway_owner
     """

@@ -199,7 +199,7 @@ FORBIDDEN_TO_READER: list[tuple[Name, str]] = [
     ("timeseries", "INSERT INTO telemetry (time) VALUES (now())"),
     ("timeseries", "SELECT FROM telemetry_readers"),
     ("timeseries", "INSERT INTO telemetry_readers VALUES (current_user, gen_random_uuid())"),
-    ("timeseries", "LOCK TABLE telemetry IN ACCESS SHARE MODE"),
+    ("timeseries", "DO $$ BEGIN LOCK TABLE telemetry IN ACCESS SHARE MODE; END $$"),
     ("metadata", "SELECT FROM devices"),
     ("metadata", "SELECT FROM registry_readers"),
     ("metadata", "UPDATE registry_readers SET tenant_id = gen_random_uuid()"),
