@@ -62,6 +62,8 @@ class Reason(enum.StrEnum):
     """Another message had its id before, with another payload, and the stream says that this is refused."""
     TOO_MANY_DAYS = "too_many_days"
     """Its readings fall on more days than one transaction can have chunks of."""
+    ROW_TOO_LARGE = "row_too_large"
+    """Merged with what its row holds already, the row would be too large."""
     # the database
     REFUSED_BY_DATABASE = "refused_by_database"
     GATEWAY_DEFECT = "gateway_defect"

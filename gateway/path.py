@@ -187,6 +187,7 @@ class Path:
                 horizon=horizon,
                 experience=self._experience,
                 path=name,
+                max_row_bytes=options.validation.max_row_bytes,
             )
             self._writers.append(writer)
             self._tasks.append((f"{name}/writer-{number}", functools.partial(made.write, writer)))

@@ -159,6 +159,12 @@ class Validation(Section):
     max_values: int = Field(
         100_000, ge=1, description="most values in one message: each costs time to decode"
     )
+    max_row_bytes: Bytes = Field(
+        256 * 2**10,
+        ge=1024,
+        description="largest row that merging makes of several readings of one device and time; what would make it "
+        "larger becomes a dead letter",
+    )
     max_future_skew: Seconds = Field(600, description="a timestamp further ahead is 'in the future'")
     max_age: Seconds = Field(3650 * 86_400, description="a timestamp further back is 'too old'")
     min_time: Moment = Field(

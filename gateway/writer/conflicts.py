@@ -7,15 +7,17 @@ key: two of them are never the same reading.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from gateway import clock
-from gateway.messages import DeadLetter
 from gateway.outcomes import Outcome
 from gateway.writer import rows
+from gateway.writer.rows import Row
+from gateway.writer.united import United
 
 _STAGE = """
 CREATE TEMPORARY TABLE IF NOT EXISTS gateway_staged
@@ -60,10 +62,29 @@ INSERTS = {
 """By ``on_conflict``; each returns the keys under which something new is kept now."""
 
 OVERWRITTEN = """
-SELECT staged.time, staged.device_id FROM gateway_staged AS staged JOIN telemetry AS kept USING (device_id, time)
+SELECT time, device_id, 0 AS size FROM gateway_staged AS staged JOIN telemetry AS kept USING (device_id, time)
 WHERE staged.data || kept.data <> kept.data || staged.data
 """
 """Under which staged keys another reading has other values of the same fields."""
+_SIZE = "pg_column_size({0}.data) + coalesce(pg_column_size({0}.metadata), 0)"
+_KEPT_SIZE, _STAGED_SIZE, _UNITED_SIZE = (_SIZE.format(name) for name in ("kept", "staged", "united"))
+_UNREAD = f"{_KEPT_SIZE} > $1 AND {_STAGED_SIZE} <= $1"
+"""What is there is too large even as it lies on the disk, compressed, and is not the staged reading itself."""
+MERGED = f"""
+SELECT time, device_id, size FROM (
+    SELECT time, device_id,
+    CASE WHEN {_UNREAD} THEN {_KEPT_SIZE} ELSE (
+        SELECT {_UNITED_SIZE}
+        FROM (SELECT {_UNITED} AS data, {_UNITED_METADATA} AS metadata OFFSET 0) AS united
+        WHERE {_UNITED_SIZE} > $1
+        AND (united.data, united.metadata) IS DISTINCT FROM (kept.data, kept.metadata)
+    ) END AS size,
+    CASE WHEN {_UNREAD} THEN false ELSE staged.data || kept.data <> kept.data || staged.data END AS overwritten
+    FROM gateway_staged AS staged JOIN telemetry AS kept USING (device_id, time)
+) AS met
+WHERE size > 0 OR overwritten
+""".replace("excluded.", "staged.")
+"""``OVERWRITTEN``, and under which keys a merge makes rows of more than ``$1`` bytes, as the database holds them."""
 
 TAKEN_BY_OTHERS = """
 SELECT staged.time, staged.device_id FROM gateway_staged AS staged JOIN telemetry AS kept USING (device_id, time)
@@ -73,20 +94,17 @@ WHERE (kept.data, kept.metadata) IS DISTINCT FROM (staged.data, staged.metadata)
 TAKEN = "SELECT time, device_id FROM gateway_staged JOIN telemetry USING (device_id, time)"
 """Which staged keys any reading holds."""
 
-LETTER_COLUMNS = (
-    "id", "received_at", "stream", "topic", "payload", "reason", "detail", "tenant", "device", "qos", "retained",
-    "properties",
-)  # fmt: skip
-INSERT_LETTER = (
-    f"INSERT INTO dead_letters ({', '.join(LETTER_COLUMNS)}) "
-    f"VALUES ({', '.join(f'${n}' for n in range(1, len(LETTER_COLUMNS) + 1))}) ON CONFLICT (id) DO NOTHING"
-)
 
-FAILED_AGAIN = """
-UPDATE dead_letters SET replays = replays + 1, replayed_at = now(), replay_outcome = 'dead_lettered',
-  stream = $2, reason = $3, detail = $4, tenant = $5, device = $6
-WHERE id = $1 AND (replay_outcome IS NULL OR replay_outcome NOT IN ('stored', 'duplicate'))
-"""
+class RowTooLargeError(Exception):
+    """Merging makes rows that are too large: these messages must not be merged.
+
+    Attributes:
+        sizes: bytes that a row of theirs would have, by index.
+    """
+
+    def __init__(self, sizes: Mapping[int, int]) -> None:
+        super().__init__(f"{len(sizes)} messages make rows that are too large")
+        self.sizes = sizes
 
 
 class Contribution(msgspec.Struct):
@@ -100,17 +118,33 @@ class Contribution(msgspec.Struct):
 class Staging:
     """The rows of one ``on_conflict``, one per key, and who contributed to each.
 
+    Args:
+        most_bytes: a message that would make a row larger by merging is left out.
+
     Attributes:
         never_stored: of ``distinct``, the keys of readings that are surely not in the table, though equal ones may be.
         overwritten: messages with a reading that met another of its key with other values, one index a reading.
+        too_large: the messages left out, by index: how large the row would be, bytes.
     """
 
-    def __init__(self, on_conflict: str) -> None:
-        self.on_conflict = on_conflict
+    def __init__(self, on_conflict: str, most_bytes: int) -> None:
+        self.on_conflict, self._most_bytes = on_conflict, most_bytes
         self.never_stored: set[bytes] = set()
-        self.rows: dict[bytes, rows.Row] = {}
         self.contributions: list[Contribution] = []
         self.overwritten: list[int] = []
+        self.too_large: dict[int, int] = {}
+        self._united: dict[bytes, United] = {}
+        self._given: defaultdict[bytes, dict[int, int]] = defaultdict(dict)
+
+    @property
+    def keys(self) -> Collection[bytes]:
+        """The keys of all rows."""
+        return self._united.keys()
+
+    @property
+    def rows(self) -> dict[bytes, Row]:
+        """The rows, by key."""
+        return {key: united.row for key, united in self._united.items()}
 
     def add(self, index: int, blob: bytes, never_stored_from: int | None = None) -> None:
         """Add the rows of the message with this index.
@@ -119,6 +153,13 @@ class Staging:
             never_stored_from: µs; of ``distinct``, the readings that were dated from then on, a microsecond each, are
                 surely not in the table.
         """
+        if self.on_conflict == "distinct":
+            self._add_apart(index, blob, never_stored_from)
+        else:
+            self._add_united(index, blob)
+
+    def _add_apart(self, index: int, blob: bytes, never_stored_from: int | None) -> None:
+        """Each reading at a key of its own."""
         found = list(rows.take_apart(blob))
         dated = (
             range(0)
@@ -126,39 +167,89 @@ class Staging:
             else range(never_stored_from, never_stored_from + len(found))
         )
         for row in found:
-            new = row.time_us in dated
-            if self.on_conflict == "distinct":
-                row = self._aside(row)  # noqa: PLW2901 - the same reading, at a key of its own
-            if new:
-                self.never_stored.add(row.key)
-            earlier = self.rows.get(row.key)
-            united = row if earlier is None else _unite(earlier, row, self.on_conflict)
-            if earlier is not None and _overwrites(earlier.data, row.data):
-                self.overwritten.append(index)
-            self.contributions.append(Contribution(index, row.key, united is not earlier))
-            self.rows[row.key] = united
+            own = row.at(self._free_from(row))
+            if row.time_us in dated:
+                self.never_stored.add(own.key)
+            self.contributions.append(Contribution(index, own.key, True))
+            self._united[own.key] = United(own)
 
-    def step_aside(self, taken: set[bytes]) -> None:
-        """Move the rows of these keys one microsecond on, and on, until they have keys of their own."""
+    def _free_from(self, row: Row) -> int:
+        """The first microsecond of the device that no other row here has; it is given away."""
+        given, time_us = self._given[rows.device_of(row.key)], row.time_us
+        passed = []
+        while time_us in given:
+            passed.append(time_us)
+            time_us = given[time_us]
+        given.update(dict.fromkeys((*passed, time_us), time_us + 1))
+        return time_us
+
+    def _add_united(self, index: int, blob: bytes) -> None:
+        """The message's own readings of one key united first: it is taken whole or left out."""
+        own: dict[bytes, United] = {}
+        overwritten = 0
+        for row in rows.take_apart(blob):
+            later, earlier = United(row), own.get(row.key)
+            if earlier is not None:
+                overwritten += earlier.overwritten_by(later)
+                later = self._unite(earlier, later) or earlier
+            own[row.key] = later
+        too_large = max((self._size(key, later) for key, later in own.items()), default=0)
+        if too_large > self._most_bytes:
+            self.too_large[index] = too_large
+            return
+        for key, later in own.items():
+            earlier = self._united.get(key)
+            overwritten += earlier is not None and earlier.overwritten_by(later)
+            united = later if earlier is None else self._unite(earlier, later)
+            self.contributions.append(Contribution(index, key, united is not None))
+            if united is not None:
+                self._united[key] = united
+        self.overwritten += [index] * overwritten
+
+    def _size(self, key: bytes, later: United) -> int:
+        """Of the row that this one makes by merging; 0: it merges nothing."""
+        earlier = self._united.get(key)
+        if self.on_conflict != "merge":
+            return 0
+        if earlier is None or not earlier.adds(later):
+            return later.size if later.merged else 0
+        return earlier.grown(later)
+
+    def _unite(self, earlier: United, later: United) -> United | None:
+        """What the two of one key are, in the order of receipt; None: the earlier one as it is."""
+        if self.on_conflict == "keep" or earlier.is_like(later):
+            return None
+        if self.on_conflict == "replace":
+            return later
+        if not earlier.adds(later):
+            return None
+        earlier.merge(later)
+        return earlier
+
+    def move(self, places: Mapping[bytes, int], *, never_stored: Collection[bytes]) -> None:
+        """Give rows other times, µs, by key; ``never_stored``: those of them that are surely not in the table there."""
+        moving = {key: self._united.pop(key) for key in places}
         moved: dict[bytes, bytes] = {}
-        for key in sorted(taken):  # by time: their order stays
-            row = self.rows.pop(key)
-            row = self._aside(row.at(row.time_us + 1))
-            self.rows[row.key] = row
-            moved[key] = row.key
-        self.never_stored = {moved.get(key, key) for key in self.never_stored}
+        for key, united in moving.items():
+            united.move(places[key])
+            moved[key] = united.row.key
+            self._united[moved[key]] = united
+        self.never_stored = {moved.get(key, key) for key in self.never_stored.union(never_stored)}
         for one in self.contributions:
             one.key = moved.get(one.key, one.key)
+
+    def contributors(self, sizes: Mapping[bytes, int]) -> dict[int, int]:
+        """The messages with readings of these keys, and the largest number at any of them."""
+        found: dict[int, int] = {}
+        for one in self.contributions:
+            if one.key in sizes:
+                found[one.index] = max(found.get(one.index, 0), sizes[one.key])
+        return found
 
     def met(self, keys_met: set[bytes]) -> None:
         """Under these keys the table has readings with other values."""
         last = {one.key: one.index for one in self.contributions if one.key in keys_met}
         self.overwritten += last.values()
-
-    def _aside(self, row: rows.Row) -> rows.Row:
-        while row.key in self.rows:
-            row = row.at(row.time_us + 1)
-        return row
 
     def outcomes(self, kept: set[bytes]) -> dict[int, Outcome]:
         """How each message ended, given the keys under which something new is kept."""
@@ -171,68 +262,6 @@ class Staging:
         return found
 
 
-def _unite(earlier: rows.Row, later: rows.Row, on_conflict: str) -> rows.Row:
-    """Two readings of one key as one, in the order of receipt; ``earlier`` itself when the later adds nothing."""
-    if (earlier.data, earlier.metadata) == (later.data, later.metadata) or on_conflict == "keep":
-        return earlier
-    if on_conflict == "replace":
-        return later
-    data = _merged(earlier.data, later.data)
-    metadata = _merged(earlier.metadata or b"{}", later.metadata or b"{}")
-    if (data, metadata) == (earlier.data, earlier.metadata or b"{}"):
-        return earlier
-    return rows.Row(earlier.key, earlier.head, data, None if metadata == b"{}" else metadata, later.received)
-
-
-def _overwrites(one: bytes, other: bytes) -> bool:
-    """Whether some field has another value in the other."""
-    ours, theirs = msgspec.json.decode(one), msgspec.json.decode(other)
-    return any(name in theirs and theirs[name] != value for name, value in ours.items())
-
-
-def _merged(older: bytes, newer: bytes) -> bytes:
-    return rows.to_json({**msgspec.json.decode(older), **msgspec.json.decode(newer)})
-
-
 def keys(records: Iterable[Any]) -> set[bytes]:
     """The keys of returned records ``(time, device_id)``."""
     return {rows.key_of(clock.from_datetime(record["time"]), record["device_id"].bytes) for record in records}
-
-
-def letter_record(letter: DeadLetter) -> Sequence[object]:
-    """The columns of a dead letter, in the order of ``LETTER_COLUMNS``."""
-    message = letter.message
-    properties = [[_sayable(name), _sayable(value)] for name, value in message.user_properties]
-    return (
-        letter.id,
-        clock.to_datetime(letter.received_us),
-        letter.stream,
-        _sayable(message.topic),
-        message.payload,
-        letter.reason.value,
-        _sayable(letter.detail),
-        _sayable(letter.tenant),
-        _sayable(letter.device),
-        0 if message.packet_id is None else 1,
-        message.retain,
-        rows.to_json(properties).decode() if properties else None,
-    )
-
-
-def again_record(letter: DeadLetter) -> Sequence[object]:
-    """The arguments of ``FAILED_AGAIN``."""
-    return (
-        letter.id,
-        letter.stream,
-        letter.reason.value,
-        _sayable(letter.detail),
-        _sayable(letter.tenant),
-        _sayable(letter.device),
-    )
-
-
-def _sayable(text: str | None) -> str | None:
-    """Text that PostgreSQL can hold: no NUL, no lone surrogate. A letter that it refused would hold up all others."""
-    if text is None:
-        return None
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")

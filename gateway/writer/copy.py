@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,10 +23,10 @@ from gateway.observability import events
 from gateway.observability.metrics import LIVE
 from gateway.outcomes import Outcome, Reason
 from gateway.storage import pools
-from gateway.writer import conflicts, ledger, processed, replays, rows
+from gateway.writer import conflicts, ledger, letters, processed, replays, rows, staged
 from gateway.writer.experience import Experience
 from gateway.writer.probe import probe
-from gateway.writer.work import History, Work
+from gateway.writer.work import History, Stretch, Work
 
 _TOO_MUCH = ("53200", "57014", "25P04", None)
 """Out of memory or locks, or of time: by the server's clock or, without a SQLSTATE, by ours."""
@@ -40,6 +40,7 @@ class Writer:
         horizon: seconds that a message's own id is remembered.
         experience: shared with the other writers of the process.
         path: which it writes for, ``live`` or ``spool``: label of its metrics.
+        max_row_bytes: a reading that would make its row larger by merging becomes a dead letter.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class Writer:
         name: str = "timeseries",
         experience: Experience | None = None,
         path: str = LIVE,
+        max_row_bytes: int = 2**18,
     ) -> None:
         self._database, self._ledger, self._horizon, self._name = database, book, horizon, name
         self._experience, self._path = experience or Experience(), path
+        self._max_row_bytes = max_row_bytes
         self._connection: Any = None
 
     async def probe(self) -> None:
@@ -84,6 +87,8 @@ class Writer:
             connection = await self._open()
             try:
                 await self._attempt(connection, work)
+            except conflicts.RowTooLargeError as error:
+                work.refuse({index: self._too_large(size) for index, size in error.sizes.items()})
             except errors.StoreError as error:
                 if error.sqlstate == pools.READ_ONLY and not (connection.read_only or moved):
                     # Demoted since the session began: the primary may be another host now. Once, for it may be a
@@ -94,6 +99,11 @@ class Writer:
                     return
             else:
                 work.done()
+
+    def _too_large(self, size: int) -> errors.MessageError:
+        most = self._max_row_bytes
+        why = f"merged, its row would have {size} bytes, more than {most} (validation.max_row_bytes)"
+        return errors.MessageError(Reason.ROW_TOO_LARGE, why)
 
     async def _goes_on(self, work: Work, error: errors.StoreError) -> bool:
         """Whether to go on with the rest of the work, after its next stretch failed.
@@ -132,7 +142,7 @@ class Writer:
             connection = await self._open()
             with pools.translate(self._name):
                 async with pools.tried_out(connection):
-                    await _copy(connection, "telemetry", [self._experience.sample])
+                    await staged.copy(connection, "telemetry", [self._experience.sample])
         except (errors.ConflictError, errors.DecompressionLimitError):
             return True
         except errors.StoreError:
@@ -173,7 +183,7 @@ class Writer:
             count = await self._staged(connection, work, lift_limit=False)
         except errors.DecompressionLimitError:
             count = await self._staged(connection, work, lift_limit=True)
-        self._experience.stored(count, work.batch.rows[stretch.start] if count else b"")
+        self._experience.stored(count, _sample(work, stretch) if count else b"")
         seconds = time.perf_counter() - started
         messages = stretch.stop - stretch.start
         events.batch_stored(path=self._path, messages=messages, rows=count, seconds=seconds)
@@ -182,13 +192,13 @@ class Writer:
         """COPY right into the tables; one exchange when there is nothing but rows that meet themselves."""
         stretch, rows_of_all = work.next, work.batch.rows
         with pools.translate(self._name):
-            if not (work.letters() or work.known_again() or work.replayed()):
+            if not (work.refused or work.letters() or work.known_again() or work.replayed()):
                 return await self._copy_rows(connection, rows_of_all[stretch.start : stretch.stop])
             async with pools.transaction(connection):
                 known = await self._known(connection, work)
-                fresh = [rows_of_all[i] for i in range(stretch.start, stretch.stop) if i not in known.ended]
+                fresh = [rows_of_all[index] for index in work.indices() if index not in known.ended]
                 count = await self._copy_rows(connection, fresh)
-                await _copy_letters(connection, [*work.letters(), *known.letters.values()])
+                await letters.copy(connection, [*work.letters(), *known.letters.values()])
                 await self._enter(connection, work)
         _mark_known(work, known)
         return count
@@ -198,7 +208,7 @@ class Writer:
         if self._experience.conflicts:
             apart = (row for blob in encoded for row in rows.take_apart(blob))
             encoded = [row.joined() for row in sorted(apart, key=rows.order)]
-        return await _copy(connection, "telemetry", encoded)
+        return await staged.copy(connection, "telemetry", encoded)
 
     async def _staged(self, connection: Any, work: Work, *, lift_limit: bool) -> int:
         """The same stretch by way of a temporary table, which takes every key."""
@@ -224,25 +234,26 @@ class Writer:
     ) -> tuple[int, Known, list[tuple[conflicts.Staging, set[bytes]]]]:
         """How many rows are new or changed, what was known, and under which keys each staging kept something."""
         known = await self._known(connection, work)
+        stagings = staged.stagings(work, known.ended, self._max_row_bytes)
         await connection.execute(conflicts.STAGE_ONCE if connection.pooled else conflicts.STAGE)
-        stagings = [
-            (staging, await _insert_staged(connection, staging)) for staging in _stagings(work, known.ended)
+        inserted = [
+            (staging, await staged.insert(connection, staging, self._max_row_bytes)) for staging in stagings
         ]
-        await _insert_letters(connection, [*work.letters(), *known.letters.values()])
+        await letters.insert(connection, [*work.letters(), *known.letters.values()])
         await self._enter(connection, work)
-        return sum(len(kept) for _, kept in stagings), known, stagings
+        return sum(len(kept) for _, kept in inserted), known, inserted
 
     async def _known(self, connection: Any, work: Work) -> Known:
         """What is known of the messages of the next stretch, by their own ids or as replays."""
         known = Known()
-        if letters := work.replayed():
+        if replayed := work.replayed():
             with pools.statement("UPDATE dead_letters"):
-                known.seen = await replays.enter(connection, letters)
-        batch, stretch = work.batch, work.next
+                known.seen = await replays.enter(connection, replayed)
+        batch = work.batch
         ids = {
-            index: several
-            for index, several in batch.ids.items()
-            if stretch.start <= index < stretch.stop and index not in known.seen
+            index: batch.ids[index]
+            for index in (work.indices() if batch.ids else ())
+            if index in batch.ids and index not in known.seen
         }
         if ids:
             digests = {index: processed.digest(batch.messages[index].payload) for index in ids}
@@ -308,93 +319,7 @@ def _by_stream(work: Work, indices: Iterable[int]) -> Counter[str]:
     return Counter(work.batch.origins[index].stream_name for index in indices)
 
 
-def _stagings(work: Work, seen: Collection[int]) -> Iterable[conflicts.Staging]:
-    """The rows of the next stretch, but for what was seen before, grouped by what is to be done about conflicts."""
-    batch, stretch, letters = work.batch, work.next, work.replayed()
-    # An equal reading of the same receive time is another process's, unless an earlier try may have been committed.
-    first_try = not (stretch.uncertain or batch.spooled)
-    found: dict[str, conflicts.Staging] = {}
-    # Who waited for a look-up may have been received before its neighbours.
-    for index in sorted(range(stretch.start, stretch.stop), key=batch.received_us.__getitem__):
-        if index in seen:
-            continue
-        policy = "distinct" if index in batch.unkeyed else batch.origins[index].on_conflict
-        if policy not in found:
-            found[policy] = conflicts.Staging(policy)
-        found[policy].add(
-            index, batch.rows[index], batch.unkeyed.get(index) if first_try or index in letters else None
-        )
-    # Those that step aside come last: they can only give way to what is there already.
-    return sorted(found.values(), key=lambda staging: staging.on_conflict == "distinct")
-
-
-async def _insert_staged(connection: Any, staging: conflicts.Staging) -> set[bytes]:
-    """Stage, insert; the keys under which something new is kept."""
-    await _stage(connection, staging)
-    if staging.on_conflict == "distinct":
-        while taken := await _taken(connection, staging):
-            staging.step_aside(taken)
-            await _stage(connection, staging)
-    else:
-        staging.met(conflicts.keys(await connection.fetch(conflicts.OVERWRITTEN)))
-    with pools.statement("INSERT INTO telemetry"):
-        kept = conflicts.keys(await connection.fetch(conflicts.INSERTS[staging.on_conflict]))
-    if staging.never_stored - kept:
-        raise errors.TransientError(
-            "timeseries: the time of a reading was taken by another session just now: once more"
-        )
-    return kept
-
-
-async def _taken(connection: Any, staging: conflicts.Staging) -> set[bytes]:
-    """The staged keys that other readings hold; of a reading that was never stored, any reading is another."""
-    taken = conflicts.keys(await connection.fetch(conflicts.TAKEN_BY_OTHERS))
-    if staging.never_stored:
-        taken |= staging.never_stored & conflicts.keys(await connection.fetch(conflicts.TAKEN))
-    return taken
-
-
-async def _stage(connection: Any, staging: conflicts.Staging) -> None:
-    await connection.execute(conflicts.EMPTY_STAGE)
-    await _copy(connection, "gateway_staged", [row.joined() for row in staging.rows.values()])
-
-
-async def _copy_letters(connection: Any, letters: Sequence[DeadLetter]) -> None:
-    fresh = [conflicts.letter_record(letter) for letter in letters if not letter.again]
-    if fresh:
-        columns = conflicts.LETTER_COLUMNS
-        with pools.statement("COPY dead_letters"):
-            await connection.copy_records_to_table("dead_letters", records=fresh, columns=columns)
-    await _note_again(connection, letters)
-
-
-async def _insert_letters(connection: Any, letters: Sequence[DeadLetter]) -> None:
-    """The same where some may be there already."""
-    fresh = [conflicts.letter_record(letter) for letter in letters if not letter.again]
-    if fresh:
-        with pools.statement("INSERT INTO dead_letters"):
-            await connection.executemany(conflicts.INSERT_LETTER, fresh)
-    await _note_again(connection, letters)
-
-
-async def _note_again(connection: Any, letters: Sequence[DeadLetter]) -> None:
-    """Replays that failed stay the dead letters they were."""
-    again = [conflicts.again_record(letter) for letter in letters if letter.again]
-    if again:
-        await connection.executemany(conflicts.FAILED_AGAIN, again)
-
-
-async def _copy(connection: Any, table: str, encoded: Sequence[bytes]) -> int:
-    """COPY these rows; how many there were."""
-    if not encoded:
-        return 0
-    with pools.statement(f"COPY {table}"):
-        status = await connection.copy_to_table(
-            table, source=_stream(encoded), columns=rows.COLUMNS, format="binary"
-        )
-    return int(status.rpartition(" ")[2])
-
-
-async def _stream(encoded: Sequence[bytes]) -> AsyncIterator[bytes]:
-    """One binary COPY stream, in one piece."""
-    yield b"".join((rows.HEADER, *encoded, rows.TRAILER))
+def _sample(work: Work, stretch: Stretch) -> bytes:
+    """The rows of a message of this stretch."""
+    indices = work.indices(stretch)
+    return work.batch.rows[indices[0]] if indices else b""

@@ -138,3 +138,13 @@ def order(row: Row) -> tuple[int, bytes]:
 def key_of(time_us: int, device_id: bytes) -> bytes:
     """The key of the row of this device (16 bytes) and time, as :attr:`Row.key` has it."""
     return (time_us - _EPOCH_US).to_bytes(8, "big", signed=True) + _pack_length(16) + device_id
+
+
+def time_of(key: bytes) -> int:
+    """The time of the row with this key, µs since the Unix epoch."""
+    return int.from_bytes(key[:8], "big", signed=True) + _EPOCH_US
+
+
+def device_of(key: bytes) -> bytes:
+    """The device of the row with this key, 16 bytes."""
+    return key[12:]

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from gateway import errors
-from gateway.batches import Batch, letter_before
+from gateway.batches import Batch, Origin, letter_before
 from gateway.messages import DeadLetter, Message
 from gateway.outcomes import Outcome, Reason
 
 PERSISTS = 3
 """So many failures in a row, with time between, and it is no accident."""
+_REFUSALS = 8
 
 
 class Stretch(msgspec.Struct):
@@ -29,6 +30,7 @@ class Stretch(msgspec.Struct):
     Attributes:
         id: names the transaction in the ledger, also when it is tried again.
         uncertain: a try ended without an answer: it may have been committed.
+        refusals: how often messages of it were refused together.
     """
 
     start: int
@@ -36,6 +38,7 @@ class Stretch(msgspec.Struct):
     letters: list[DeadLetter] = msgspec.field(default_factory=list)
     id: uuid.UUID = msgspec.field(default_factory=uuid.uuid4)
     uncertain: bool = False
+    refusals: int = 0
 
     def halves(self) -> list[Stretch]:
         """Two that together are this one, no more certain than it; none of a single message or dead letter."""
@@ -111,6 +114,7 @@ class Work:
         self.history: History | None = None
         self._failures = self._fruitless = 0
         self._tried: set[uuid.UUID] = set()
+        self._numbers = dict(zip(map(id, batch.letters), batch.letter_numbers, strict=True))
 
     @property
     def next(self) -> Stretch:
@@ -123,19 +127,21 @@ class Work:
 
     def numbered(self, letters: Sequence[DeadLetter]) -> list[tuple[int, DeadLetter]]:
         """Dead letters of this work with their delivery numbers."""
-        batch = self.batch
-        numbers = dict(zip(map(id, batch.letters), batch.letter_numbers, strict=True))
-        numbers |= {id(letter): batch.numbers[index] for index, letter in self.refused.items()}
-        return [(numbers[id(letter)], letter) for letter in letters]
+        return [(self._numbers[id(letter)], letter) for letter in letters]
+
+    def indices(self, stretch: Stretch | None = None) -> Sequence[int]:
+        """The messages of a stretch, the next one's, that are to be written: not those that were refused."""
+        one = stretch or self.next
+        inside = range(one.start, one.stop)
+        return [index for index in inside if index not in self.refused] if self.refused else inside
 
     def known_again(self) -> list[tuple[int, Message]]:
         """Number and message of those of the next stretch that only the ledger can recognise when they come again."""
-        stretch, batch = self.next, self.batch
+        batch = self.batch
         found = [(number, letter.message) for number, letter in self.numbered(self.letters())]
         if batch.unkeyed or batch.ids:
             # Over the stretch, not the batch: halving comes here 2n times.
-            inside = range(stretch.start, stretch.stop)
-            indices = [index for index in inside if index in batch.unkeyed or index in batch.ids]
+            indices = [index for index in self.indices() if index in batch.unkeyed or index in batch.ids]
             found[:0] = [(batch.numbers[index], batch.messages[index]) for index in indices]
         return found
 
@@ -143,8 +149,8 @@ class Work:
         """The messages of the next stretch that were dead letters, and which, by index."""
         if not self.batch.replayed:
             return {}
-        stretch, messages = self.next, self.batch.messages
-        letters = {index: letter_before(messages[index]) for index in range(stretch.start, stretch.stop)}
+        messages = self.batch.messages
+        letters = {index: letter_before(messages[index]) for index in self.indices()}
         return {index: letter for index, letter in letters.items() if letter is not None}
 
     def fit(self, most: int) -> None:
@@ -183,23 +189,38 @@ class Work:
             return False
         else:
             self.left.pop()
-            self._refuse(stretch.start, str(error))
+            self._refuse({stretch.start: _by_database(str(error))})
         return True
 
-    def _refuse(self, index: int, why: str) -> None:
-        letter = self.batch.letter_for(index, errors.MessageError(Reason.REFUSED_BY_DATABASE, why))
-        self.outcomes[index], self.refused[index] = Outcome.DEAD_LETTERED, letter
-        if not self.left or self.alone:  # what is left may fail again: the letter goes by itself
-            self.left.append(Stretch(len(self.batch.numbers), len(self.batch.numbers)))
-            self.next.letters.append(letter)
+    def refuse(self, refusals: Mapping[int, errors.MessageError]) -> None:
+        """These messages of the next stretch, by index, become dead letters; the others of it are still to be written.
+
+        What is left of a stretch may be refused in part again; not for ever, then it is halved.
+        """
+        stretch = self.next
+        stretch.refusals += 1
+        if stretch.refusals > _REFUSALS and (halves := stretch.halves()):
+            self.left[-1:] = halves[::-1]
         else:
-            last = self.left[0]
-            if last.start < last.stop:
-                # By themselves: beside a message that is refused too, they would be tried once more.
-                letters, last.letters = last.letters, []
-                last = Stretch(last.stop, last.stop, letters)
-                self.left.insert(0, last)
-            last.letters.append(letter)
+            self._refuse(refusals)
+
+    def _refuse(self, refusals: Mapping[int, errors.MessageError]) -> None:
+        letters = []
+        for index, error in refusals.items():
+            letter = self.batch.letter_for(index, error)
+            self._numbers[id(letter)] = self.batch.numbers[index]
+            self.outcomes[index], self.refused[index] = Outcome.DEAD_LETTERED, letter
+            letters.append(letter)
+        if not self.left or self.alone:  # what is left may fail again: the letters go by themselves
+            self.left.append(Stretch(len(self.batch.numbers), len(self.batch.numbers), letters))
+            return
+        last = self.left[0]
+        if last.start < last.stop:
+            # By themselves: beside a message that is refused too, they would be tried once more.
+            earlier, last.letters = last.letters, []
+            last = Stretch(last.stop, last.stop, earlier)
+            self.left.insert(0, last)
+        last.letters += letters
 
     # ------------------------------------------------------------------ failures of unknown cause
 
@@ -245,16 +266,20 @@ class Work:
     def give_up(self, least: int) -> None:
         """Messages that failed alone so often become dead letters; those are still to be written."""
         found = [stretch for stretch in self.left if self._hopeless(stretch, least)]
-        self.left = [stretch for stretch in self.left if stretch not in found]
-        for stretch in found:
-            self._refuse(stretch.start, f"failed alone {self.alone[stretch.start]} times: {self.error}")
+        if not found:
+            return
+        self.left = [stretch for stretch in self.left if not self._hopeless(stretch, least)]
+        indices = [stretch.start for stretch in found]
+        self._refuse(
+            {one: _by_database(f"failed alone {self.alone[one]} times: {self.error}") for one in indices}
+        )
 
     def _hopeless(self, stretch: Stretch, least: int) -> bool:
         return stretch.stop - stretch.start == 1 and self.alone[stretch.start] >= least
 
     def parted(self) -> tuple[Work, Work]:
         """What is done, and what is left, each a work of its own."""
-        waits = [index for stretch in self.left for index in range(stretch.start, stretch.stop)]
+        waits = [index for stretch in self.left for index in self.indices(stretch)]
         unwritten = {letter.id for stretch in self.left for letter in stretch.letters}
         refused = [index for index, letter in self.refused.items() if letter.id in unwritten]
         letters = [at for at, letter in enumerate(self.batch.letters) if letter.id in unwritten]
@@ -268,18 +293,26 @@ class Work:
             at: self.refused[index] for at, index in enumerate(done_indices) if index in self.refused
         }
         for index in refused:
-            rest.batch.add_letter(self.batch.numbers[index], self.batch.origins[index], self.refused[index])
-            rest.letter_outcomes.append(Outcome.DEAD_LETTERED)
+            rest._add_letter(self.batch.numbers[index], self.batch.origins[index], self.refused[index])
         rest._take_over(self, waits)
         return done, rest
+
+    def _add_letter(self, number: int, origin: Origin, letter: DeadLetter) -> None:
+        self.batch.add_letter(number, origin, letter)
+        self.letter_outcomes.append(Outcome.DEAD_LETTERED)
+        self._numbers[id(letter)] = number
 
     def _take_over(self, whole: Work, indices: list[int]) -> None:
         """Where the other work was with these messages, in their order."""
         at, self.left = 0, []
         for stretch in whole.left:
-            count = stretch.stop - stretch.start
+            count = len(whole.indices(stretch))
             self.left.append(Stretch(at, at + count, stretch.letters, stretch.id, stretch.uncertain))
             at += count
         self.alone = Counter({new: whole.alone[old] for new, old in enumerate(indices) if whole.alone[old]})
         self.suspect, self.error, self.history = whole.suspect, whole.error, whole.history
         self.rows_before = whole.rows_before
+
+
+def _by_database(why: str) -> errors.MessageError:
+    return errors.MessageError(Reason.REFUSED_BY_DATABASE, why)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.outcomes import Outcome
+from gateway.writer import rows, staged
 from gateway.writer.copy import Writer
 from gateway.writer.work import Work
 from tests.integration.conftest import Writers
@@ -271,6 +274,96 @@ async def test_stepping_aside_is_not_repeated(shared: Databases, make_writer: Wr
     await make_writer(shared.timeseries_dsn).write(again)
     assert await kept(table, device) == found
     assert again.outcomes == [DUPLICATE] * 60
+
+
+@pytest.mark.parametrize("uncertain", [False, True], ids=["first try", "after a lost answer"])
+async def test_a_window_that_is_taken_is_passed_in_one_step(
+    writer: Writer, table: Table, monkeypatch: pytest.MonkeyPatch, uncertain: bool
+) -> None:
+    """Two thousand readings into a block of four thousand: they are staged twice, not once a microsecond."""
+    device, before, after = a_device(), Filling(), Filling()
+    stagings: list[Any] = []
+    for n in range(4000):
+        before.keyed(device, NOW_US + n, {"own": n})
+    await written(writer, before.batch)
+    for n in range(2000):
+        after.unkeyed(device, NOW_US + n, {"n": n})
+    stage = staged._stage
+
+    async def counted(connection: Any, staging: Any) -> None:
+        stagings.append(staging)
+        await stage(connection, staging)
+
+    monkeypatch.setattr(staged, "_stage", counted)
+    work = Work(after.batch)
+    work.next.uncertain = uncertain
+    await asyncio.wait_for(writer.write(work), 10)
+    assert work.outcomes == [STORED] * 2000
+    found = await kept(table, device)
+    assert [(at, data["n"]) for at, (data, _) in found[4000:]] == [(4000 + n, n) for n in range(2000)]
+    assert len(stagings) <= 2
+
+
+# ---------------------------------------------------------------- rows that grow
+
+
+async def test_a_row_does_not_grow_without_end(writer: Writer, table: Table) -> None:
+    """What would make a row larger than it may be is a dead letter, in one batch as against the table; what is there
+    stays, what repeats it is a duplicate, and a message is refused whole.
+    """
+    device, works = a_device(), []
+    for n in (0, 1, 2, 0, 3):
+        filling = Filling()
+        filling.keyed(device, NOW_US, {f"f{n}_{k}": k for k in range(5000)})
+        works.append(await written(writer, filling.batch))
+    assert [work.outcomes for work in works] == [[STORED], [STORED], [DEAD], [DUPLICATE], [DEAD]]
+    ((_, (data, _)),) = await kept(table, device)
+    assert len(data) == 10_000
+    (letter,) = (await letters_of(table, works[2])).values()
+    assert letter["reason"] == "row_too_large"
+    assert "validation.max_row_bytes" in letter["detail"]
+    together = Filling()
+    for n in range(40):
+        together.keyed(device, NOW_US + 1, {f"f{n}_{k}": k for k in range(2000)})
+    rest = b"".join(
+        rows.encode(
+            NOW_US + after, device.columns, {"k": "y" * 250_000} if after == 1 else {"n": 1}, None, NOW_US
+        )
+        for after in (1, 2)
+    )
+    together.message(device, rest, "too large in one of its rows")
+    work = await written(writer, together.batch)
+    assert {STORED, DEAD} == set(work.outcomes)
+    assert work.outcomes[0] is STORED
+    assert work.outcomes[-1] is DEAD
+    assert len(await letters_of(table, work)) == work.outcomes.count(DEAD)
+    assert [at for at, _ in await kept(table, device)] == [0, 1]
+
+
+async def test_a_large_row_is_not_read_to_refuse_a_small_reading(writer: Writer, table: Table) -> None:
+    """A reading of a megabyte is stored; small ones of its key are refused, together; it itself is a duplicate."""
+    device, large, after = a_device(), Filling(), Filling()
+    text = "".join(str(uuid.uuid4()) for _ in range(30_000))
+    for filling in (large, after):
+        filling.keyed(device, NOW_US, {"text": text})
+    await written(writer, large.batch)
+    small = Filling()
+    for n in range(100):
+        small.keyed(device, NOW_US, {f"n{n}": n})
+        small.keyed(device, NOW_US + 1 + n, {"n": n})
+    work = await written(writer, small.batch)
+    assert work.outcomes == [DEAD, STORED] * 100
+    assert (await written(writer, after.batch)).outcomes == [DUPLICATE]
+    assert len(await kept(table, device)) == 101
+
+
+async def test_a_row_that_is_replaced_may_be_large(writer: Writer, table: Table) -> None:
+    """Nothing grows where nothing is merged."""
+    for policy in ("replace", "keep"):
+        device, filling = a_device(), Filling()
+        for n in range(3):
+            filling.keyed(device, NOW_US, {f"k{n}": "x" * 300_000}, on_conflict=policy)
+        assert DEAD not in (await written(writer, filling.batch)).outcomes
 
 
 # ---------------------------------------------------------------- messages with ids of their own

@@ -6,11 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.outcomes import Outcome
-from gateway.writer import rows
+from gateway.writer import rows, united
 from gateway.writer.conflicts import Staging
 from tests.support.batching import NOW_US, a_device
 
@@ -25,7 +23,7 @@ def key(after: int) -> bytes:
 
 def staged(on_conflict: str, *readings: tuple[int, dict[str, Any]]) -> Staging:
     """Readings, a message each."""
-    staging = Staging(on_conflict)
+    staging = Staging(on_conflict, most_bytes=2**20)
     for index, (after, data) in enumerate(readings):
         staging.add(index, rows.encode(NOW_US + after, DEVICE.columns, data, None))
     return staging
@@ -65,28 +63,67 @@ def test_receive_times_that_are_equal_part() -> None:
     assert held(staging) == {0: {"n": 0}, 1: {"n": 0}, 2: {"n": 2}, 3: {"n": 3}}
 
 
-@given(
-    st.lists(st.integers(0, 8), min_size=1, max_size=12),
-    st.sets(st.integers(0, 12)),
-)
-def test_stepping_aside_keeps_all_and_their_order(received: list[int], others: set[int]) -> None:
-    """Whatever keys others hold: every reading ends at a free key at or after its own, in the order of coming."""
-    staging = staged("distinct", *((at, {"n": n}) for n, at in enumerate(sorted(received))))
-    while taken := {row.key for row in staging.rows.values()} & set(map(key, others)):
-        staging.step_aside(taken)
-    found = held(staging)
-    assert sorted(data["n"] for data in found.values()) == list(range(len(received)))
-    assert not set(found) & others
-    for at, data in found.items():
-        assert at >= sorted(received)[data["n"]]
-    kept = {key(at) for at in found}
-    assert staging.outcomes(kept) == dict.fromkeys(range(len(received)), STORED)
+@pytest.mark.parametrize("policy", ["merge", "keep", "replace"])
+def test_readings_that_meet_cost_what_each_of_them_costs(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten times the readings of one key are decoded and encoded in ten times the bytes, not in a hundred times."""
+
+    def costs(count: int) -> int:
+        spent: list[int] = []
+        decode, encode = united._fields, rows.to_json
+
+        def decoded(text: bytes) -> united.Fields:
+            spent.append(len(text))
+            return decode(text)
+
+        def encoded(value: Any) -> bytes:
+            spent.append(len(encode(value)))
+            return encode(value)
+
+        readings = [rows.encode(NOW_US, DEVICE.columns, {f"f{n:05}": n}, None) for n in range(count)]
+        monkeypatch.setattr(united, "_fields", decoded)
+        monkeypatch.setattr(rows, "to_json", encoded)
+        staging = Staging(policy, most_bytes=2**20)
+        for index, blob in enumerate((b"".join(readings), *readings)):
+            staging.add(index, blob)
+        assert len(staging.rows) == 1
+        monkeypatch.undo()
+        return sum(spent)
+
+    assert costs(1000) <= 11 * costs(100)
 
 
-def test_those_that_move_together_stay_in_order() -> None:
-    """A second gateway with the same clock: its readings move behind the first's, as they came."""
-    staging = staged("distinct", *((n, {"n": n}) for n in range(50)))
-    staging.step_aside({key(n) for n in range(50)})
-    found = held(staging)
-    assert [found[at]["n"] for at in sorted(found)] == list(range(50))
-    assert min(found) >= 50
+def test_a_row_that_merging_makes_too_large() -> None:
+    """The message that would make it so is left out whole; what repeats or replaces or is large alone is not."""
+    large, small = {"a": "x" * 60}, {"b": "y" * 60}
+    staging = Staging("merge", most_bytes=100)
+    first, other = (rows.encode(NOW_US, DEVICE.columns, data, None) for data in (large, small))
+    beside = rows.encode(NOW_US + 1, DEVICE.columns, {"c": 1}, None)
+    alone = rows.encode(NOW_US + 2, DEVICE.columns, {"a": "z" * 200}, None)
+    for index, blob in enumerate((first, beside + other, first, first + other, alone, alone)):
+        staging.add(index, blob)
+    assert staging.too_large.keys() == {1, 3}
+    assert held(staging) == {0: large, 2: {"a": "z" * 200}}
+    assert staging.outcomes(set(staging.keys)) == dict.fromkeys((0, 4), STORED) | dict.fromkeys(
+        (2, 5), DUPLICATE
+    )
+    replacing = Staging("replace", most_bytes=100)
+    for index, blob in enumerate((first, alone, first + alone)):
+        replacing.add(index, blob)
+    assert not replacing.too_large
+
+
+def test_receive_times_that_are_equal_cost_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two thousand readings of one microsecond: each is moved once, however many are there before it."""
+    moves: list[int] = []
+    at = rows.Row.at
+
+    def moved(row: rows.Row, time_us: int) -> rows.Row:
+        moves.append(time_us)
+        return at(row, time_us)
+
+    monkeypatch.setattr(rows.Row, "at", moved)
+    staging = staged("distinct", *((0, {"n": n}) for n in range(2000)))
+    assert held(staging) == {n: {"n": n} for n in range(2000)}
+    assert len(moves) <= 2000
