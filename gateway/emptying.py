@@ -64,6 +64,9 @@ async def _drain(options: settings.Settings, result: Result, progress: Progress)
     assert spool is not None
     assert drain is not None
     path.open()
+    if not spool.records:  # nothing to ask a database for
+        await path.close()
+        return
 
     def count() -> None:
         result.ended, result.left = before + _outcomes(path), spool.records

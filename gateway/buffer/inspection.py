@@ -67,7 +67,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def folders(folder: Path) -> list[Path]:
     """The spool's folder, and those that workers (`gateway run --workers`) have or had in it."""
-    return [folder, *sorted(folder.glob("worker-*"))]
+    return [folder, *sorted(folder.glob("worker-[0-9]*"))]
 
 
 def status(folder: Path, max_bytes: int) -> Status:

@@ -31,6 +31,8 @@ _HEADER = struct.Struct("<8sIQ16s")
 _CHECK = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CHECK.size
 
+_OF_A_WORKER = re.compile(r"worker-\d+")
+"""Spools of their own, in the folder of the supervisor's."""
 _NAME = re.compile(r"(\d{17})\.segment(\.corrupt)?")
 
 
@@ -84,6 +86,6 @@ def listing(disk: Disk) -> Listing:
         match = _NAME.fullmatch(name)
         if match:
             (aside if match[2] else segments).append(int(match[1]))
-        elif name not in (LOCK, SESSION, SESSION_NEW, TRIAL):
+        elif name not in (LOCK, SESSION, SESSION_NEW, TRIAL) and not _OF_A_WORKER.fullmatch(name):
             unknown.append(name)
     return Listing(segments, aside, unknown)

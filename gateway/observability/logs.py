@@ -48,7 +48,14 @@ def configure(settings: Observability, stream: TextIO | None = None) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[output], force=True)
+    logging.getLogger("asyncio").addFilter(_is_news)
     logging.captureWarnings(capture=True)  # a bare warning on stderr would break whoever parses the JSON
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether anything failed: a dial that is cancelled leaves a future of asyncpg behind, which nothing awaits."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, ConnectionError) and str(error) == "unexpected connection_lost() call")
 
 
 def hide_payload(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -221,13 +221,14 @@ def test_strange_files_are_left_alone_and_named(written: Path, monkeypatch: pyte
         later.setattr(layout, "VERSION", 2)
         newer.write_bytes(layout.header(0, bytes(16)) + b"what it means, only that version knows")
     (written / "notes.txt").write_text("mine")
+    (written / "worker-3").mkdir()  # a worker's own spool: not strange
     spool = Spool(written, SMALL, digest)
     assert spool.open().unknown == ("notes.txt", no_file.name, newer.name)
     found, positions = rest(spool)
     assert numbers(found) == list(range(6))
     spool.settle(positions)
     spool.close()
-    assert names(written) == [no_file.name, newer.name, "lock", "notes.txt"]
+    assert names(written) == [no_file.name, newer.name, "lock", "notes.txt", "worker-3"]
 
 
 def test_the_next_frame_is_found_wherever_it_begins() -> None:

@@ -103,10 +103,19 @@ async def test_folders_of_workers(file: Path, folder: Path) -> None:
     shown = json.loads(command(file, "spool", "status", "--json").stdout)
     assert [one["folder"] for one in shown] == [str(folder), str(folder / "worker-3")]
     assert shown[1]["records"] == 1
+    assert shown[0]["unknown"] == []
     flip(segments(folder / "worker-3")[0], 0)
     done = command(file, "spool", "verify")
     assert (done.returncode, "worker-3/" in done.stdout) == (1, True)
     assert len(command(file, "spool", "export").stdout.splitlines()) == 61
+
+
+def test_where_nothing_was_spooled_no_database_is_asked(tmp_path: Path, file: Path) -> None:
+    """MINIMAL names databases that are not there; nothing but the answer is printed."""
+    opened(tmp_path / "spool").close()
+    opened(tmp_path / "spool" / "worker-0").close()
+    done = command(file, "spool", "drain")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing was spooled\n", "")
 
 
 def test_without_a_spool(tmp_path: Path, file: Path) -> None:

@@ -204,3 +204,13 @@ def test_warnings_are_log_lines() -> None:
     [line] = lines(stream)
     assert line["logger"] == "py.warnings"
     assert "old ways" in line["event"]
+
+
+def test_a_dial_that_was_cancelled_is_no_error() -> None:
+    """Asyncpg leaves a future behind, which asyncio reports when it is collected; other reports are lines."""
+    stream = configured()
+    for text in ("unexpected connection_lost() call", "something else"):
+        error = ConnectionError(text)
+        logging.getLogger("asyncio").error("Future exception was never retrieved", exc_info=error)
+    [line] = lines(stream)
+    assert "something else" in line["exception"]
