@@ -164,15 +164,16 @@ async def _dial(
 
 async def _is_of_use(held: sessions.Session) -> bool:
     """Whether the session stands, and with a server that is what it was; else it is closed."""
-    if held.is_closed() or time.monotonic() - held.looked_at < _LOOK_EVERY:
-        return not held.is_closed()
-    try:
-        with translate("of use"), hanging_up(held):
-            if await held.has_changed():
-                held.terminate()
-    except errors.StoreError:
+    over = held.is_over
+    if not over and time.monotonic() - held.looked_at >= _LOOK_EVERY:
+        try:
+            with translate("of use"), hanging_up(held):
+                over = await held.has_changed()
+        except errors.StoreError:
+            over = True
+    if over:
         held.terminate()
-    return not held.is_closed()
+    return not over
 
 
 class Pool:

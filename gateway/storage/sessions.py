@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -43,12 +43,25 @@ _newest: dict[int, str] = {}
 """The newest timeline seen of each cluster."""
 
 
+class Line(NamedTuple):
+    """Of which cluster a primary is, and on which timeline."""
+
+    cluster: int
+    timeline: str
+
+    @property
+    def is_former(self) -> bool:
+        """Whether a newer primary was seen."""
+        return self.timeline < _newest.get(self.cluster, "")
+
+
 class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
     """A connection whose session is the server's own.
 
     Attributes:
         standby, read_only: what the server was when the session began.
         looked_at: when it was seen that it still is, of :func:`time.monotonic`.
+        line: cluster and timeline of a primary; of others, or where there is no choice, none.
     """
 
     pooled = False
@@ -58,10 +71,17 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
         self.socket = transport.get_extra_info("socket")
         self.standby = self.read_only = False
         self.looked_at = 0.0
+        self.line: Line | None = None
 
-    def began(self, found: asyncpg.Record) -> None:
+    def began(self, found: asyncpg.Record, line: Line | None) -> None:
         """Note what the server is."""
         self.standby, self.read_only, self.looked_at = found["standby"], found["read_only"], time.monotonic()
+        self.line = line
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is closed, or with a primary that was replaced meanwhile, as another session has seen."""
+        return self.is_closed() or (self.line is not None and self.line.is_former)
 
     async def has_changed(self) -> bool:
         """Whether the server is another than the session began with: demoted, promoted, read-only, writable again.
@@ -70,7 +90,7 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
         """
         found = await self.fetchrow(_ROLE, timeout=_LOOK_SECONDS)
         self.looked_at = time.monotonic()
-        return (found["standby"], found["read_only"]) != (self.standby, self.read_only)
+        return self.is_over or (found["standby"], found["read_only"]) != (self.standby, self.read_only)
 
 
 class Pooled(Session):
@@ -156,15 +176,17 @@ class Dialling:
         try:
             found = await self._ask(session)
             _check(found, wanted)
+            line = None
             if not found["standby"] and (len(self._target.hosts) > 1 or not place.alone):
-                await _check_timeline(session, wanted)
+                line = await _line(session)
+                _check_line(line, wanted)
             self._check_encoding(found["encoding"])
             if found["pid"] != session.get_server_pid():
                 session.terminate()
                 session = await self._connect(place, connection_class=Pooled, statement_cache_size=0)
             elif found["commits"] == "off":  # an acknowledgement must not outlive its row
                 await session.execute("SET synchronous_commit = on")
-            session.began(found)
+            session.began(found, line)
         except BaseException:  # cancelled, too: nobody else knows of it yet
             session.terminate()
             raise
@@ -220,23 +242,28 @@ def _check(found: asyncpg.Record, wanted: str) -> None:
         raise _UnfitError(f"it is {kind}, not {wanted}")
 
 
-async def _check_timeline(session: Session, wanted: str) -> None:
+async def _line(session: Session) -> Line | None:
+    """Of a primary; None where it may not be asked for."""
+    with contextlib.suppress(asyncpg.PostgresError):
+        # Without a name, for a pooler may be in between.
+        found = await (await session.prepare(_TIMELINE, name="")).fetchrow()
+        line = Line(found["system_identifier"], found["timeline"])
+        _newest[line.cluster] = max(_newest.get(line.cluster, ""), line.timeline)
+        return line
+    return None
+
+
+def _check_line(line: Line | None, wanted: str) -> None:
     """A primary whose standby took over meanwhile is none any more, although it may not know it yet.
 
     What would be written there is lost as soon as it follows the new one.
     """
-    if wanted not in ("read-write", "primary"):
-        return
-    with contextlib.suppress(asyncpg.PostgresError):  # not every service lets it be asked for
-        # Without a name, for a pooler may be in between.
-        found = await (await session.prepare(_TIMELINE, name="")).fetchrow()
-        newest = max(_newest.get(found["system_identifier"], ""), found["timeline"])
-        _newest[found["system_identifier"]] = newest
-        if found["timeline"] < newest:
-            raise _UnfitError(
-                f"it is a former primary, of timeline {int(found['timeline'], 16)}: one of timeline "
-                f"{int(newest, 16)} was seen; make it a standby of that one, or restart the gateway if it was restored"
-            )
+    if line is not None and line.is_former and wanted in ("read-write", "primary"):
+        raise _UnfitError(
+            f"it is a former primary, of timeline {int(line.timeline, 16)}: one of timeline "
+            f"{int(_newest[line.cluster], 16)} was seen; make it a standby of that one, or restart the gateway if it "
+            "was restored"
+        )
 
 
 _NOT_UTF8 = (

@@ -157,13 +157,14 @@ class Writer:
 
     async def _open(self) -> Any:
         if self._closed():
+            await self.close()
             self._connection = await pools.connect(
                 self._database, application_name="gateway-writer", name=self._name
             )
         return self._connection
 
     def _closed(self) -> bool:
-        return self._connection is None or self._connection.is_closed()
+        return self._connection is None or self._connection.is_over
 
     async def _attempt(self, connection: Any, work: Work) -> None:
         started, stretch = time.perf_counter(), work.next

@@ -53,6 +53,12 @@ class Pair:
         return dsn.replace("/gateway_test_", f",127.0.0.1:{self.port}/gateway_test_")
 
     @property
+    def old_port(self) -> int:
+        """Of the old one."""
+        assert isinstance(self.old.server, Postgres)
+        return self.old.server.port
+
+    @property
     def port(self) -> int:
         """Of the new one."""
         assert isinstance(self.new.server, Postgres)
@@ -71,11 +77,7 @@ def made() -> Iterator[Pair]:
     databases = Workshop(primary).migrated()
     standby = Postgres(standby_of=primary).start()
     standby.promote()
-    there = [
-        dsn.replace(f":{primary.port}/", f":{standby.port}/")
-        for dsn in (databases.metadata_dsn, databases.timeseries_dsn)
-    ]
-    yield Pair(databases, Databases(standby, *there))
+    yield Pair(databases, databases.on(standby))
     for server in (primary, standby):
         server.close()
 
@@ -230,3 +232,25 @@ async def test_a_former_primary_gets_nothing(pair: Pair, writer: Writer) -> None
     only_old = pair.both(pair.old.timeseries_dsn).replace(f",127.0.0.1:{pair.port}/", ",127.0.0.1:1/")
     with pytest.raises(TransientError, match="former primary, of timeline 1: one of timeline 2 was seen"):
         await pools.connect(database(only_old), application_name="gateway-odd")
+
+
+async def test_sessions_with_a_former_primary_are_left(pair: Pair, make_writer: Writers) -> None:
+    """As soon as one session has seen the new one: the others stand, and would write to what was replaced."""
+    idle, pool = (
+        make_writer(pair.both(pair.old.timeseries_dsn)),
+        Pool("odd", database(pair.both(pair.old.timeseries_dsn))),
+    )
+    await store(idle)
+    async with pool.connection() as held:
+        pass
+    seen = await pools.connect(
+        database(pair.both(pair.old.timeseries_dsn).replace(f":{pair.old_port},", ":1,")),
+        application_name="gateway-odd",
+    )
+    seen.terminate()
+    await store(idle)
+    assert await port(idle) == pair.port
+    async with pool.connection() as connection:
+        assert int(await connection.fetchval("SELECT current_setting('port')")) == pair.port
+    assert held.is_closed()
+    await pool.close()

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from gateway.settings import Database
 from gateway.storage.migrate import upgrade
 from gateway.storage.revisions import NAMES, Name
-from tests.support.servers import Server
+from tests.support.servers import Postgres, Server
 from tests.support.sql import execute, query, scalar, wait_for
 
 
@@ -29,6 +29,13 @@ class Databases:
     def engine(self) -> str:
         """``postgres`` or ``timescaledb``."""
         return self.server.engine
+
+    def on(self, server: Postgres) -> Databases:
+        """The same as a copy of the server has them."""
+        assert isinstance(self.server, Postgres)
+        here, there = f":{self.server.port}/", f":{server.port}/"
+        dsns = (dsn.replace(here, there) for dsn in (self.metadata_dsn, self.timeseries_dsn))
+        return Databases(server, *dsns)
 
     def metadata(self, statement: str, *arguments: Any) -> list[Any]:
         """Rows of a query on the metadata database."""

@@ -53,13 +53,13 @@ def execute(dsn: str, script: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(dsn: str, *tables: str) -> Iterator[None]:
-    """Nothing can be written to these tables meanwhile; they can be read."""
+def locked(dsn: str, *tables: str, mode: str = "EXCLUSIVE") -> Iterator[None]:
+    """Another's transaction holds these tables; nothing can be written to them meanwhile, unless ``mode`` lets it."""
     ready, over = threading.Event(), threading.Event()
 
     async def hold() -> None:
         connection = await asyncpg.connect(dsn, timeout=10)
-        await connection.execute(f"BEGIN; LOCK TABLE {', '.join(tables)} IN EXCLUSIVE MODE")
+        await connection.execute(f"BEGIN; LOCK TABLE {', '.join(tables)} IN {mode} MODE")
         ready.set()
         over.wait(60)
         await connection.close(timeout=5)
