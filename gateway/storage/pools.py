@@ -155,7 +155,9 @@ async def _dial(
         raise errors.ConfigurationError(f"the DSN of {application_name} cannot be used: {error}") from None
     except (ValueError, asyncpg.ClientConfigurationError) as error:
         raise errors.ConfigurationError(f"the DSN of {application_name} cannot be used: {error}") from None
-    except (asyncpg.UndefinedObjectError, asyncpg.ProtocolViolationError) as error:
+    except asyncpg.PostgresError as error:
+        if not sessions.is_of_an_option(error):
+            raise
         raise errors.ConfigurationError(
             f"{label}: {error}: an option of the DSN is neither libpq's nor a setting of the server, or a pooler does "
             "not pass it on; take it out of the DSN"

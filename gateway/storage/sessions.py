@@ -226,7 +226,21 @@ def _described(error: BaseException, place: Place) -> str:
 def _is_final(error: BaseException) -> bool:
     """Of a refused login, a missing database or a wrong option: hosts are copies of each other, as libpq has it."""
     state = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
-    return isinstance(error, ValueError) or (state or "").startswith(("28", "3D", "42", "08P"))
+    return (
+        isinstance(error, ValueError)
+        or (state or "").startswith(("28", "3D", "42"))
+        or is_of_an_option(error)
+    )
+
+
+def is_of_an_option(error: BaseException) -> bool:
+    """Whether the DSN asks for a setting that does not exist, or that a pooler does not pass on.
+
+    Of a pooler by its words, for all it has to say is 08P01: also that it has too many clients, or no server.
+    """
+    return isinstance(error, asyncpg.UndefinedObjectError) or (
+        isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error)
+    )
 
 
 def _check(found: asyncpg.Record, wanted: str) -> None:

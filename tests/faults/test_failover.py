@@ -22,6 +22,8 @@ OURS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application
 PATIENT = {"command_timeout": "60s", "connect_timeout": "10s"}
 """The defaults."""
 QUICK = {"command_timeout": "2s", "connect_timeout": "4s"}
+SILENT_SECONDS = 31
+"""So long is a host that was silent asked last; then the former primary comes first again."""
 MakeStandby = Callable[[Postgres], Postgres]
 
 
@@ -118,6 +120,8 @@ def test_the_primary_is_replaced(make_cell: MakeCell, make_standby: MakeStandby,
     if pair.primary.running:
         pair.primary.resume()
         before = pair.rows_of_primary()
+        if ALL:
+            cell.lasts(SILENT_SECONDS)
         pair.stays()
         assert pair.rows_of_primary() == before
         pair.primary.stop()

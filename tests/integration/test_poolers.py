@@ -11,7 +11,7 @@ import pytest
 
 from gateway import settings
 from gateway.devices.registry import Registry
-from gateway.errors import StandingError, UsageError
+from gateway.errors import StandingError, TransientError, UsageError
 from gateway.observability.health import Component, State
 from gateway.outcomes import Outcome
 from gateway.storage import migrate, pools
@@ -130,3 +130,16 @@ async def test_an_option_that_the_pooler_refuses_is_named(start_pgbouncer: Start
     given = database(pooler.dsn(postgres.dsn()) + "?geqo=off")
     with pytest.raises(Exception, match=r"(?s)geqo.*take it out of the DSN"):
         await pools.connect(given, application_name="gateway-odd")
+
+
+async def test_a_pooler_that_is_full_is_waited_for(start_pgbouncer: Start, postgres: Postgres) -> None:
+    """Or has no server: that is no option of the DSN, and another host is asked."""
+    full = start_pgbouncer(postgres, "transaction", extra=["max_client_conn = 1"])
+    first = await pools.connect(database(full.dsn(postgres.dsn())), application_name="gateway-odd")
+    with pytest.raises(TransientError, match="no more connections allowed"):
+        await pools.connect(database(full.dsn(postgres.dsn())), application_name="gateway-odd")
+    both = f"postgresql://postgres@127.0.0.1:{full.port},127.0.0.1:{postgres.port}/postgres"
+    second = await pools.connect(database(both), application_name="gateway-odd")
+    assert (first.pooled, second.pooled) == (True, False)
+    for connection in (first, second):
+        connection.terminate()
