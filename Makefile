@@ -22,8 +22,8 @@ help:  ## show the targets
 demo: $(DEMO)  ## watch a simulated fleet: broker, gateway and database of its own, in .demo (SECONDS=20 ends it)
 	@$(dir $<)bin/gateway demo $(if $(SECONDS),--seconds $(SECONDS))
 
-test: $(STAMP)  ## run all tests (ARGS="tests/unit -k lock" for some of them)
-	@$(BIN)/python -m pytest -m "not faults and not brokers" $(ARGS)
+test: $(STAMP)  ## run all tests, twice as many at a time as there are cores (ARGS="tests/unit -k lock" for some of them)
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not faults and not brokers" $(ARGS)
 
 faults: $(STAMP)  ## the fault matrix, one combination a fault (GATEWAY_FAULTS=all: all of them, for hours)
 	@$(BIN)/python -m pytest tests/faults $(ARGS)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import hypothesis
 import pytest
 
-from tests.support import processes
+from tests.support import batching, prepared, processes, run
 from tests.support.databases import Databases, Workshop
 from tests.support.servers import (
+    TIMESCALEDB_FOLDERS,
     TIMESERIES_DSN,
     GivenServer,
     MissingServerError,
@@ -34,16 +37,29 @@ ENGINES = ["postgres", pytest.param("timescaledb", marks=pytest.mark.timescaledb
 S = TypeVar("S")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """What the developer's own gateway is set to must not reach the tests, nor how busy the machine is, nor who waits.
 
     A run in the background has SIGINT ignored, and so would all that it starts.
     """
+    assert os.environ[batching.BEGAN]  # workers inherit it
+    if not hasattr(config, "workerinput"):
+        run.begin()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     hypothesis.settings.register_profile("gateway", deadline=None)
     hypothesis.settings.load_profile("gateway")
     for name in [name for name in os.environ if name.startswith("GATEWAY__") or name == "GATEWAY_CONFIG"]:
         del os.environ[name]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For ``-n auto``: twice as many workers as cores, as tests wait; none for a few tests, which they would delay."""
+    few = (
+        config.option.keyword
+        or config.option.lf
+        or all("::" in name or Path(name).is_file() for name in config.args)
+    )
+    return 0 if few else 2 * len(os.sched_getaffinity(0))
 
 
 def _made(name: str, make: Callable[[], S]) -> S:
@@ -97,7 +113,7 @@ def mosquitto_broker() -> Iterator[Mosquitto]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """One plain PostgreSQL for all who leave it running."""
-    with _made("postgres", Postgres) as server:
+    with _made("postgres", lambda: prepared.server(Postgres)) as server:
         yield server.start()
 
 
@@ -107,7 +123,7 @@ def timescaledb() -> Iterator[Server]:
     if dsn := os.environ.get(TIMESERIES_DSN):
         yield GivenServer(dsn)
         return
-    with _made("timescaledb", Timescale) as server:
+    with _made("timescaledb", lambda: prepared.server(Timescale)) as server:
         yield server.start()
 
 
@@ -125,7 +141,7 @@ def start_server() -> Iterator[Callable[..., Postgres]]:
 
     def start(engine: str, **arguments: Any) -> Postgres:
         kind = {"postgres": Postgres, "timescaledb": Timescale}[engine]
-        started.append(_made(engine, lambda: kind(**arguments)))
+        started.append(_made(engine, lambda: prepared.server(kind, **arguments)))
         return started[-1].start()
 
     yield start
@@ -241,3 +257,10 @@ def pytest_sessionfinish() -> None:
     """End what a broken fixture left running."""
     for process in list(processes.LIVE):
         process.close()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what a worker left running that was interrupted or crashed."""
+    if not hasattr(config, "workerinput"):
+        for command in run.end(TIMESCALEDB_FOLDERS):
+            sys.stderr.write(f"left running, now killed: {command}\n")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REQUIRED, _made
-from tests.support import fault_table
+from tests.support import fault_table, prepared
 from tests.support.against_all import Found
 from tests.support.databases import Workshop
 from tests.support.fault_cell import Cell, Combination
@@ -104,7 +104,7 @@ def breakable() -> Iterator[Callable[[str], Postgres]]:
     def server(engine: str) -> Postgres:
         if engine not in started:
             kind = {"postgres": Postgres, "timescaledb": Timescale}[engine]
-            started[engine] = _made(engine, lambda: kind(durable=True)).start()
+            started[engine] = _made(engine, lambda: prepared.server(kind, durable=True)).start()
         _mend(started[engine])
         return started[engine]
 

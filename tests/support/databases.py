@@ -16,6 +16,9 @@ from gateway.storage.revisions import NAMES, Name
 from tests.support.servers import Postgres, Server
 from tests.support.sql import execute, query, scalar, wait_for
 
+_PREPARED = "gateway_template_{}"
+"""Templates that a server began with (:mod:`tests.support.prepared`)."""
+
 
 @dataclass(frozen=True)
 class Databases:
@@ -64,6 +67,11 @@ class Workshop:
         """Both databases as ``gateway db upgrade`` leaves them: clones of templates made at first use."""
         return self._both(self._clone)
 
+    def prepare(self) -> None:
+        """Make the templates, so that copies of this server's cluster have them."""
+        for logical in NAMES:
+            self._template(logical, _PREPARED.format(logical))
+
     def blank(self) -> Databases:
         """Both databases without tables; the extension where the engine has it."""
         return self._both(self._blank)
@@ -84,26 +92,35 @@ class Workshop:
 
     def _clone(self, logical: Name) -> str:
         if logical not in self._templates:
-            self._templates[logical] = self._template(logical)
-        return self._create(logical, template=self._templates[logical])
+            self._templates[logical] = self._prepared(logical) or self._template(logical, self._new(logical))
+        return self._create(self._new(logical), template=self._templates[logical])
 
     def _blank(self, logical: Name) -> str:
+        return self._empty(logical, self._new(logical))
+
+    def _empty(self, logical: Name, name: str) -> str:
         # Nobody can connect to template0: in template1, TimescaleDB's scheduler may be in the way.
-        name = self._create(logical, template="template0")
+        self._create(name, template="template0")
         if logical == "timeseries" and self.server.engine == "timescaledb":
             execute(self.server.dsn(name), "CREATE EXTENSION IF NOT EXISTS timescaledb")
         return name
 
-    def _template(self, logical: Name) -> str:
-        name = self._blank(logical)
+    def _prepared(self, logical: Name) -> str | None:
+        name = _PREPARED.format(logical)
+        return name if self._admin("SELECT FROM pg_database WHERE datname = $1", name) else None
+
+    def _template(self, logical: Name, name: str) -> str:
+        self._empty(logical, name)
         migrate(self.server.dsn(name), logical)
         # TimescaleDB's scheduler leaves templates alone, so that they can be cloned.
         self._admin(f"ALTER DATABASE {name} IS_TEMPLATE true ALLOW_CONNECTIONS false")
         self._admin("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1", name)
         return name
 
-    def _create(self, logical: Name, *, template: str) -> str:
-        name = f"gateway_test_{logical}_{os.getpid()}_{next(self._numbers)}"
+    def _new(self, logical: Name) -> str:
+        return f"gateway_test_{logical}_{os.getpid()}_{next(self._numbers)}"
+
+    def _create(self, name: str, *, template: str) -> str:
         self._admin(f"CREATE DATABASE {name} TEMPLATE {template}")
         self._made.append(name)
         return name

@@ -14,6 +14,7 @@ from typing import Self
 
 import psutil
 
+from tests.support import run
 from tests.support.waiting import eventually
 
 STOP_TIMEOUT = 30.0
@@ -26,12 +27,12 @@ class Process:
 
     Args:
         name: shown in reports and in the folder's name.
-        parent: where the folder is made; the system's temporary folder by default.
+        parent: in which the run has its folder; where temporary files are by default.
     """
 
     def __init__(self, name: str, *, parent: Path | None = None) -> None:
         self.name = name
-        self.folder = Path(tempfile.mkdtemp(prefix=f"gateway-test-{name}-", dir=parent))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"gateway-test-{name}-", dir=run.folder(parent)))
         self.log = self.folder / "log.txt"
         self.log.touch()
         self._process: subprocess.Popen[bytes] | None = None

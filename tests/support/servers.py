@@ -19,6 +19,7 @@ from tests.support.sql import query
 from tests.support.waiting import free_port, listening
 
 TIMESCALEDB_ROOT = "GATEWAY_TEST_TIMESCALEDB_ROOT"
+TIMESCALEDB_FOLDERS = Path(os.environ.get(TIMESCALEDB_ROOT, "/nonexistent")) / "var/tmp"
 TIMESERIES_DSN = "GATEWAY_TEST_TIMESERIES_DSN"
 SMALL = {
     "max_connections": "120",
@@ -27,6 +28,7 @@ SMALL = {
     "log_destination": "stderr",
     "logging_collector": "off",
     "log_checkpoints": "off",
+    "min_wal_size": "32MB",
     "timezone": "UTC",
     # Files in the data folder: the /dev/shm of a chroot is nobody's to write.
     "dynamic_shared_memory_type": "mmap",
@@ -115,31 +117,36 @@ class Postgres(Process):
         durable: fsync on. Off is faster, and enough wherever only processes are killed, not machines.
         settings: further server settings.
         standby_of: a running server of the same kind, whose streaming standby this is.
+        copy_of: a cluster to begin with, of a server that was stopped; None, and no standby: an empty one.
 
     Attributes:
         host, port: where it listens from the next start on.
+        place: in which the run has its folder; None: where temporary files are.
     """
 
     engine = "postgres"
     host = "127.0.0.1"
+    place: Path | None = None
 
     def __init__(
         self,
         *,
         durable: bool = False,
         settings: dict[str, str] | None = None,
-        parent: Path | None = None,
         standby_of: Postgres | None = None,
+        copy_of: Path | None = None,
     ) -> None:
-        super().__init__(self.engine, parent=parent)
+        super().__init__(self.engine, parent=self.place)
         self.port = free_port()
         self.settings = {**SMALL, "fsync": "on" if durable else "off", **(settings or {})}
         self.cluster = self.folder / "cluster"
         self._own(self.folder)
-        if standby_of is None:
-            self._initialise()
-        else:
+        if standby_of is not None:
             self.follow(standby_of)
+        elif copy_of is not None:
+            subprocess.run(["cp", "-a", str(copy_of), str(self.cluster)], check=True)
+        else:
+            self._initialise()
 
     def follow(self, primary: Postgres) -> None:
         """Become a copy of that server, which its start makes a hot standby; what was here is gone."""
@@ -159,6 +166,11 @@ class Postgres(Process):
     def promote(self) -> None:
         """A standby becomes a primary; returns when it is one."""
         assert query(self.dsn(), "SELECT pg_promote()")[0][0]
+
+    @classmethod
+    def require(cls) -> None:
+        """Raises MissingServerError where it cannot be had."""
+        embedded_programs()
 
     def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
         """Where to connect to."""
@@ -319,6 +331,7 @@ class Timescale(Postgres):
     """
 
     engine = "timescaledb"
+    place = TIMESCALEDB_FOLDERS
 
     def __init__(
         self,
@@ -326,6 +339,7 @@ class Timescale(Postgres):
         durable: bool = False,
         settings: dict[str, str] | None = None,
         standby_of: Postgres | None = None,
+        copy_of: Path | None = None,
     ) -> None:
         self.root = timescaledb_root()
         preload = {"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"}
@@ -333,9 +347,14 @@ class Timescale(Postgres):
         super().__init__(
             durable=durable,
             settings={**preload, **workers, **(settings or {})},
-            parent=self.root / "var/tmp",
             standby_of=standby_of,
+            copy_of=copy_of,
         )
+
+    @classmethod
+    def require(cls) -> None:
+        """Raises MissingServerError where it cannot be had."""
+        timescaledb_root()
 
     def _program(self, name: str) -> Sequence[str]:
         (programs,) = sorted(self.root.glob("usr/lib/postgresql/*/bin"))[-1:]
