@@ -1,4 +1,7 @@
-"""Servers that begin with a copy of a cluster which was initialised, and got migrated templates, once in this run."""
+"""Servers that begin with a copy of a cluster which was initialised, and got migrated templates, once in this run.
+
+All copies have one system identifier. Where servers are told apart by it, as after a fail-over: ``Postgres()``.
+"""
 
 from __future__ import annotations
 
