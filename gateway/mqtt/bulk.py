@@ -21,6 +21,7 @@ from mqtt5 import (
     Packet,
     PingReqPacket,
     PingRespPacket,
+    PubRelPacket,
     SubAckPacket,
     UnsubAckPacket,
 )
@@ -28,6 +29,7 @@ from mqtt5 import (
 from gateway.errors import GatewayError
 from gateway.messages import PACKET_IDS, Message
 from gateway.mqtt import packets, reasons, tls
+from gateway.mqtt.at_qos_2 import AtQos2, pubcomp_packet
 from gateway.mqtt.connection import (
     LAST_ACKS_SECONDS,
     ConnectionLostError,
@@ -81,6 +83,7 @@ class BulkConnection(asyncio.Protocol):
         self._torn = False
         self._paused = False
         self._chunks = 0
+        self._at_qos_2 = AtQos2(mqtt.client_id)
         self._broken = False
         self._greeting = b""
         self._idle = IdleWatch(receiver.idle)
@@ -199,7 +202,7 @@ class BulkConnection(asyncio.Protocol):
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """One write; what a slow broker leaves unwritten is bounded by the window: 4 bytes a message."""
         if not self._ended.done():
-            self._write(packets.puback_packets(packet_ids))
+            self._write(self._at_qos_2.acknowledgements(packet_ids))
 
     def ping(self) -> None:
         """PINGREQ, behind all acks so far."""
@@ -265,6 +268,8 @@ class BulkConnection(asyncio.Protocol):
         except BrokenStreamError as error:
             broken = error
         if cut.messages and not self._ended.done():
+            for packet_id in cut.qos_2:
+                self._at_qos_2.came(cut.messages[cut.packet_ids.index(packet_id)].topic, packet_id)
             self._yield(cut.messages, cut.packet_ids)
         if broken is not None and not self._ended.done():
             self._break(broken)
@@ -295,6 +300,8 @@ class BulkConnection(asyncio.Protocol):
         match packet:
             case PingRespPacket() if self._connack is not None:
                 self._receiver.answered()
+            case PubRelPacket() if self._connack is not None:
+                self._write(pubcomp_packet(packet.packet_id))
             case ConnAckPacket() if self._connack is None:
                 self._on_connack(packet)
             case SubAckPacket() | UnsubAckPacket() if self._asked is not None:

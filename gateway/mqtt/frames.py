@@ -13,8 +13,8 @@ from gateway.unreadable import Unreadable
 
 _QOS_2 = 0x04
 _TYPE_AND_QOS = 0xF6
-_PUBLISH = (0x30, 0x32)
-"""At QoS 0 and 1."""
+_PUBLISH = (0x30, 0x32, 0x34)
+"""At QoS 0, 1 and 2."""
 
 
 class BrokenStreamError(Exception):
@@ -30,18 +30,20 @@ class BrokenStreamError(Exception):
         super().__init__(text)
         self.code = code
         self.standing = standing
-        self.before = Cut([], [], [])
+        self.before = Cut([], [], [], [])
 
 
 class Cut(NamedTuple):
     """What one read of the socket completed; ``others`` are all but PUBLISH.
 
-    A PUBLISH that is malformed, or too large, is an :class:`gateway.unreadable.Unreadable`.
+    A PUBLISH that is malformed, or too large, is an :class:`gateway.unreadable.Unreadable`. ``qos_2`` are the packet
+    ids of messages at QoS 2.
     """
 
     messages: list[PublishPacket | Unreadable]
     packet_ids: list[int]
     others: list[Packet]
+    qos_2: list[int]
 
 
 class Frames:
@@ -66,7 +68,7 @@ class Frames:
         Raises:
             BrokenStreamError: they are no MQTT 5.
         """
-        found = Cut([], [], [])
+        found = Cut([], [], [], [])
         try:
             rest = self._read_all(self._with_tail(received, found), found)
             if rest:
@@ -101,7 +103,8 @@ class Frames:
             size = packet_bytes(view)
             if view[0] & _TYPE_AND_QOS not in _PUBLISH or not 0 < size <= len(view):
                 raise _malformed(problem)
-            self._add(message_of(view[0], body_of(view[:size]), f"a malformed packet: {problem}"), found)
+            message = message_of(view[0], body_of(view[:size]), f"a malformed packet: {problem}")
+            self._add(message, view[0], found)
             view = view[size:]
         return view
 
@@ -113,7 +116,7 @@ class Frames:
                 packet, size = read(view)
                 if type(packet) is PublishPacket:
                     if size > largest or view[0] & _QOS_2 or not packet.topic:
-                        self._add(self._judge(packet, view[:size]), found)
+                        self._add(self._judge(packet, view[:size]), view[0], found)
                     else:
                         add(packet)
                         add_id(packet.packet_id or NO_ID)
@@ -134,22 +137,17 @@ class Frames:
 
     def _judge(self, packet: PublishPacket, raw: memoryview) -> PublishPacket | Unreadable:
         """What becomes of a PUBLISH that the codec reads, and that should not have been sent."""
-        if raw[0] & _QOS_2:
-            raise BrokenStreamError(
-                DisconnectReasonCode.QOS_NOT_SUPPORTED,
-                "a message at QoS 2, to which we never subscribe: the session under our client id holds someone "
-                "else's subscriptions; choose another mqtt.client_id",
-                standing=True,
-            )
         if _alias(packet):
             raise _aliased()
         if len(raw) > self._largest:
             return self._giant(raw[:HEAD_BYTES], len(raw))
         return packet
 
-    def _add(self, message: PublishPacket | Unreadable, found: Cut) -> None:
+    def _add(self, message: PublishPacket | Unreadable, first: int, found: Cut) -> None:
         found.messages.append(message)
         found.packet_ids.append(message.packet_id or NO_ID)
+        if first & _QOS_2 and message.packet_id:
+            found.qos_2.append(message.packet_id)
 
     def _keep(self, rest: memoryview) -> None:
         """The start of a packet: until the rest of it comes."""
@@ -172,7 +170,7 @@ class Frames:
         self._head += part[: HEAD_BYTES - len(self._head)]
         self._skip -= len(part)
         if not self._skip:
-            self._add(self._giant(memoryview(self._head), self._need), found)
+            self._add(self._giant(memoryview(self._head), self._need), self._head[0], found)
             self._head = bytearray()
         return received[len(part) :]
 

@@ -7,8 +7,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway.errors import GatewayError
 from gateway.mqtt import tls
-from gateway.mqtt.connection import ConnectionLostError, RefusedError, broker_name
-from gateway.mqtt.paho_messages import QOS_1
+from gateway.mqtt.connection import ConnectionLostError, broker_name
 from gateway.mqtt.reasons import Reason
 from gateway.settings import Mqtt
 
@@ -22,16 +21,6 @@ def explain(cause: BaseException, mqtt: Mqtt) -> GatewayError:
     if isinstance(cause, (OSError, UnicodeError)):
         return tls.explain(cause, mqtt, dialling=True)
     return ConnectionLostError(f"{broker}: {cause}")
-
-
-def unasked(broker: str, first: int) -> GatewayError:
-    """A PUBLISH with this first byte, at a QoS that we never ask for."""
-    if first & QOS_1:
-        return ConnectionLostError(f"{broker} sent a malformed packet: QoS 3")
-    return RefusedError(
-        f"{broker} sent a message at QoS 2, to which we never subscribe: the session under our client id holds "
-        "subscriptions of someone else; choose another mqtt.client_id"
-    )
 
 
 def reason(code: int | ReasonCode) -> Reason:

@@ -26,7 +26,7 @@ class PahoMessage(NamedTuple):
 def message_in(first: int, body: bytearray) -> Message:
     """The message of a PUBLISH with this first byte; what of it can be told, when it is malformed."""
     end = 2 + int.from_bytes(body[:2])
-    start = end + 2 if first & QOS_1 else end
+    start = end + 2 if first & (QOS_1 | QOS_2) else end
     try:
         topic = body[2:end].decode()
         packet_id = int.from_bytes(body[end:start]) or None

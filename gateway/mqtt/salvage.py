@@ -13,7 +13,7 @@ from gateway.unreadable import Unreadable, unreadable
 HEAD_BYTES = 2**17
 """Kept of a packet that is too large: the longest topic, and as much of what follows."""
 _SHOWN_BYTES = 500
-_DUPLICATE, _QOS_1 = 0x08, 0x02
+_DUPLICATE, _QOS = 0x08, 0x06
 
 
 def packet_bytes(packet: bytes | memoryview) -> int:
@@ -44,7 +44,7 @@ def message_of(
     """
     body, duplicate = bytes(body), bool(first & _DUPLICATE)
     at = 2 + int.from_bytes(body[:2])
-    numbered = bool(first & _QOS_1)
+    numbered = bool(first & _QOS)
     if len(body) < at + 2 * numbered:
         problem += "; its topic is longer than the packet"
         return unreadable(b"", body, None, duplicate=duplicate, reason=reason, detail=problem)

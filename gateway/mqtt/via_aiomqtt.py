@@ -18,7 +18,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import aiomqtt
-from paho.mqtt.client import PUBACK, ConnectFlags, DisconnectFlags
+from paho.mqtt.client import PUBACK, PUBCOMP, ConnectFlags, DisconnectFlags
 from paho.mqtt.client import Client as Paho
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
@@ -27,6 +27,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from gateway.errors import GatewayError
 from gateway.messages import Message
 from gateway.mqtt import paho_errors, reasons, tls
+from gateway.mqtt.at_qos_2 import AtQos2, pubcomp_packet
 from gateway.mqtt.connection import (
     LAST_ACKS_SECONDS,
     NOT_SHARED,
@@ -41,9 +42,8 @@ from gateway.mqtt.connection import (
 )
 from gateway.mqtt.dial import dial
 from gateway.mqtt.idle import IdleWatch
-from gateway.mqtt.packets import puback_packets
 from gateway.mqtt.paho_client import make_client
-from gateway.mqtt.paho_messages import QOS_2, message_in
+from gateway.mqtt.paho_messages import QOS_1, QOS_2, message_in
 from gateway.mqtt.paho_sockets import NamedContext, Sockets
 from gateway.mqtt.pulse import Pulse
 from gateway.mqtt.reasons import Reason
@@ -90,6 +90,7 @@ class AiomqttConnection:
         self._messages: list[Message] = []
         self._packet_ids: list[int] = []
         self._paused = False
+        self._at_qos_2 = AtQos2(mqtt.client_id)
         self._broken = ""
         self._chunks = 0
 
@@ -206,7 +207,8 @@ class AiomqttConnection:
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """One write, where paho's ``ack`` would be one an ack; a PUBACK is the same in MQTT 5."""
         if not self._ended.done():
-            self._paho._packet_queue(PUBACK, puback_packets(packet_ids), mid=0, qos=0)  # noqa: SLF001
+            acks = self._at_qos_2.acknowledgements(packet_ids)
+            self._paho._packet_queue(PUBACK, acks, mid=0, qos=0)  # noqa: SLF001
 
     def pause(self) -> None:
         """Stop reading. Before CONNACK it takes effect with CONNACK."""
@@ -277,13 +279,20 @@ class AiomqttConnection:
         """One PUBLISH as paho has read it. Paho's own way ends in an exception where a part of it is malformed."""
         packet = self._paho._in_packet  # noqa: SLF001
         first, body = packet["command"], packet["packet"]
-        if first & QOS_2:
-            self._end(paho_errors.unasked(self._broker, first))
+        if first & QOS_2 and first & QOS_1:
+            self._end(ConnectionLostError(f"{self._broker} sent a malformed packet: QoS 3"))
             return 0
         message = message_in(first, body)
+        if first & QOS_2 and message.packet_id:
+            self._at_qos_2.came(message.topic, message.packet_id)
         self._messages.append(message)
         self._packet_ids.append(message.packet_id or NO_ID)
         return 0
+
+    def _on_pubrel(self) -> int:
+        """Paho leaves the answer out where acks are sent by hand."""
+        packet_id = int.from_bytes(self._paho._in_packet["packet"][:2])  # noqa: SLF001
+        return self._paho._packet_queue(PUBCOMP, pubcomp_packet(packet_id), mid=0, qos=0)  # noqa: SLF001
 
     # what paho calls -----------------------------------------------------------------------
 
@@ -297,6 +306,7 @@ class AiomqttConnection:
         paho._handle_pingresp = self._on_ping_answered  # type: ignore[method-assign,assignment]  # noqa: SLF001
         paho.on_connect, paho.on_disconnect = self._on_connect, self._on_disconnect
         paho._handle_publish = self._on_publish  # type: ignore[method-assign,assignment]  # noqa: SLF001
+        paho._handle_pubrel = self._on_pubrel  # type: ignore[method-assign,assignment]  # noqa: SLF001
         paho.on_socket_open = self._on_socket_open
         paho.on_socket_register_write = self._on_write_wanted
 

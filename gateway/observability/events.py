@@ -66,6 +66,15 @@ def mqtt_redeliveries_look_new(*, how: str, first: bool) -> None:
     (log.warning if first else log.debug)("mqtt redeliveries look new", how=how)
 
 
+def mqtt_foreign_subscription(*, client_id: str, topic: str) -> None:
+    """Messages come at QoS 2, to which a gateway never subscribes: the session holds another program's subscriptions.
+
+    They are taken like all others. MQTT cannot tell which filter it is: choose another ``mqtt.client_id``, or end the
+    session (a clean start under the client id) while the gateway is stopped and has read it empty.
+    """
+    log.warning("mqtt foreign subscription", client_id=client_id, topic=topic)
+
+
 def mqtt_unsubscribed(*, topics: Sequence[str], refused: Sequence[str]) -> None:
     """Subscriptions of an earlier configuration were ended; ``refused``: those that the broker does not end."""
     (log.warning if refused else log.info)("mqtt unsubscribed", topics=list(topics), refused=list(refused))
