@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -21,9 +21,11 @@ from gateway.storage import pools
 from gateway.writer import session_store
 from gateway.writer.session_store import Kept
 
-_LOOK_SECONDS = 60.0
+_LOOK_SECONDS = 15.0
 _DEAD_AFTER = 180.0
-"""A session in use is saved each minute: one that was not for so long belonged to a process that is dead."""
+"""A session in use is saved each 20 s: one that was not for so long belonged to a process that is dead."""
+_PROOFS = 4
+"""So often must our own sessions be seen saved, one look after another, while another one is not: it is dead then."""
 _QUIET_SECONDS = 3.0
 """A session is empty when the broker has sent nothing for so long while nothing was unacknowledged."""
 _POLL_SECONDS = 0.05
@@ -66,26 +68,61 @@ async def watch(options: settings.Settings, own: Collection[str], component: Com
     component = component or Component("sessions")
     component.ready()
     named: set[str] = set()
+    silence = Silence(own)
     while True:
         try:
-            await _end_all(options, own, named)
+            await _end_all(options, silence, named)
             component.ready()
         except errors.StoreError:
-            pass  # told by the path, which needs the same database
+            silence.interrupted()  # told by the path, which needs the same database
         except errors.GatewayError as error:
             component.failed(str(error))
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _end_all(options: settings.Settings, own: Collection[str], named: set[str]) -> None:
-    for kept in await find(options):
-        if not _is_left(kept, own):
-            continue
+async def _end_all(options: settings.Settings, silence: Silence, named: set[str]) -> None:
+    found = await find(options)
+    silence.look(found)
+    for kept in filter(silence.is_left, found):
         if kept.gateway == options.mqtt.gateway:
             await end(options, kept.client_id)
         elif kept.client_id not in named:
             named.add(kept.client_id)
             _tell(kept)
+
+
+class Silence:
+    """Which sessions are left: given up, silent for very long, or silent while others are saved.
+
+    The last is soonest, needs no clock of another host, and is no evidence while the database takes no writes.
+
+    Args:
+        own: client ids in use here.
+    """
+
+    def __init__(self, own: Collection[str]) -> None:
+        self._own = own
+        self._own_us = 0
+        self._proofs: dict[str, tuple[int, int]] = {}  # by client id: when it was saved, and the proofs since
+
+    def look(self, found: Sequence[Kept]) -> None:
+        """All sessions as they are now."""
+        own_us = max((kept.state.at_us for kept in found if kept.client_id in self._own), default=0)
+        saved, self._own_us = own_us > self._own_us, own_us
+        for kept in found:
+            at_us, proofs = self._proofs.get(kept.client_id, (0, 0))
+            same = kept.state.at_us == at_us
+            self._proofs[kept.client_id] = kept.state.at_us, proofs + saved if same else 0
+
+    def interrupted(self) -> None:
+        """A look failed: others may have been kept from saving as well."""
+        self._proofs.clear()
+
+    def is_left(self, kept: Kept) -> bool:
+        """Whether no process has this session, and it still collects messages."""
+        if kept.client_id in self._own or not kept.state.filters:
+            return False
+        return not is_in_use(kept) or self._proofs[kept.client_id][1] >= _PROOFS
 
 
 async def end(
@@ -159,10 +196,6 @@ async def _connected(path: Path, health: Health) -> None:
 
 def _received(path: Path) -> int:
     return sum(tally.received for tally in path.routes.tallies.values())
-
-
-def _is_left(kept: Kept, own: Collection[str]) -> bool:
-    return kept.client_id not in own and bool(kept.state.filters) and not is_in_use(kept)
 
 
 def _tell(kept: Kept) -> None:

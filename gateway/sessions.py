@@ -26,7 +26,7 @@ from gateway.redeliveries import Redeliveries
 _SAVE_SECONDS = 0.2
 """Between two saves under load. Meanwhile a broker that uses packet ids again at once could be misunderstood."""
 _RETRY_SECONDS = 1.0
-_IN_USE_SECONDS = 60.0
+_IN_USE_SECONDS = 20.0
 """Between two saves without need: they tell that the session is in use."""
 _ADVANCE = PACKET_IDS // 4
 """So far may packet ids come before it is saved: a later process must not be wrong by a whole round of them."""

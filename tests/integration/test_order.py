@@ -89,11 +89,12 @@ async def test_two_connections_and_the_same_keys(shared: Databases, table: Table
     """Many updates of few keys in batches in any order: each key has its last value, and no deadlock is waited for."""
     dice, experience, devices = random.Random(11), Experience(), [a_device(f"S-{n}") for n in range(20)]
     batches = []
-    for update in range(60):
-        filling = Filling()
-        for device in dice.sample(devices, len(devices)):
-            filling.keyed(device, NOW_US, {"n": update}, received_us=A_TIME + update)
-        batches.append(filling.batch)
+    for key in range(15):  # four batches that begin with new keys, side by side
+        for update in dice.sample(range(4), 4):
+            filling = Filling()
+            for device in dice.sample(devices, len(devices)):
+                filling.keyed(device, NOW_US + key, {"n": update}, received_us=A_TIME + update)
+            batches.append(filling.batch)
     waiting, before = iter(batches), await deadlocks(table)
 
     async def connection() -> None:
@@ -105,7 +106,7 @@ async def test_two_connections_and_the_same_keys(shared: Databases, table: Table
 
     await asyncio.gather(*(connection() for _ in range(4)))
     for device in devices:
-        assert [json.loads(data) for _, data, _ in await rows_of(table, device)] == [{"n": 59}]
+        assert [json.loads(data) for _, data, _ in await rows_of(table, device)] == [{"n": 3}] * 15
     assert await deadlocks(table) - before <= 4  # once each at most, before it is known that keys are shared
 
 
@@ -128,11 +129,12 @@ async def test_what_overwrites_is_counted_and_told(
     before, numbers = counted(), itertools.count()
     with structlog.testing.capture_logs() as logs:
         async with Flow(settings_for(shared, {"name": stream})) as flow:
-            for size in (50, 50):
+            for size in (45, 55):  # the fifth second is in both
                 flow.take(*(sample(tenant, next(numbers)) for _ in range(size)))
                 await flow.settle()
             flow.take(sample(tenant, 99))  # the same again overwrites nothing
-            flow.take(tenant.message({"ts": NOW_MS // 1000 * 1000, "metrics": {"other": 1}}))
+            others = ({"ts": NOW_MS // 1000 * 1000, "metrics": {name: 1}} for name in ("other", "third"))
+            flow.take(*map(tenant.message, others))
             await flow.settle()
     assert len(tenant.rows()) == 10
     assert counted() - before == 90
