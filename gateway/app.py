@@ -10,7 +10,7 @@ from typing import Any
 
 import uvloop
 
-from gateway import exposure, former_sessions, former_spools, mqtt, settings
+from gateway import exposure, former_sessions, former_spools, mqtt, settings, watchdog
 from gateway.dead_letter_share import DeadLetterShare
 from gateway.observability import events, logs, metrics
 from gateway.observability.health import Health
@@ -20,7 +20,6 @@ from gateway.observability.status import Report
 from gateway.partitions import Partitions
 from gateway.path import Path
 from gateway.supervisor import Signals, Supervisor
-from gateway.watchdog import NoProgress
 from gateway.writer import processed
 
 STOPPED_CLEAN = 0
@@ -77,7 +76,7 @@ class Daemon:
             drained=self._path.drained.tallies if self._path.spool else {},
         )
         self._server = Server(options.observability, self.report)
-        self._progress = NoProgress(
+        self._progress = watchdog.NoProgress(
             self.pipeline.held,
             self._source,
             self._path.routes.tallies,
@@ -121,6 +120,7 @@ class Daemon:
         start("progress", self._progress.watch())
         start("dead-letters", self._dead_letters.watch())
         start("watchdog", self._notify.watch())
+        start("hung", watchdog.end_when_hung(self._options.watchdog.hung))
         start("source", self._source.run())
         if self._options.mqtt.worker_of is None:  # else its supervisor does it
             own = {self._options.mqtt.client_id}

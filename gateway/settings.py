@@ -280,6 +280,13 @@ class Watchdog(Section):
     no_progress: Seconds = Field(
         60, gt=0, description="messages held, servers up and nothing settled for so long: unready, reconnect"
     )
+    hung: Seconds | None = Field(
+        None,
+        ge=1,
+        examples=["30s"],
+        description="the event loop stands still for so long: the process ends, with a traceback, and is to be started "
+        "again; unset: never (WatchdogSec of systemd does the same)",
+    )
     dead_letter_share: float = Field(
         0.5,
         gt=0,

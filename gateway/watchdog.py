@@ -1,8 +1,9 @@
-"""Notices that nothing moves although everything should."""
+"""Notices that nothing moves although everything should, and ends a process whose event loop stands still."""
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -86,3 +87,16 @@ class NoProgress:
         self._state.failed(reason)
         if self._source is not None:
             self._source.reconnect(reason)
+
+
+async def end_when_hung(limit: float | None) -> None:
+    """Task: the process ends, with exit code 1 and a traceback, when the event loop does not come back for ``limit``.
+
+    A thread of the interpreter's own sees to that, which needs nothing that Python code could hold.
+    """
+    try:
+        while limit is not None:
+            faulthandler.dump_traceback_later(limit, exit=True)
+            await asyncio.sleep(limit / 4)
+    finally:
+        faulthandler.cancel_dump_traceback_later()

@@ -36,6 +36,7 @@ _NOUNS = {
 }
 _COMMANDS = {
     "run": "Run the daemon in the foreground, until SIGTERM or Ctrl-C.",
+    "doctor": "Say what an operator should know of this installation.",
     "status": "Show books, components and figures of the running daemon.",
     "demo": "Watch readings of a simulated fleet on their way to tables.",
     "bench": "Measure an installation, or this machine.",

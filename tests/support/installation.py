@@ -20,7 +20,7 @@ class Installation:
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.server = Database.model_validate({"dsn": server.dsn()})
-        self.admin_dsn = server.dsn()
+        self.admin_dsn, self.engine = server.dsn(), server.engine
         self.roles = roles.Roles(f"gw{uuid4().hex[:8]}")
         self.databases: dict[Name, str] = {name: f"{self.roles.prefix}_{name}" for name in revisions.NAMES}
         self.folder = folder

@@ -227,6 +227,22 @@ def test_the_composed_gateway_is_configured(monkeypatch: pytest.MonkeyPatch) -> 
     files = [loaded.mqtt.password_file, loaded.databases.metadata.password_file]
     assert {file.name for file in files if file} == set(service["secrets"])
     assert seconds(service["stop_grace_period"]) > loaded.shutdown.deadline
+    assert mebibytes(service["mem_limit"]) >= _needed(loaded.buffer)
+    assert service["memswap_limit"] == service["mem_limit"], (
+        "no swap: what swaps is slower than what is restarted"
+    )
+    assert loaded.watchdog.hung == seconds(unit()["WatchdogSec"][0])
+
+
+def mebibytes(text: str) -> int:
+    """Of systemd, and of Compose."""
+    assert text[-1] in "Mm"
+    return int(text[:-1])
+
+
+def _needed(buffer: settings.Buffer) -> int:
+    """MiB that a gateway takes at most."""
+    return buffer.max_bytes // 2**20 + 100
 
 
 def unit() -> dict[str, list[str]]:
@@ -259,6 +275,7 @@ def test_the_unit_matches_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyP
     options = unit()
     assert seconds(options["TimeoutStopSec"][0]) > settings.Shutdown().deadline
     assert options["RestartPreventExitStatus"] == ["2 4"]
+    assert mebibytes(options["MemoryMax"][0]) >= _needed(settings.Buffer())
     for assignment in options["Environment"]:
         name, value = assignment.split("=", 1)
         monkeypatch.setenv(name, value)

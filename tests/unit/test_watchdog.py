@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -10,6 +13,34 @@ from gateway.outcomes import Outcome, Tally
 from gateway.watchdog import NoProgress
 
 LIMIT = 60.0
+HANGS = """
+import asyncio, time
+from gateway.watchdog import end_when_hung
+async def main():
+    task = asyncio.create_task(end_when_hung({limit}))
+    await asyncio.sleep(0.5)
+    {then}
+    task.cancel()
+asyncio.run(main())
+print("goes on")
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "then", "ends"),
+    [(0.2, "time.sleep(30)", True), (0.2, "pass", False), (None, "time.sleep(0.5)", False)],
+)
+def test_a_process_whose_event_loop_stands_still_ends(limit: float | None, then: str, ends: bool) -> None:
+    """With exit code 1 and the place where it stood; a loop that comes back, and no limit, end nothing."""
+    code = HANGS.format(limit=limit, then=then)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, "in main" in done.stderr, done.stdout) == (
+        ends,
+        ends,
+        "" if ends else "goes on\n",
+    )
 
 
 class Scene:

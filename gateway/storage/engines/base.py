@@ -48,6 +48,11 @@ class Engine(Protocol):
     def describe(self) -> str:
         """Name, edition and version, for people."""
 
+    async def missing_partitions(
+        self, connection: asyncpg.Connection, since: dt.date, until: dt.date
+    ) -> Sequence[str]:
+        """Names of partitions that these days need, ``until`` not among them, and that are not there."""
+
     async def make_partitions(
         self, connection: asyncpg.Connection, since: dt.date, until: dt.date
     ) -> Partitions:

@@ -29,6 +29,12 @@ class Postgres:
         """For people: ``PostgreSQL 18.1``."""
         return f"PostgreSQL {self.server_version}"
 
+    async def missing_partitions(
+        self, connection: asyncpg.Connection, since: dt.date, until: dt.date
+    ) -> list[str]:
+        """Of all tables that have partitions."""
+        return [_name(row) for row in await connection.fetch(_MISSING, since, until)]
+
     async def make_partitions(
         self, connection: asyncpg.Connection, since: dt.date, until: dt.date
     ) -> Partitions:
@@ -37,7 +43,7 @@ class Postgres:
         postponed: dict[str, str] = {}
         in_use: dict[str, str] = {}
         for row in await connection.fetch(_MISSING, since, until):
-            table, name = row["parent"], f"{row['parent']}_{row['day']:%Y%m%d}"
+            table, name = row["parent"], _name(row)
             if table not in in_use:
                 try:
                     end = await _make(connection, table, row["day"])
@@ -48,6 +54,10 @@ class Postgres:
             if table in in_use:
                 postponed[name] = in_use[table]
         return Partitions(ends["made"], ends["left"], postponed)
+
+
+def _name(row: asyncpg.Record) -> str:
+    return f"{row['parent']}_{row['day']:%Y%m%d}"
 
 
 async def _make(connection: asyncpg.Connection, table: str, day: dt.date) -> str:

@@ -33,6 +33,12 @@ class Timescale:
         """For people: ``TimescaleDB Apache 2.19.3 on PostgreSQL 17.6``."""
         return f"TimescaleDB {self.license.title()} {self.version} on PostgreSQL {self.server_version}"
 
+    async def missing_partitions(
+        self, connection: asyncpg.Connection, since: dt.date, until: dt.date
+    ) -> list[str]:
+        """None."""
+        return []
+
     async def make_partitions(
         self, connection: asyncpg.Connection, since: dt.date, until: dt.date
     ) -> Partitions:
