@@ -72,6 +72,7 @@ def test_the_examples_it_shows_are_accepted(example: str) -> None:
         settings.Stream,
         settings.Validation,
         settings.Spool,
+        settings.Watchdog,
     )
     fields = [section.model_fields[name] for section in sections if name in section.model_fields]
     assert fields
