@@ -87,6 +87,10 @@ def test_broker_restarted(make_cell: MakeCell) -> None:
     eventually(cell.daemon.is_ready, timeout=20, what="the daemon is ready again")
     cell.publish(IN_FLIGHT)
     cell.settled()
+    if not cell.broker.resumes:
+        cell.notes.append("not resumed with messages in flight")
+        cell.prove(twice=0 if cell.broker.known_again else IN_FLIGHT)
+        return
     assert cell.daemon.stop() == 0
     cell.reference.leave()
     cell.publish(IN_FLIGHT)
@@ -124,7 +128,7 @@ def test_wrong_password(make_cell: MakeCell, level: int) -> None:
     cell = make_cell("wrong password", closed=True, settings={"mqtt": login})
     answer = answer_to(cell.broker.port_of(level), wrong, version=level)
     cell.tells(answer)
-    says = "closed the connection" if answer == CLOSED else "password"
+    says = "check the credentials" if answer == CLOSED else "password"
     cell.daemon.launch()
     eventually(
         lambda: says in cell.daemon.component("mqtt")["detail"], timeout=20, what=f"{says!r} on /ready"

@@ -41,6 +41,7 @@ class Broker(Process):
         known_again: redeliveries to a new process carry the packet ids of before, and DUP, so that they can be told.
         again_in_process: redeliveries within one process carry the packet ids of before, which no others get meanwhile.
         keeps: what it has for a session is not lost while the client is away.
+        resumes: after a stop it lets a session be resumed that has messages in flight.
         late: seconds after which it may send again what was not acknowledged.
     """
 
@@ -52,6 +53,7 @@ class Broker(Process):
     known_again = True
     again_in_process = True
     keeps = True
+    resumes = True
     late = 0.0
 
     def __init__(self, *, closed: bool = False) -> None:
@@ -98,7 +100,7 @@ class OnMosquitto(Mosquitto):
     login: tuple[str, str] | None = None
     speaks: Sequence[int] = (V5, V311)
     shares: Sequence[int] = (V5, V311)
-    persistent = known_again = again_in_process = keeps = True
+    persistent = known_again = again_in_process = keeps = resumes = True
     late = 0.0
 
     def __init__(self, *, closed: bool = False) -> None:
@@ -346,10 +348,14 @@ CAPABILITIES = (
 
 
 class Mochi(Broker):
-    """mochi-mqtt with bolt as its store. A client that comes back may lose what is published just then."""
+    """mochi-mqtt with bolt as its store. A client that comes back may lose what is published just then.
+
+    Messages in flight come out of its store without their packet ids after a stop, and it closes every connection of
+    such a session (``resend inflight: protocol violation: missing packet id`` in its log).
+    """
 
     title = "mochi"
-    known_again = again_in_process = keeps = False
+    known_again = again_in_process = keeps = resumes = False
 
     def prepare(self) -> None:
         """Its configuration."""
@@ -368,13 +374,15 @@ class Mochi(Broker):
 
 
 class Nats(Broker):
-    """NATS with JetStream: 3.1.1 only. What is not acknowledged comes again after ack_wait (30 s unless set)."""
+    """NATS with JetStream: 3.1.1 only. What is not acknowledged comes again after ack_wait (30 s unless set).
+
+    Here it does so while the daemon stores, on the same connection.
+    """
 
     title = "NATS"
     speaks = (V311,)
     shares = ()
-    known_again = again_in_process = False
-    late = 7.0
+    late = 4.0
 
     def prepare(self) -> None:
         """Its configuration."""
@@ -382,7 +390,7 @@ class Nats(Broker):
             f"server_name: matrix{self.port}",
             f'listen: "127.0.0.1:{free_port()}"',
             f'jetstream {{ store_dir: "{self.folder}/store" }}',
-            f'mqtt {{ listen: "127.0.0.1:{self.port}", ack_wait: "5s" }}',
+            f'mqtt {{ listen: "127.0.0.1:{self.port}", ack_wait: "2s" }}',
         ]
         if self.closed:
             lines.append(f'authorization {{ user: {USER}, password: "{PASSWORD}" }}')
