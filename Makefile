@@ -15,7 +15,7 @@ DEMO_STAMP := $(DEMO_VENV)/.installed-$(call key,$(DEMO_LOCK))
 # A developer's environment has all that the demo needs; without one, the demo gets its own, of less than two thirds.
 DEMO := $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO_STAMP))
 
-.PHONY: help demo test faults brokers soak bench check fmt lock config sbom clean
+.PHONY: help demo test fuzz faults brokers soak bench check fmt lock config sbom clean
 help:  ## show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
@@ -24,6 +24,10 @@ demo: $(DEMO)  ## watch a simulated fleet: broker, gateway and database of its o
 
 test: $(STAMP)  ## run all tests, twice as many at a time as there are cores (ARGS="tests/unit -k lock" for some of them)
 	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not faults and not brokers" $(ARGS)
+
+fuzz: $(STAMP)  ## fuzz all parsers for an hour (MINUTES=10; TARGET=payloads: one file of tests/fuzz; SEED=5: the first seed)
+	@GATEWAY_FUZZ_MINUTES=$(or $(MINUTES),60) $(if $(SEED),GATEWAY_FUZZ_SEED=$(SEED)) \
+		$(BIN)/python -m pytest $(if $(TARGET),tests/fuzz/test_$(TARGET).py,tests/fuzz) $(ARGS)
 
 faults: $(STAMP)  ## the fault matrix, one combination a fault (GATEWAY_FAULTS=all: all of them, for hours)
 	@$(BIN)/python -m pytest tests/faults $(ARGS)

@@ -25,6 +25,9 @@ class Parts:
     """A DSN's parts; user and password decoded, hosts as written, the options of the query as text.
 
     ``repr`` does not show the password.
+
+    Attributes:
+        written: the password as it stands there.
     """
 
     scheme: str
@@ -33,6 +36,7 @@ class Parts:
     hosts: str
     name: str
     options: str
+    written: str = ""
 
     def __repr__(self) -> str:
         return f"Parts({self.shown()})"
@@ -55,6 +59,11 @@ class Parts:
         inside = [self.query.get(option) for option in ("password", "sslpassword")]
         return [secret for secret in (self.password, *inside) if secret]
 
+    def spellings(self) -> list[str]:
+        """Every password, and as it stands there: what nobody encoded may look encoded, and be repeated as it is."""
+        inside = [option.partition("=")[2] for option in re.findall(r"(?:ssl)?password=[^&]*", self.options)]
+        return [secret for secret in (*self.secrets(), self.written, *inside) if secret]
+
     def shown(self) -> str:
         """The DSN for people to read."""
         login = "" if self.user is None else self.user + ("" if self.password is None else f":{HIDDEN}") + "@"
@@ -74,9 +83,8 @@ def split(text: str) -> Parts | None:
     if login is None:
         return Parts(scheme[0], None, None, hosts, unquote(name), options)
     user, colon, password = login.partition(":")
-    return Parts(
-        scheme[0], unquote(user), unquote(password) if colon else None, hosts, unquote(name), options
-    )
+    secret = unquote(password) if colon else None
+    return Parts(scheme[0], unquote(user), secret, hosts, unquote(name), options, password)
 
 
 def _login(text: str) -> tuple[str | None, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+from pydantic import SecretStr
 
 from gateway.errors import ConfigurationError
 
@@ -20,6 +21,10 @@ _ADDRESS = re.compile(
     r"(?::(?P<port>\d*))?(?P<rest>/\S*)?",
     re.IGNORECASE,
 )
+_CONTROL = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+_LONGEST = 65_535
+"""Bytes of an MQTT string."""
 _SECURE = {"mqtts", "ssl", "tls", "wss"}
 
 
@@ -148,3 +153,21 @@ def bare_host(text: str) -> str:
     if "@" in text:
         advice.append("username and password_file for the login")
     raise ValueError(", ".join(advice))
+
+
+def check_text(value: object) -> None:
+    """Whether a text, a path or a secret can be used as such; other values can.
+
+    Raises:
+        ValueError: it holds what no file's name, no MQTT string and no database may hold.
+    """
+    if isinstance(value, Path):
+        bad = "\0" in str(value)
+    elif isinstance(value, SecretStr):
+        bad = _UNWRITABLE.search(value.get_secret_value()) is not None
+    else:
+        bad = isinstance(value, str) and _CONTROL.search(value) is not None
+    if bad:
+        raise ValueError("a control character in it, or bytes that are not UTF-8")
+    if isinstance(value, str) and len(value.encode()) > _LONGEST:
+        raise ValueError(f"more than {_LONGEST} bytes")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import math
 import re
 
 _DURATIONS = {"us": 1, "ms": 1000, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86_400 * 10**6}
 _SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_LONGEST, _LARGEST = 365_000 * 86_400, 2**53
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 
 
@@ -39,10 +41,39 @@ def parse_moment(value: object) -> dt.datetime:
         with contextlib.suppress(ValueError):
             value = dt.datetime.fromisoformat(value.strip().upper())
     if isinstance(value, dt.datetime):
-        return value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
+        return _in_utc(value)
     if isinstance(value, dt.date):
         return dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
     raise ValueError(f"{value!r} is no moment: write for example '2000-01-01T00:00:00Z'")
+
+
+def _in_utc(moment: dt.datetime) -> dt.datetime:
+    try:
+        return moment.astimezone(dt.UTC) if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
+    except OverflowError as error:
+        raise ValueError(f"{moment.isoformat()} is not of the years 1 to 9999 in UTC") from error
+
+
+def check_duration(seconds: float) -> float:
+    """The duration, where it is no longer than the calendars of Python and PostgreSQL reach back.
+
+    Raises:
+        ValueError: it is longer.
+    """
+    if seconds > _LONGEST:
+        raise ValueError("at most 365000d, a thousand years")
+    return seconds
+
+
+def check_size(size: int) -> int:
+    """The size or count, where C's integers and doubles hold it.
+
+    Raises:
+        ValueError: it is beyond.
+    """
+    if size > _LARGEST:
+        raise ValueError(f"at most {_LARGEST}")
+    return size
 
 
 def format_moment(moment: dt.datetime) -> str:
@@ -66,7 +97,10 @@ def _parse(text: str, units: dict[str, int], bare: str, example: str) -> float:
     if match is None or match[2].lower() not in factors:
         known = ", ".join(units)
         raise ValueError(f"{text!r} is no quantity: write for example {example!r} (units: {known})")
-    return float(match[1]) * factors[match[2].lower()]
+    quantity = float(match[1]) * factors[match[2].lower()]
+    if math.isinf(quantity):
+        raise ValueError("too large a number")
+    return quantity
 
 
 def _format(value: int, units: dict[str, int], zero: str) -> str:

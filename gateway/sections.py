@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,10 +20,20 @@ from pydantic import (
 from gateway import dsn_text, mistakes, quantities, redaction
 from gateway.errors import ConfigurationError
 
-Seconds = Annotated[float, BeforeValidator(quantities.parse_duration), Field(ge=0, allow_inf_nan=False)]
+T = TypeVar("T")
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(quantities.parse_duration),
+    Field(ge=0, allow_inf_nan=False),
+    AfterValidator(quantities.check_duration),
+]
 """A duration in seconds; text with a unit is accepted: ``"20s"``, ``"10min"``, ``"5ms"``."""
 
-Bytes = Annotated[int, BeforeValidator(quantities.parse_size), Field(ge=0)]
+Count = Annotated[int, AfterValidator(quantities.check_size)]
+"""A whole number."""
+
+Bytes = Annotated[Count, BeforeValidator(quantities.parse_size), Field(ge=0)]
 """A size in bytes; text with a unit is accepted: ``"64MiB"``."""
 
 Moment = Annotated[dt.datetime, BeforeValidator(quantities.parse_moment)]
@@ -33,6 +43,9 @@ Moment = Annotated[dt.datetime, BeforeValidator(quantities.parse_moment)]
 Host = Annotated[str, AfterValidator(mistakes.bare_host)]
 """A host name or an address, without scheme, port or path."""
 
+_LONGEST_LINE = 2**16
+"""Bytes of a password; what is named by mistake may have no end."""
+
 SLOWEST_STATEMENT = 600.0
 """Seconds that a command waits for one statement at least."""
 
@@ -41,6 +54,14 @@ class Section(BaseModel):
     """A part of the settings: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _usable(cls, value: T) -> T:
+        """Text that files, sockets and databases take: what none of them takes is a mistake of typing."""
+        for part in value if isinstance(value, tuple) else (value,):
+            mistakes.check_text(part)
+        return value
 
 
 class Tls(Section):
@@ -99,7 +120,9 @@ class Mqtt(Section):
     keepalive: Seconds = Field(30, ge=1, le=65535, description="interval of keepalive pings")
     session_expiry: Seconds = Field(86_400, description="how long the broker keeps the session")
     receive_maximum: int = Field(65_535, ge=1, le=65535, description="most messages unacknowledged (MQTT 5)")
-    max_packet_bytes: Bytes = Field(16 * 2**20, description="largest packet accepted (MQTT 5)")
+    max_packet_bytes: Bytes = Field(
+        16 * 2**20, ge=2**10, le=2**28, description="largest packet accepted (MQTT 5)"
+    )
     connect_timeout: Seconds = Field(10, description="time for TCP, TLS and CONNACK together")
     reconnect_min: Seconds = Field(
         0.2, description="first wait before the next attempt; doubles, with jitter"
@@ -159,7 +182,7 @@ class Database(Section):
     @classmethod
     def _secrets_are_known(cls, dsn: SecretStr) -> SecretStr:
         parts = dsn_text.split(dsn.get_secret_value())
-        for secret in parts.secrets() if parts else ():
+        for secret in parts.spellings() if parts else ():
             redaction.know(secret)
         return dsn
 
@@ -188,6 +211,9 @@ def _read(value: SecretStr | None, file: Path | None) -> str | None:
     if file is None:
         return value.get_secret_value() if value else None
     try:
-        return file.read_text("utf-8").split("\n", 1)[0].rstrip("\r")
+        with file.open("rb") as opened:
+            return opened.readline(_LONGEST_LINE).decode("utf-8").rstrip("\r\n")
     except OSError as error:
         raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{file} holds no password in UTF-8 on its first line") from error

@@ -13,9 +13,10 @@ import datetime as dt
 import os
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
+from msgspec import Meta
 
 from gateway.clock import now_us
 from gateway.errors import GatewayError
@@ -28,6 +29,8 @@ _SAVE_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 _IN_USE_SECONDS = 20.0
 """Between two saves without need: they tell that the session is in use."""
+_BEYOND = 2**62
+"""No position and no time: there is room in 64 bits to go on from what is below."""
 _ADVANCE = PACKET_IDS // 4
 """So far may packet ids come before it is saved: a later process must not be wrong by a whole round of them."""
 
@@ -44,10 +47,10 @@ class State(msgspec.Struct, frozen=True):
         in_use: a process has it, or ended without a word.
     """
 
-    session: bytes
-    confirmed: int = 0
+    session: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    confirmed: Annotated[int, Meta(ge=0, lt=_BEYOND)] = 0
     in_turn: bool = True
-    at_us: int = 0
+    at_us: Annotated[int, Meta(ge=0, lt=_BEYOND)] = 0
     filters: tuple[str, ...] = ()
     in_use: bool = True
 

@@ -31,7 +31,7 @@ from pydantic_settings import (
 
 from gateway import mistakes
 from gateway.errors import ConfigurationError
-from gateway.sections import Bytes, Database, Host, Moment, Mqtt, Seconds, Section, Tls
+from gateway.sections import Bytes, Count, Database, Host, Moment, Mqtt, Seconds, Section, Tls
 from gateway.topics import Template
 
 __all__ = [
@@ -155,8 +155,8 @@ class Validation(Section):
 
     max_payload_bytes: Bytes = Field(1 * 2**20, description="larger payloads become dead letters")
     max_depth: int = Field(32, ge=2, le=200, description="deepest nesting of a payload")
-    max_readings: int = Field(10_000, ge=1, description="most readings in one message")
-    max_values: int = Field(
+    max_readings: Count = Field(10_000, ge=1, description="most readings in one message")
+    max_values: Count = Field(
         100_000, ge=1, description="most values in one message: each costs time to decode"
     )
     max_row_bytes: Bytes = Field(
@@ -172,7 +172,7 @@ class Validation(Section):
         description="so is one before this moment, whatever max_age says: it counts from a device's start, or from an "
         "epoch that is not 1970",
     )
-    max_days: int = Field(
+    max_days: Count = Field(
         366,
         ge=1,
         description="most UTC days that the readings of one message fall on: each is a chunk, or a partition, to lock",
@@ -199,7 +199,7 @@ class Batch(Section):
     """When collected readings go to the database."""
 
     linger: Seconds = Field(0.005, description="longest wait for more messages while the socket is busy")
-    max_rows: int = Field(10_000, ge=1, description="most rows in one batch; a dead letter is one too")
+    max_rows: Count = Field(10_000, ge=1, description="most rows in one batch; a dead letter is one too")
     max_bytes: Bytes = Field(4 * 2**20, description="most bytes in one batch, as its rows go to the database")
 
 
@@ -255,7 +255,7 @@ class Writer(Section):
 class Registry(Section):
     """The cache of known devices."""
 
-    max_entries: int = Field(
+    max_entries: Count = Field(
         250_000, ge=100, description="devices kept in the cache, and likewise topics; the oldest leave first"
     )
     negative_ttl: Seconds = Field(30, ge=1, description="how long an unknown device is remembered as unknown")
@@ -366,7 +366,7 @@ def load(path: Path | None) -> Settings:
     except pydantic.ValidationError as error:
         environment = EnvSettingsSource(Settings)()
         raise ConfigurationError(mistakes.explain(error, path, environment, known)) from error
-    except SettingsError as error:
+    except (SettingsError, RecursionError) as error:
         raise ConfigurationError(
             f"environment: {error}: lists and whole sections are written there as JSON"
         ) from error
@@ -391,5 +391,5 @@ def read_file(path: Path | None) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8")) if path else {}
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error

@@ -25,7 +25,10 @@ class SessionFile:
         """The same at once."""
         try:
             return msgspec.json.decode(self._disk.read_all(SESSION), type=State)
-        except (OSError, msgspec.MsgspecError):
+        except (
+            OSError,
+            ValueError,
+        ):  # also of a file that is damaged: no UTF-8, or numbers that no session has
             return None
 
     async def save(self, state: State) -> None:

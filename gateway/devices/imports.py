@@ -240,6 +240,8 @@ def _json_records(lines: Iterable[str], mistakes: _Mistakes) -> Iterator[tuple[i
                 yield number, _said(decoder.decode(line))
             except (msgspec.DecodeError, UnicodeEncodeError) as error:
                 mistakes.note(number, f"not a JSON object: {error}")
+            except RecursionError:
+                mistakes.note(number, f"not a device: {models.TOO_DEEP}")
 
 
 def _csv_records(lines: Iterable[str], mistakes: _Mistakes) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -271,6 +273,8 @@ def _csv_record(
         yield line, _said(cells)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         mistakes.note(line, f"metadata is not a JSON object: {error}")
+    except RecursionError:
+        mistakes.note(line, f"metadata: {models.TOO_DEEP}")
 
 
 def _header(cells: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import re
 import uuid
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
@@ -20,6 +21,9 @@ Violations = Literal["flag", "reject"]
 UnknownFields = Literal["keep", "drop", "reject"]
 
 SERIAL_NUMBER_LENGTH = 255
+_DEEPEST = 32
+"""Levels of metadata; pydantic reads 200 at most."""
+TOO_DEEP = f"nested too deep: {_DEEPEST} levels may be"
 
 # NUL and lone surrogates cannot be stored; other control characters are mistakes, and harm terminals.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
@@ -46,10 +50,19 @@ def _slug(text: str) -> str:
 
 
 def _storable(metadata: dict[str, Any]) -> dict[str, Any]:
+    inside: list[Any] = [metadata]
+    for _ in range(_DEEPEST):
+        inside = [one for value in inside for one in _values(value) if type(one) in (dict, list)]
+    if inside:
+        raise ValueError(TOO_DEEP)
     text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
     if _NUL.search(text) or _SURROGATE.search(text):
         raise ValueError("NUL or a lone surrogate, which cannot be stored")
     return metadata
+
+
+def _values(value: Any) -> Iterable[Any]:
+    return value.values() if type(value) is dict else value
 
 
 def is_serial_number(text: str) -> bool:

@@ -101,8 +101,10 @@ class Frames:
             if problem is None:
                 break
             size = packet_bytes(view)
-            if view[0] & _TYPE_AND_QOS not in _PUBLISH or not 0 < size <= len(view):
+            if view[0] & _TYPE_AND_QOS not in _PUBLISH or not size:
                 raise _malformed(problem)
+            if size > len(view):
+                break  # its length is not written as it should be, and the rest is still on its way
             message = message_of(view[0], body_of(view[:size]), f"a malformed packet: {problem}")
             self._add(message, view[0], found)
             view = view[size:]

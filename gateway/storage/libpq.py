@@ -29,6 +29,9 @@ _DRIVER = frozenset({
 })  # fmt: skip
 """What the driver understands as libpq does."""
 
+_LONGEST_NUMBER = 10
+"""Digits of a port, zeros before it included."""
+
 ATTRIBUTES = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
 
 _NO_EFFECT: Mapping[str, frozenset[str] | None] = {
@@ -212,7 +215,7 @@ def _host(text: str, otherwise: str) -> Host:
 
 
 def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+    if not text.isdecimal() or len(text) > _LONGEST_NUMBER or not 0 < int(text) < 1 << 16:
         raise errors.ConfigurationError("a port of the DSN is no number from 1 to 65535")
     return int(text)
 
@@ -237,9 +240,12 @@ def _integer(query: dict[str, str], option: str) -> int | None:
     if text is None:
         return None
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
         raise errors.ConfigurationError(f"{option} of the DSN is no whole number") from None
+    if abs(number) >= 1 << 31:
+        raise errors.ConfigurationError(f"{option} of the DSN is beyond 32 bits")
+    return number
 
 
 def _attributes(query: dict[str, str], hosts: int) -> str:

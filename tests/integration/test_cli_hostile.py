@@ -141,12 +141,12 @@ def leaves() -> set[str]:
 
 
 CALLS: dict[str, list[list[str]]] = {
-    "run": [["--config", NAME], ["BAD"]],
+    "run": [["--config", NAME], ["BAD"], ["WRONG"]],
     "status": [["--url", "DAEMON"], ["--url", "DAEMON", "--json"], ["--url", f"http://{NAME}"]],
     "demo": [["--folder", NAME, "--seconds", NAME], [NAME]],
     "bench": [["--remove", NAME, "BAD"], ["--superuser-dsn", NAME]],
-    "config check": [[], ["BAD"], ["--config", NAME]],
-    "config show": [[], ["BAD"], ["BAD", "--json"]],
+    "config check": [[], ["BAD"], ["WRONG"], ["--config", NAME]],
+    "config show": [[], ["BAD"], ["WRONG"], ["BAD", "--json"]],
     "config sample": [[]],
     "db init": [
         ["--superuser-dsn", NAME],
@@ -191,7 +191,8 @@ CALLS: dict[str, list[list[str]]] = {
     "session list": [[], ["--json"], ["BAD"]],
     "session end": [[NAME], [NAME, "--json"], [NAME, "BAD"]],
 }
-"""BAD: with a database whose name is hostile, which the server refuses by name. DAEMON, FILE: see the test."""
+"""BAD: with a database whose name is hostile, which the server refuses by name. WRONG: with settings that are.
+DAEMON, FILE: see the test."""
 
 
 def test_nothing_foreign_is_markup_or_control(hostile: Databases, tmp_path: Path, width: int | None) -> None:
@@ -201,18 +202,21 @@ def test_nothing_foreign_is_markup_or_control(hostile: Databases, tmp_path: Path
     bad = configured(tmp_path, *(
         re.sub(r"/[^/?]*(?=\?|$)", "/no%1B%5B31m%C2%9B%E2%80%AEno", dsn, count=1)
         for dsn in (hostile.metadata_dsn, hostile.timeseries_dsn)
-    ), username=NAME)  # fmt: skip
+    ))  # fmt: skip
+    wrong = configured(tmp_path, hostile.metadata_dsn, hostile.timeseries_dsn, username=NAME)
+    files = {"BAD": bad, "WRONG": wrong}
     file = tmp_path / "devices.csv"
     file.write_text(f'serial_number,type\n"{NAME}","{NAME}"\nok,"{NAME}"\n', "utf-8", newline="")
     problems = []
     with daemon() as url, structlog.testing.capture_logs():
         for path, calls in CALLS.items():
             for words in calls:
+                settings = next((files[word] for word in words if word in files), good)
                 named = [
-                    {"DAEMON": url, "FILE": str(file)}.get(word, word) for word in words if word != "BAD"
+                    {"DAEMON": url, "FILE": str(file)}.get(word, word) for word in words if word not in files
                 ]
                 try:
-                    done = command(bad if "BAD" in words else good, *path.split(), *named)
+                    done = command(settings, *path.split(), *named)
                 except Exception as error:
                     problems.append(f"{path} {words!r}: {error!r}")
                     continue

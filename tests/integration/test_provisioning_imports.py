@@ -240,3 +240,17 @@ async def test_an_unknown_tenant_is_named(registry: asyncpg.Connection) -> None:
     """Before anything is read."""
     with pytest.raises(errors.UsageError, match="no tenant 'acne'; there is acme"):
         await imports.import_devices(registry, "acne", ["serial_number,type\n"])
+
+
+@pytest.mark.parametrize("depth", [33, 500, 20_000])
+async def test_metadata_nested_without_end(registry: asyncpg.Connection, depth: int) -> None:
+    """It is a mistake of its line, in either format; no traceback."""
+    deep = '{"a":' * depth + "1" + "}" * depth
+    in_csv = deep.replace('"', '""')
+    for text, line in (
+        (f'serial_number,type,metadata\nS-1,pump,"{in_csv}"\n', 2),
+        (f'{{"serial_number":"S-1","type":"pump","metadata":{deep}}}\n', 1),
+    ):
+        (mistake,) = await mistakes(registry, text)
+        assert mistake.line == line
+        assert "nested too deep" in mistake.text

@@ -144,3 +144,11 @@ def test_what_is_no_password_is_not_taken_for_one(text: str, hosts: str, name: s
     parts = dsn_text.split(text)
     assert parts is not None
     assert (parts.hosts, parts.name) == (hosts, name)
+
+
+@pytest.mark.parametrize("password", ["qz7 %41 xk9", "qz7'%2Fxk9 vj5", 'qz7"%zz%20 xk9'])
+def test_a_password_that_looks_encoded_is_hidden_as_it_stands(password: str) -> None:
+    """Nobody encoded it; it is read as something else then, and repeated as it stands."""
+    for text in (f"postgresql://u:{password}@h/d", f"postgresql://u@h/d?password={password}"):
+        settings.Database(dsn=SecretStr(text))
+        assert seen(redact(f"invalid dsn {text!r}, {text}")) == []

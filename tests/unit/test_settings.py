@@ -294,3 +294,53 @@ def test_a_dsn_is_not_printed(file: Path) -> None:
     """A DSN may hold a password, so its text shows nowhere by itself."""
     file.write_text(MINIMAL.replace("gateway@127.0.0.1/gateway_metadata", "gateway:hunter2@db/m"))
     assert "hunter2" not in repr(settings.load(file)) + str(settings.load(file))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("mqtt.password_file", '"\\u0000"', "mqtt.password_file"),
+        ("mqtt.tls.ca_file", '"/etc/a\\u0000b"', "mqtt.tls.ca_file"),
+        ("mqtt.username", '"a\\u001b[31m"', "mqtt.username"),
+        ("mqtt.client_id", '"a\\u0000"', "mqtt.client_id"),
+        ("mqtt.username", f'"{"a" * 70_000}"', "65535 bytes"),
+        ("mqtt.refused_retry", "1e308", "a thousand years"),
+        ("writer.standing_retry", '"400000d"', "a thousand years"),
+        ("mqtt.max_packet_bytes", '"5GiB"', "mqtt.max_packet_bytes"),
+        ("mqtt.max_packet_bytes", "0", "mqtt.max_packet_bytes"),
+        ("spool.max_bytes", f'"{"9" * 400}GiB"', "too large a number"),
+        ("batch.max_rows", str(10**30), "at most"),
+        ("batch.max_rows", "9" * 5000, "is not TOML"),
+        ("batch.max_rows", "[" * 5000, "is not TOML"),
+        ("validation.min_time", "0001-01-01T00:00:00+14:00", "1 to 9999"),
+    ],
+)
+def test_no_value_is_a_traceback(option: str, value: str, named: str, tmp_path: Path) -> None:
+    """What no clock waits for, no file is called and no packet holds is told when the settings are read."""
+    file, (section, _, name) = tmp_path / "gateway.toml", option.rpartition(".")
+    line = f"{name} = {value}\n"
+    there = MINIMAL.replace('client_id = "gateway-1"\n', "") if name == "client_id" else MINIMAL
+    heading = "[mqtt]\n"
+    own = there.replace(heading, heading + line) if section == "mqtt" else f"{there}\n[{section}]\n{line}"
+    file.write_text(own)
+    with pytest.raises(ConfigurationError, match=re.escape(named)):
+        settings.load(file)
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "1" * 5000, '{"a":' * 5000])
+def test_no_variable_is_a_traceback(value: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON in a variable may be nested deeper, and its numbers longer, than Python reads."""
+    monkeypatch.setenv("GATEWAY__STREAMS", value)
+    with pytest.raises(ConfigurationError, match="environment"):
+        settings.load(file)
+
+
+def test_a_secret_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8; and a device that never ends is read no further than a password can be long."""
+    file = tmp_path / "password"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        settings.Mqtt(client_id="x", password_file=file).secret()
+    zeros = settings.Mqtt(client_id="x", password_file=Path("/dev/zero")).secret()
+    assert zeros is not None
+    assert len(zeros) <= 2**16

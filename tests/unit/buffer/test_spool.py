@@ -311,6 +311,21 @@ async def test_the_session_outlives_the_process(spool: Spool, folder: Path) -> N
     again.close()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff",
+        b'{"session": "\xa5"}',
+        b'{"session": "AAAA"}',
+        b'{"session": "%s", "confirmed": %d}' % (b"A" * 22 + b"==", 10**30),
+    ],
+)
+def test_a_damaged_session_file_stops_nobody(spool: Spool, folder: Path, content: bytes) -> None:
+    """It is as if there were none: what is no UTF-8, and what is no session."""
+    (folder / "session").write_bytes(content)
+    assert spool.session.read() is None
+
+
 async def test_the_order_does_not_hang_on_the_clock(
     spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,3 +146,14 @@ def test_a_publish_of_any_body_costs_itself_only(body: bytes, flags: int) -> Non
     assert len(found.messages) == len(found.packet_ids) == 2
     assert found.messages[1].payload == b"after"
     assert body.endswith(found.messages[0].payload)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 200])
+def test_a_length_that_is_not_written_as_it_should_be(piece: int) -> None:
+    """It breaks nothing, in whatever pieces the packet comes: its message is told, and the next one is read."""
+    body = b"\x00\x01tpayload"
+    stream = bytes((0x30, 0x80 | len(body), 0)) + body + mqtt5.PublishPacket("t", b"after").write()
+    pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
+    (odd, after) = _cut_all(Frames(LARGEST), pieces)
+    assert fault(odd) is not None
+    assert after.payload == b"after"

@@ -78,6 +78,21 @@ def test_what_cannot_be_had_is_refused_by_name(option: str) -> None:
         read(f"postgresql://a@h/db?{option}")
 
 
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        (f"port={'9' * 5000}", "port"),
+        (f"connect_timeout={'9' * 400}", "connect_timeout"),
+        ("keepalives_idle=99999999999", "keepalives_idle"),
+        (f"tcp_user_timeout={'9' * 5000}", "tcp_user_timeout"),
+    ],
+)
+def test_numbers_that_no_socket_takes_are_refused(option: str, named: str) -> None:
+    """By name, when the DSN is read, and not where they are used."""
+    with pytest.raises(errors.ConfigurationError, match=named):
+        read(f"postgresql://a@h/db?{option}")
+
+
 def test_a_service_brings_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the DSN go before them."""
     file = tmp_path / "service.conf"
