@@ -66,7 +66,10 @@ class Held:
 
     def stands(self) -> object:
         """How far the batches under way are: another value as soon as one of them gets on, if only by halving."""
-        under_way = [(id(work), len(work.left), work.left and work.next.start) for work in self.writing]
+        under_way = [
+            (id(work), len(work.left), work.left and (work.next.id, len(work.next.indices)))
+            for work in self.writing
+        ]
         return under_way, [work.history and work.history.tries for work in self.back]
 
     def changed(self) -> None:

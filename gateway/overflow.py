@@ -158,7 +158,7 @@ def _readings(one: Waiting) -> int:
 def _of_work(work: Work) -> list[Record]:
     """What is left of the work, as records."""
     batch = work.batch
-    indices = [index for stretch in work.left for index in work.indices(stretch)]
+    indices = [index for stretch in work.left for index in stretch.indices]
     readings = [
         _record(
             batch.messages[index],
@@ -216,7 +216,7 @@ def _looks_new(work: Work) -> list[tuple[int, Message]]:
     found = [
         (batch.numbers[index], batch.messages[index])
         for stretch in work.left
-        for index in work.indices(stretch)
+        for index in stretch.indices
         if index in batch.unkeyed or index in batch.ids
     ]
     letters = work.numbered([letter for stretch in work.left for letter in stretch.letters])
@@ -227,7 +227,7 @@ def _mark_spooled(work: Work) -> None:
     refused = {id(letter): index for index, letter in work.refused.items()}
     own = {id(letter): at for at, letter in enumerate(work.batch.letters)}
     for stretch in work.left:
-        for index in work.indices(stretch):
+        for index in stretch.indices:
             work.outcomes[index] = Outcome.SPOOLED
         for letter in stretch.letters:
             if id(letter) in own:
@@ -238,5 +238,5 @@ def _mark_spooled(work: Work) -> None:
 
 
 def _tell_held_back(work: Work) -> None:
-    count = sum(len(work.indices(stretch)) + len(stretch.letters) for stretch in work.left)
+    count = sum(len(stretch.indices) + len(stretch.letters) for stretch in work.left)
     events.held_back(count=count, where="spool", error=str(work.error))

@@ -211,9 +211,12 @@ class Staging:
         earlier = self._united.get(key)
         if self.on_conflict != "merge":
             return 0
-        if earlier is None or not earlier.adds(later):
+        if earlier is None or earlier.is_like(later):
             return later.size if later.merged else 0
-        return earlier.grown(later)
+        largest = max(earlier.size, later.size)
+        if largest > self._most_bytes:  # no look inside
+            return largest
+        return earlier.grown(later) if earlier.adds(later) else 0
 
     def _unite(self, earlier: United, later: United) -> United | None:
         """What the two of one key are, in the order of receipt; None: the earlier one as it is."""

@@ -2,16 +2,17 @@
 
 Each commit carries one stretch of a batch: its rows, and with the last stretch the dead letters. COPY goes
 straight into the table. A unique violation sends the same stretch through a staging table; data that the
-database refuses is halved until the bad messages stand alone, log2(n) attempts each, and they become dead
-letters. Errors that time or an operator mends are raised: the same work is handed in again, and goes on
-where it stopped. What fails again and again while the server works is halved as well (:mod:`gateway.writer.work`).
+database refuses is sifted (:mod:`gateway.writer.sift`), or halved until the bad messages stand alone, log2(n)
+attempts each, and they become dead letters. Errors that time or an operator mends are raised: the same work is
+handed in again, and goes on where it stopped. What fails again and again while the server works is dealt with
+alike (:mod:`gateway.writer.work`).
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,10 +24,10 @@ from gateway.observability import events
 from gateway.observability.metrics import LIVE
 from gateway.outcomes import Outcome, Reason
 from gateway.storage import pools
-from gateway.writer import conflicts, ledger, letters, processed, replays, rows, staged
+from gateway.writer import conflicts, ledger, letters, processed, replays, rows, sift, staged
 from gateway.writer.experience import Experience
 from gateway.writer.probe import probe
-from gateway.writer.work import History, Stretch, Work
+from gateway.writer.work import History, Stretch, Work, refused_by_database
 
 _TOO_MUCH = ("53200", "57014", "25P04", None)
 """Out of memory or locks, or of time: by the server's clock or, without a SQLSTATE, by ours."""
@@ -111,21 +112,47 @@ class Writer:
         Raises:
             StoreError: no: it is not the work's own fault, as far as can be told.
         """
-        if isinstance(error, errors.PoisonError) and work.isolate(error):
+        if isinstance(error, errors.PoisonError) and (await self._refused(work) or work.isolate(error)):
             return True
         work.next.uncertain = True
         probed = work.suspect and error.sqlstate is not None and not (error.of_all or self._closed())
         if not probed:
             # It may be this session only that is wrong: read-only by a setting mended meanwhile, timed out.
             await self.close()
-        if not work.persists(error, self._experience.rows):
+        persists = work.persists(error, self._experience.rows)
+        failing = {} if error.of_all or error.sqlstate in _TOO_MUCH else await self._sift(work)
+        if failing and (persists or len(failing) < len(work.next.indices)):
+            return work.leave(failing)
+        if not persists:
             raise error
         if not probed:
             await self.probe()
         if error.sqlstate in _TOO_MUCH:
-            self._experience.too_many(work.next.stop - work.next.start)
+            self._experience.too_many(len(work.next.indices))
         history = work.history
         return work.set_apart(thorough=history is not None and await self._works_for_others(history))
+
+    async def _refused(self, work: Work) -> bool:
+        """Whether the messages of the next stretch that are poison were found; they are refused, all at once."""
+        found = await self._sift(work)
+        poison = {index: error for index, error in found.items() if isinstance(error, errors.PoisonError)}
+        if poison:
+            work.refuse({index: refused_by_database(str(error)) for index, error in poison.items()})
+        return bool(poison)
+
+    async def _sift(self, work: Work) -> Mapping[int, errors.StoreError]:
+        """The messages of the next stretch that fail by themselves; none where that cannot be found out."""
+        stretch, encoded = work.next, work.batch.rows
+        size = sum(len(encoded[index]) for index in stretch.indices)
+        if stretch.sifted or not 1 < len(stretch.indices) <= sift.MOST_MESSAGES or size > sift.MOST_BYTES:
+            return {}
+        stretch.sifted = True
+        try:
+            connection = await self._open()
+            return await sift.failing(connection, {index: encoded[index] for index in stretch.indices})
+        except errors.StoreError:
+            await self.close()
+            return {}
 
     async def _works_for_others(self, history: History) -> bool:
         """Whether others were stored since this failed last, or would be.
@@ -186,18 +213,18 @@ class Writer:
             count = await self._staged(connection, work, lift_limit=True)
         self._experience.stored(count, _sample(work, stretch) if count else b"")
         seconds = time.perf_counter() - started
-        messages = stretch.stop - stretch.start
+        messages = len(stretch.indices)
         events.batch_stored(path=self._path, messages=messages, rows=count, seconds=seconds)
 
     async def _straight(self, connection: Any, work: Work) -> int:
         """COPY right into the tables; one exchange when there is nothing but rows that meet themselves."""
         stretch, rows_of_all = work.next, work.batch.rows
         with pools.translate(self._name):
-            if not (work.refused or work.letters() or work.known_again() or work.replayed()):
-                return await self._copy_rows(connection, rows_of_all[stretch.start : stretch.stop])
+            if not (work.letters() or work.known_again() or work.replayed()):
+                return await self._copy_rows(connection, [rows_of_all[index] for index in stretch.indices])
             async with pools.transaction(connection):
                 known = await self._known(connection, work)
-                fresh = [rows_of_all[index] for index in work.indices() if index not in known.ended]
+                fresh = [rows_of_all[index] for index in stretch.indices if index not in known.ended]
                 count = await self._copy_rows(connection, fresh)
                 await letters.copy(connection, [*work.letters(), *known.letters.values()])
                 await self._enter(connection, work)
@@ -253,7 +280,7 @@ class Writer:
         batch = work.batch
         ids = {
             index: batch.ids[index]
-            for index in (work.indices() if batch.ids else ())
+            for index in (work.next.indices if batch.ids else ())
             if index in batch.ids and index not in known.seen
         }
         if ids:
@@ -322,5 +349,4 @@ def _by_stream(work: Work, indices: Iterable[int]) -> Counter[str]:
 
 def _sample(work: Work, stretch: Stretch) -> bytes:
     """The rows of a message of this stretch."""
-    indices = work.indices(stretch)
-    return work.batch.rows[indices[0]] if indices else b""
+    return work.batch.rows[stretch.indices[0]] if stretch.indices else b""

@@ -22,7 +22,7 @@ def stagings(work: Work, seen: Collection[int], max_row_bytes: int) -> Iterable[
     first_try = not (stretch.uncertain or batch.spooled)
     found: dict[str, conflicts.Staging] = {}
     # Who waited for a look-up may have been received before its neighbours.
-    for index in sorted(work.indices(), key=batch.received_us.__getitem__):
+    for index in sorted(stretch.indices, key=batch.received_us.__getitem__):
         if index in seen:
             continue
         policy = "distinct" if index in batch.unkeyed else batch.origins[index].on_conflict
@@ -85,13 +85,15 @@ async def _stage(connection: Any, staging: conflicts.Staging) -> None:
     await copy(connection, "gateway_staged", [row.joined() for row in staging.rows.values()])
 
 
-async def copy(connection: Any, table: str, encoded: Sequence[bytes]) -> int:
+async def copy(
+    connection: Any, table: str, encoded: Sequence[bytes], columns: Sequence[str] = rows.COLUMNS
+) -> int:
     """COPY these rows; how many there were."""
     if not encoded:
         return 0
     with pools.statement(f"COPY {table}"):
         status = await connection.copy_to_table(
-            table, source=_stream(encoded), columns=rows.COLUMNS, format="binary"
+            table, source=_stream(encoded), columns=columns, format="binary"
         )
     return int(status.rpartition(" ")[2])
 

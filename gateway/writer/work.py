@@ -1,16 +1,16 @@
 """A batch on its way into the database, and how far it got.
 
-Two kinds of failure are the batch's own. Data that the database refuses (*poison*) is halved until the bad messages
-stand alone; they become dead letters at once. Anything else that fails again and again while the server works (a
-trigger, a frozen chunk, a limit that the batch is too large for) is halved likewise, but nothing says that a message is
-to blame: what fails alone is *set apart*, and given up only beside others that are stored.
+Two kinds of failure are the batch's own. Data that the database refuses (*poison*) is sifted or halved until the bad
+messages are known; they become dead letters at once. Anything else that fails again and again while the server works
+(a trigger, a frozen chunk, a limit that the batch is too large for) is looked into likewise, but nothing says that a
+message is to blame: what fails alone is *set apart*, and given up only beside others that are stored.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -25,41 +25,46 @@ _REFUSALS = 8
 
 
 class Stretch(msgspec.Struct):
-    """Messages ``start`` to ``stop`` of a batch, and dead letters; what one transaction carries.
+    """Messages of a batch, by index, and dead letters; what one transaction carries.
 
     Attributes:
         id: names the transaction in the ledger, also when it is tried again.
         uncertain: a try ended without an answer: it may have been committed.
+        sifted: which of its messages fail by themselves was found out.
         refusals: how often messages of it were refused together.
     """
 
-    start: int
-    stop: int
+    indices: Sequence[int]
     letters: list[DeadLetter] = msgspec.field(default_factory=list)
     id: uuid.UUID = msgspec.field(default_factory=uuid.uuid4)
     uncertain: bool = False
+    sifted: bool = False
     refusals: int = 0
 
     def halves(self) -> list[Stretch]:
         """Two that together are this one, no more certain than it; none of a single message or dead letter."""
         halves = self._halves()
         for half in halves:
-            half.uncertain = self.uncertain
+            half.uncertain, half.sifted = self.uncertain, self.sifted
         return halves
 
     def _halves(self) -> list[Stretch]:
-        count = self.stop - self.start
+        count = len(self.indices)
         if count > 1:
-            middle = (self.start + self.stop) // 2
-            return [Stretch(self.start, middle), Stretch(middle, self.stop, self.letters)]
+            middle = count // 2
+            return [Stretch(self.indices[:middle]), Stretch(self.indices[middle:], self.letters)]
         if count and self.letters:
-            return [Stretch(self.start, self.stop), Stretch(self.stop, self.stop, self.letters)]
+            return [Stretch(self.indices), Stretch((), self.letters)]
         if len(self.letters) < 2:
             return []
         middle = len(self.letters) // 2
-        return [
-            Stretch(self.stop, self.stop, part) for part in (self.letters[:middle], self.letters[middle:])
-        ]
+        return [Stretch((), part) for part in (self.letters[:middle], self.letters[middle:])]
+
+    def part(self, some: Collection[int]) -> Stretch:
+        """These messages go, and are another stretch, no more certain than this one; the letters stay."""
+        apart = Stretch([index for index in self.indices if index in some], uncertain=self.uncertain)
+        self.indices = [index for index in self.indices if index not in some]
+        return apart
 
 
 class History(msgspec.Struct):
@@ -106,7 +111,7 @@ class Work:
         self.outcomes: list[Outcome] = [Outcome.STORED] * len(batch.numbers)
         self.letter_outcomes: list[Outcome] = [Outcome.DEAD_LETTERED] * len(batch.letters)
         self.refused: dict[int, DeadLetter] = {}
-        self.left = [Stretch(0, len(batch.numbers), list(batch.letters))]
+        self.left = [Stretch(range(len(batch.numbers)), list(batch.letters))]
         self.suspect = False
         self.alone: Counter[int] = Counter()
         self.error: errors.StoreError | None = None
@@ -129,19 +134,13 @@ class Work:
         """Dead letters of this work with their delivery numbers."""
         return [(self._numbers[id(letter)], letter) for letter in letters]
 
-    def indices(self, stretch: Stretch | None = None) -> Sequence[int]:
-        """The messages of a stretch, the next one's, that are to be written: not those that were refused."""
-        one = stretch or self.next
-        inside = range(one.start, one.stop)
-        return [index for index in inside if index not in self.refused] if self.refused else inside
-
     def known_again(self) -> list[tuple[int, Message]]:
         """Number and message of those of the next stretch that only the ledger can recognise when they come again."""
         batch = self.batch
         found = [(number, letter.message) for number, letter in self.numbered(self.letters())]
         if batch.unkeyed or batch.ids:
             # Over the stretch, not the batch: halving comes here 2n times.
-            indices = [index for index in self.indices() if index in batch.unkeyed or index in batch.ids]
+            indices = [index for index in self.next.indices if index in batch.unkeyed or index in batch.ids]
             found[:0] = [(batch.numbers[index], batch.messages[index]) for index in indices]
         return found
 
@@ -150,17 +149,17 @@ class Work:
         if not self.batch.replayed:
             return {}
         messages = self.batch.messages
-        letters = {index: letter_before(messages[index]) for index in self.indices()}
+        letters = {index: letter_before(messages[index]) for index in self.next.indices}
         return {index: letter for index, letter in letters.items() if letter is not None}
 
     def fit(self, most: int) -> None:
         """Divide the next stretch when it has more messages than go into one transaction."""
         stretch = self.next
-        if stretch.stop - stretch.start > most:
-            starts = range(stretch.start, stretch.stop, most)
+        count = len(stretch.indices)
+        if count > most:
             parts = [
-                Stretch(start, min(start + most, stretch.stop), uncertain=stretch.uncertain)
-                for start in starts
+                Stretch(stretch.indices[start : start + most], uncertain=stretch.uncertain)
+                for start in range(0, count, most)
             ]
             parts[-1].letters = stretch.letters
             self.left[-1:] = parts[::-1]
@@ -189,7 +188,7 @@ class Work:
             return False
         else:
             self.left.pop()
-            self._refuse({stretch.start: _by_database(str(error))})
+            self._refuse({index: refused_by_database(str(error)) for index in stretch.indices})
         return True
 
     def refuse(self, refusals: Mapping[int, errors.MessageError]) -> None:
@@ -202,6 +201,7 @@ class Work:
         if stretch.refusals > _REFUSALS and (halves := stretch.halves()):
             self.left[-1:] = halves[::-1]
         else:
+            stretch.part(refusals)
             self._refuse(refusals)
 
     def _refuse(self, refusals: Mapping[int, errors.MessageError]) -> None:
@@ -212,13 +212,13 @@ class Work:
             self.outcomes[index], self.refused[index] = Outcome.DEAD_LETTERED, letter
             letters.append(letter)
         if not self.left or self.alone:  # what is left may fail again: the letters go by themselves
-            self.left.append(Stretch(len(self.batch.numbers), len(self.batch.numbers), letters))
+            self.left.append(Stretch((), letters))
             return
         last = self.left[0]
-        if last.start < last.stop:
+        if last.indices:
             # By themselves: beside a message that is refused too, they would be tried once more.
             earlier, last.letters = last.letters, []
-            last = Stretch(last.stop, last.stop, earlier)
+            last = Stretch((), earlier)
             self.left.insert(0, last)
         last.letters += letters
 
@@ -256,30 +256,48 @@ class Work:
         if halves := stretch.halves():
             self.left[-1:] = halves[::-1]
         else:
-            if not stretch.letters:
-                self.alone[stretch.start] += 1
-            self._tried.add(stretch.id)
-            self.left.insert(0, self.left.pop())
+            self._leave(self.left.pop())
         enough = 2 * len(self.batch.numbers).bit_length() + 2
         return self.next.id not in self._tried and (thorough or self._fruitless <= enough)
 
+    def leave(self, failing: Collection[int]) -> bool:
+        """These messages of the next stretch fail by themselves: they are left for later, together.
+
+        Returns:
+            Whether there is a rest to go on with now.
+        """
+        self.suspect = True
+        apart = self.next.part(failing)
+        if not (self.next.indices or self.next.letters):
+            self.left.pop()
+        apart.sifted = True
+        self._leave(apart)
+        return self.next.id not in self._tried
+
+    def _leave(self, stretch: Stretch) -> None:
+        """Each of its messages failed alone."""
+        self.alone.update(stretch.indices)
+        self._tried.add(stretch.id)
+        self.left.insert(0, stretch)
+
     def give_up(self, least: int) -> None:
         """Messages that failed alone so often become dead letters; those are still to be written."""
-        found = [stretch for stretch in self.left if self._hopeless(stretch, least)]
+        found = {index for stretch in self.left for index in stretch.indices if self.alone[index] >= least}
         if not found:
             return
-        self.left = [stretch for stretch in self.left if not self._hopeless(stretch, least)]
-        indices = [stretch.start for stretch in found]
+        for stretch in self.left:
+            stretch.part(found)
+        self.left = [stretch for stretch in self.left if stretch.indices or stretch.letters]
         self._refuse(
-            {one: _by_database(f"failed alone {self.alone[one]} times: {self.error}") for one in indices}
+            {
+                one: refused_by_database(f"failed alone {self.alone[one]} times: {self.error}")
+                for one in sorted(found)
+            }
         )
-
-    def _hopeless(self, stretch: Stretch, least: int) -> bool:
-        return stretch.stop - stretch.start == 1 and self.alone[stretch.start] >= least
 
     def parted(self) -> tuple[Work, Work]:
         """What is done, and what is left, each a work of its own."""
-        waits = [index for stretch in self.left for index in self.indices(stretch)]
+        waits = [index for stretch in self.left for index in stretch.indices]
         unwritten = {letter.id for stretch in self.left for letter in stretch.letters}
         refused = [index for index, letter in self.refused.items() if letter.id in unwritten]
         letters = [at for at, letter in enumerate(self.batch.letters) if letter.id in unwritten]
@@ -306,13 +324,14 @@ class Work:
         """Where the other work was with these messages, in their order."""
         at, self.left = 0, []
         for stretch in whole.left:
-            count = len(whole.indices(stretch))
-            self.left.append(Stretch(at, at + count, stretch.letters, stretch.id, stretch.uncertain))
+            count = len(stretch.indices)
+            self.left.append(Stretch(range(at, at + count), stretch.letters, stretch.id, stretch.uncertain))
             at += count
         self.alone = Counter({new: whole.alone[old] for new, old in enumerate(indices) if whole.alone[old]})
         self.suspect, self.error, self.history = whole.suspect, whole.error, whole.history
         self.rows_before = whole.rows_before
 
 
-def _by_database(why: str) -> errors.MessageError:
+def refused_by_database(why: str) -> errors.MessageError:
+    """What becomes of a message that the database refuses."""
     return errors.MessageError(Reason.REFUSED_BY_DATABASE, why)

@@ -19,6 +19,7 @@ from tests.faults.conftest import AGAINST_ALL, ALL, engines
 from tests.support.against_all import DELAY_ALLOWED, MEMORY_ALLOWED, Scene, Stage
 from tests.support.databases import Workshop
 from tests.support.servers import Mosquitto, Server
+from tests.support.sql import execute
 
 pytestmark = pytest.mark.mosquitto
 
@@ -60,7 +61,42 @@ def unknown_devices(scene: Scene, count: int) -> int:
     return scene.publish((scene.topic(f"ghost-{number}"), one) for number in range(count))
 
 
+def poison_is_refused(scene: Scene) -> None:
+    """An operator's constraint: readings with this metric are what only the database refuses."""
+    execute(
+        scene.databases.timeseries_dsn,
+        "ALTER TABLE telemetry ADD CONSTRAINT no_poison CHECK (NOT jsonb_exists(data, 'poison'))",
+    )
+
+
+def refused_by_the_database(scene: Scene, count: int) -> int:
+    """A burst of readings that are fine but for the database."""
+    start = now_ms()
+    return scene.publish((scene.topic(), reading(start + n, poison=n)) for n in range(count))
+
+
+def readings_of_one_time(scene: Scene, count: int) -> int:
+    """Messages of ten thousand readings, all of one device and time, each with fields of its own."""
+    ts = now_ms()
+    return scene.publish(
+        (scene.topic(), json.dumps([{"ts": ts, "metrics": {f"f{n}-{k}": k}} for k in range(10_000)]).encode())
+        for n in range(count)
+    )
+
+
+def one_row_that_grows(scene: Scene, count: int) -> int:
+    """Messages of a megabyte into one row, each with fields of its own."""
+    ts = now_ms()
+    return scene.publish(
+        (scene.topic(), reading(ts, **{f"{n}-{k:06}": k * 1.000001 for k in range(30_000)}))
+        for n in range(count)
+    )
+
+
 ROWS = [
+    Row("messages that the database refuses", refused_by_the_database, 1500, 3000, poison_is_refused),
+    Row("messages of 10 000 readings of one time", readings_of_one_time, few=1, many=10),
+    Row("messages of 1 MB merged into one row", one_row_that_grows, few=4, many=60),
     Row("distinct short topics of unknown devices", unknown_devices, few=5_000, many=300_000),
 ]
 

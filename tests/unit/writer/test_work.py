@@ -28,7 +28,7 @@ def carry_out(work: Work, bad: set[int]) -> tuple[list[int], int]:
     stored: list[int] = []
     tries = 0
     while work.left:
-        inside = range(work.next.start, work.next.stop)
+        inside = work.next.indices
         tries += 1
         if bad.intersection(inside):
             work.isolate(REFUSED)
@@ -63,7 +63,7 @@ def test_letters_go_with_the_last_stretch() -> None:
     seen = []
     while work.left:
         seen.append(len(work.letters()))
-        inside = range(work.next.start, work.next.stop)
+        inside = work.next.indices
         if 1 in inside or 3 in inside:
             work.isolate(REFUSED)
         else:
