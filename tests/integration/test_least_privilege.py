@@ -27,6 +27,7 @@ from gateway.storage.revisions import NAMES
 from gateway.writer import conflicts, ledger
 from gateway.writer.copy import Writer
 from gateway.writer.work import Work
+from tests.integration.conftest import REFUSE_POISON
 from tests.support.batching import NOW_US, Filling, a_device, published, settings_for
 from tests.support.commands import command
 from tests.support.daemon import Daemon, to_toml
@@ -268,14 +269,26 @@ async def _keep_up(scene: Scene) -> None:
 
 
 async def _write_again(scene: Scene) -> None:
-    """A batch whose answer was lost is looked for in the ledger first."""
-    filling = Filling(Batch())
-    filling.unkeyed(a_device(), NOW_US, {"n": 1})
-    work = Work(filling.batch)
-    work.next.uncertain = True
+    """A batch whose answer was lost is looked for in the ledger first, its readings where they would have gone.
+
+    And of several messages those are looked for that the database refuses.
+    """
+    device = a_device()
+    before, after, refused = Filling(Batch()), Filling(Batch()), Filling(Batch())
+    before.keyed(device, NOW_US, {"n": 0})
+    after.unkeyed(device, NOW_US, {"n": 1})
+    for n in range(2):
+        refused.keyed(device, NOW_US + 10 + n, {"poison": 1} if n else {"n": n})
     writer = Writer(scene.options().databases.timeseries, a_ledger("test"), horizon=60)
     await writer.probe()
-    await writer.write(work)
+    scene.superuser(REFUSE_POISON)
+    for filling in (before, after, refused):
+        work = Work(filling.batch)
+        work.next.uncertain = filling is after
+        await writer.write(work)
+    scene.superuser(
+        "ALTER TABLE telemetry DROP CONSTRAINT no_poison; DELETE FROM dead_letters WHERE detail ~ 'no_poison'"
+    )
     await writer.close()
 
 
