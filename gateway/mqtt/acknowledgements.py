@@ -225,5 +225,5 @@ class Acknowledgements:
             # What could come again has come, but for what the broker needs not send: it had read the acks.
             self._outstanding = {key: one for key, one in self._outstanding.items() if not one.sent}
         everything = not self._outstanding and before > self._last_repeat
-        turn = self._ids.read = self._ids.turn_of(packet_id)
+        turn = self._ids.read = self._ids.turn_of(packet_id, self._window.newer(before))
         self._sessions.confirmed(turn, before=before if everything else None)

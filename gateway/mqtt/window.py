@@ -157,6 +157,11 @@ class Window:
         ids, self._confirmed = self._ids[self._confirmed : at], at
         return next((packet_id for packet_id in reversed(ids) if packet_id), NO_ID)
 
+    def newer(self, number: int) -> int:
+        """How many messages with packet ids of their own came from this number on."""
+        ids = self._ids[number - self._base :]
+        return len(ids) - ids.count(NO_ID)
+
     @property
     def unacknowledged(self) -> int:
         """Messages that came and are not acknowledged, QoS 0 among them."""

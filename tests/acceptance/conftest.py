@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,10 @@ from tests.support.load import Load
 from tests.support.plan import TELEMETRY, Plan
 from tests.support.provisioned import provision
 from tests.support.servers import Mosquitto
-from tests.support.wire import left_in_session
+from tests.support.waiting import eventually
+from tests.support.wire import Wire, left_in_session
+
+_MARKER = TELEMETRY.format(tenant="nobody", device="marker")
 
 
 class Scene:
@@ -34,10 +38,23 @@ class Scene:
         """Rows of ``telemetry`` now."""
         return self.databases.count("telemetry")
 
+    def all_delivered(self) -> None:
+        """Wait until the daemon has come to a message that is published now.
+
+        After a kill the broker sends again what was stored, as it had not read the acknowledgements: the tables are
+        complete long before it has sent all.
+        """
+        marker = secrets.token_bytes(16)
+        with Wire(self.broker.port) as wire:
+            wire.publish(_MARKER, marker)
+        remove = "DELETE FROM dead_letters WHERE payload = $1 RETURNING id"
+        eventually(
+            lambda: self.databases.timeseries(remove, marker), timeout=60, every=0.1, what="the last message"
+        )
+
     def left_at_broker(self) -> list[Any]:
         """What the broker still holds for the daemon, which must have ended."""
-        topic = TELEMETRY.format(tenant="nobody", device="marker")
-        return left_in_session(self.broker.port, self.daemon.client_id, topic)
+        return left_in_session(self.broker.port, self.daemon.client_id, _MARKER)
 
     def close(self) -> None:
         """End all that was started here."""

@@ -75,6 +75,7 @@ def killed_five_times(scene: Scene, plan: Plan) -> None:
         scene.daemon.kill()
         scene.daemon.start()
     load.result()
+    scene.all_delivered()
     settled(scene.daemon, scene.databases, plan)
     end_well(scene)
     prove(scene.databases, plan)
@@ -144,6 +145,7 @@ def test_a_restarted_broker_costs_nothing(
         scene.broker.stop()
         scene.broker.start()
     resent = load.result()["resent"]
+    scene.all_delivered()
     settled(scene.daemon, databases, plan)
     end_well(scene)
     prove(databases, plan, resent=resent)
