@@ -88,9 +88,11 @@ class Patience:
         """Raise the error when it was, or would be, waited for longer than patience lasts."""
         if self._bound is None:
             return
-        bound = self._bound if sqlstate.passes(error.sqlstate) else min(self._bound, _BOUND_UNKNOWN)
+        bound = self._bound if sqlstate.passes(error) else min(self._bound, _BOUND_UNKNOWN)
         if seconds > bound:
-            raise type(error)(f"{error}; given up after {bound:g} s", error.sqlstate) from error
+            raise type(error)(
+                f"{error}; given up after {bound:g} s", error.sqlstate, of_all=error.of_all
+            ) from error
 
     def _away(self, who: object, error: errors.GatewayError, verdict: str, wait: float) -> None:
         """Logs when something new is wrong, counts always."""

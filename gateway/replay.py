@@ -178,7 +178,7 @@ async def run(
         except errors.StandingError:
             raise
         except errors.StoreError as error:
-            if sqlstate.passes(error.sqlstate):
+            if sqlstate.passes(error):
                 raise
             alone = pages.refused(source.ended, error)
             if alone is not None:

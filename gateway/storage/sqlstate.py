@@ -107,9 +107,9 @@ def classify(sqlstate: str) -> type[errors.StoreError]:
     return _longest_prefix(_VERDICTS, sqlstate, errors.TransientError)
 
 
-def passes(sqlstate: str | None) -> bool:
-    """Whether waiting is known to help: a server that is away, starts, is full or busy; None: no server answered."""
-    return sqlstate is None or sqlstate.startswith(_PASSING)
+def passes(error: errors.StoreError) -> bool:
+    """Whether waiting is known to help: a server that is away, starts, is full or busy; what every statement meets."""
+    return error.of_all or error.sqlstate is None or error.sqlstate.startswith(_PASSING)
 
 
 def of_all(sqlstate: str) -> bool:

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.mosquitto
 
 SECONDS = 20 if ALL else 3
-WEEKS = 60 if ALL else 8
+WEEKS = 30 if ALL else 8
 DAY_MS = 86_400_000
 LONGEST_GAP = 2.0
 """Seconds without a message settled that are no standstill on a busy machine."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,7 +12,7 @@ from typing import Any
 import mqtt5
 import pytest
 
-from gateway import clock, decoders, replay
+from gateway import clock, decoders, patience, replay
 from gateway.dead_letters import Selection
 from gateway.errors import StoreError
 from gateway.messages import Reading
@@ -22,6 +24,7 @@ from tests.support.databases import Databases, Workshop
 from tests.support.flow import Flow
 from tests.support.provisioned import provision
 from tests.support.servers import Postgres
+from tests.support.waiting import eventually_async
 from tests.support.written import altered
 
 NOW_MS = NOW_US // 1000
@@ -298,3 +301,29 @@ async def test_a_letter_full_of_braces_dates_no_other(plain: Databases) -> None:
     scene.provision("A", "B")
     assert (await scene.replay()).stored == 2
     assert (scene.rows("B"), scene.rows()) == ([(1, {"n": 1})], [(2, {"n": 2})])
+
+
+async def test_a_partition_that_is_being_made_refuses_no_letter(
+    plain: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed gateway left the DEFAULT partition closed to the day (23514): waited for, not noted as refused."""
+    monkeypatch.setattr(patience, "_BOUND_UNKNOWN", 0.0)
+    scene, noon = (
+        Scene(plain),
+        dt.datetime.fromtimestamp(NOW_MS // 86_400_000 * 86_400 - 40.5 * 86_400, dt.UTC),
+    )
+    await scene.refuse(scene.message({"ts": int(noon.timestamp() * 1000), "n": 1}))
+    scene.provision("A")
+    start, end = (noon.date() + dt.timedelta(days=n) for n in (0, 1))
+    name = f"gateway_without_{start:%Y%m%d}"
+    closed = f"CHECK (NOT (time >= '{start} 00:00+00' AND time < '{end} 00:00+00')) NOT VALID"
+    with altered(
+        plain.timeseries_dsn,
+        f"ALTER TABLE telemetry_default ADD CONSTRAINT {name} {closed}",
+        f"ALTER TABLE telemetry_default DROP CONSTRAINT {name}",
+    ):
+        replaying = asyncio.create_task(scene.replay())
+        await eventually_async(lambda: scene.waits or replaying.done())
+    assert await replaying == Result(replayed=1, stored=1)
+    assert name in scene.waits[0]
+    assert scene.letters() == [("unknown_device", 1, "stored")]

@@ -61,7 +61,7 @@ def locked(dsn: str, *tables: str, mode: str = "EXCLUSIVE") -> Iterator[None]:
         connection = await asyncpg.connect(dsn, timeout=10)
         await connection.execute(f"BEGIN; LOCK TABLE {', '.join(tables)} IN {mode} MODE")
         ready.set()
-        over.wait(60)
+        over.wait(600)
         await connection.close(timeout=5)
 
     with ThreadPoolExecutor(1) as thread:
