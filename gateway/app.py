@@ -63,7 +63,7 @@ class Daemon:
         self._source = mqtt.open_source(
             options.mqtt,
             options.streams,
-            self.pipeline,
+            self._path.sink,
             self.health.component("mqtt"),
             self._path.sessions,
         )
@@ -133,6 +133,7 @@ class Daemon:
             await self._tasks.watch(stop)
         except Exception as error:
             events.task_died(error=error)
+            self._path.suspects.keep()
             return True
         return False
 

@@ -16,6 +16,7 @@ from gateway.errors import SpoolError
 from gateway.messages import Chunk, Session
 from gateway.observability import health
 from gateway.pipeline import Pipeline
+from gateway.suspects import OneByOne, Suspects
 
 _PORTION_BYTES = 1 << 18
 _RETRY_SECONDS = 1.0
@@ -25,9 +26,12 @@ _received = operator.attrgetter("received_us", "resumed", "session")
 class Drain:
     """Satisfies :class:`gateway.pipeline.Reins`; nobody waits for acknowledgements here, a settled record may go."""
 
-    def __init__(self, spool: Spool, pipeline: Pipeline, component: health.Component) -> None:
+    def __init__(
+        self, spool: Spool, pipeline: Pipeline, component: health.Component, suspects: Suspects
+    ) -> None:
         self._spool, self._pipeline, self._component = spool, pipeline, component
         self._positions: dict[int, Position] = {}
+        self._suspects, self._one_by_one = suspects, OneByOne(suspects, pipeline)
         self._next = 0
         self._current = Session(inherited=True)
         self._unreadable: str | None = None
@@ -41,7 +45,7 @@ class Drain:
             await self._spool.wait_for_records()
             await self._may_read.wait()
             try:
-                self._hand_over()
+                await self._hand_over()
                 self._can_read()
             except SpoolError as error:
                 self._unreadable = str(error)
@@ -68,10 +72,11 @@ class Drain:
             await self._pipeline.drain()
             await asyncio.sleep(0.05)
 
-    def _hand_over(self) -> None:
+    async def _hand_over(self) -> None:
         portion = self._spool.next_chunk(_PORTION_BYTES)
         if portion is None:
             return
+        self._suspects.begin()
         # A redelivery is judged when all portions before its own are settled, which may hold what it repeats.
         since = self._next
         self._positions.update(enumerate(portion.positions, since))
@@ -82,7 +87,10 @@ class Drain:
                 replayed=True, session=self._session(session),
             )  # fmt: skip
             self._next += len(chunk.messages)
-            self._pipeline.take(chunk)
+            if self._suspects.passes:
+                self._pipeline.take(chunk)
+            else:
+                await self._one_by_one.take(chunk)
         self._pipeline.idle()
 
     def _session(self, id_: bytes) -> Session:

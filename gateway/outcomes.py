@@ -68,6 +68,8 @@ class Reason(enum.StrEnum):
     REFUSED_BY_DATABASE = "refused_by_database"
     GATEWAY_DEFECT = "gateway_defect"
     """The gateway itself failed on it; to be replayed with a version that does not."""
+    SET_APART = "set_apart"
+    """It ended the process twice, and was not looked at again."""
     # ignored, by configuration
     RETAINED = "retained"
     STREAM_IGNORED = "stream_ignored"

@@ -25,6 +25,7 @@ from gateway.redeliveries import Redeliveries
 from gateway.routes import Preparation, Routes, Stream
 from gateway.sessions import Sessions, Store
 from gateway.storage import pools
+from gateway.suspects import Guard, Suspects
 from gateway.watchdog import NoProgress
 from gateway.writer.copy import Writer
 from gateway.writer.experience import Experience
@@ -66,8 +67,11 @@ class Path:
         self._tasks.append(("session", self.sessions.keep))
         self._overflow = self._make_overflow()
         ledger = Ledger(options.mqtt.client_id, self.sessions, self._noted)
+        self.suspects = Suspects(options.spool.folder)
         self.pipeline = self._pipeline(options, self.routes, ledger, self._redeliveries, self._overflow)
         self.drained = Routes(_streams(options), self.registry, max_topics=_DRAIN_TOPICS)
+        self.sink = Guard(self.suspects, self.pipeline)
+        self._tasks.append(("careful", self.sink.run))
         self.drain = self._make_drain()
 
     def tasks(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
@@ -86,6 +90,7 @@ class Path:
             self.spool.open()
             if (kept := self.spool.session.read()) is not None:
                 self.sessions.adopt(kept)
+            self.suspects.open()
             self._health.component("spool").ready()
 
     async def leave(self) -> None:
@@ -99,6 +104,7 @@ class Path:
             await writer.close()
         for pool in (self._metadata, self.timeseries):
             await pool.close()
+        self.suspects.close()
         if self.spool is not None:
             self.spool.close()
 
@@ -134,7 +140,7 @@ class Path:
         )
         ledger = Ledger(self._options.mqtt.client_id, self.sessions, lambda _numbers, _digests: None)
         pipeline = self._pipeline(small, self.drained, ledger, Redeliveries(), None, name=metrics.SPOOL)
-        drain = Drain(self.spool, pipeline, self._health.component("spool"))
+        drain = Drain(self.spool, pipeline, self._health.component("spool"), self.suspects)
         progress = NoProgress(
             drain,
             None,

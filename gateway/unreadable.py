@@ -13,7 +13,9 @@ from gateway.messages import Message
 from gateway.outcomes import Reason
 
 _PREFIX = "gateway:"
-_PROPERTIES = {_PREFIX + reason.value: reason for reason in (Reason.BAD_PACKET, Reason.TOO_LARGE)}
+_PROPERTIES = {
+    _PREFIX + reason.value: reason for reason in (Reason.BAD_PACKET, Reason.TOO_LARGE, Reason.SET_APART)
+}
 
 
 class Unreadable(NamedTuple):
@@ -39,6 +41,13 @@ def unreadable(
     """A message that will end as a dead letter for this reason."""
     text = topic.decode("utf-8", "backslashreplace")
     return Unreadable(text, payload, packet_id, duplicate, ((_PREFIX + reason.value, detail),))
+
+
+def set_apart(message: Message) -> Unreadable:
+    """The message, to end as a dead letter without a look at its payload."""
+    why = (_PREFIX + Reason.SET_APART.value, "it ended the process twice; a replay looks at it again")
+    properties = (why, *message.user_properties)
+    return Unreadable(message.topic, message.payload, message.packet_id, message.duplicate, properties)
 
 
 def fault(message: Message) -> MessageError | None:

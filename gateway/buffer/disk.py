@@ -18,6 +18,7 @@ LOCK = "lock"
 TRIAL = "trial"
 SESSION = "session"
 SESSION_NEW = "session.new"
+SUSPECTS = "suspects"
 _TRIAL_BYTES = 16 * 1024
 _SECTOR = 4096
 

@@ -5,6 +5,7 @@ r"""What lies in the spool's folder: names of files, and how a segment begins.
     <number>.segment            17 digits: µs since the Unix epoch at its creation, never less than its predecessor's
     <number>.segment.corrupt    the damaged bytes of that segment, at the same offsets; the rest is a hole
     session                     the state of the client id's session, JSON (:class:`gateway.sessions.State`)
+    suspects                    how the last process ended, and by which message (:mod:`gateway.suspects`)
 
     segment = header | frame | frame | …
     header  = magic "GWSPOOL\n" | version u32 | created_us u64 | epoch, 16 bytes | crc32c u32 of what precedes
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 import google_crc32c
 import msgspec
 
-from gateway.buffer.disk import LOCK, SESSION, SESSION_NEW, TRIAL, Disk
+from gateway.buffer.disk import LOCK, SESSION, SESSION_NEW, SUSPECTS, TRIAL, Disk
 
 VERSION = 1
 NO_EPOCH = bytes(16)
@@ -86,6 +87,6 @@ def listing(disk: Disk) -> Listing:
         match = _NAME.fullmatch(name)
         if match:
             (aside if match[2] else segments).append(int(match[1]))
-        elif name not in (LOCK, SESSION, SESSION_NEW, TRIAL) and not _OF_A_WORKER.fullmatch(name):
+        elif name not in (LOCK, SESSION, SESSION_NEW, SUSPECTS, TRIAL) and not _OF_A_WORKER.fullmatch(name):
             unknown.append(name)
     return Listing(segments, aside, unknown)

@@ -375,6 +375,16 @@ def spooling_ended(*, records: int) -> None:
     log.info("spooling ended", records=records)
 
 
+def careful(*, deaths: int, seconds: float) -> None:
+    """The process before did not end in order, so many in a row: messages are taken one by one for a while."""
+    log.warning("careful", ends_without_a_word=deaths, seconds=round(seconds))
+
+
+def message_set_apart(*, digest: str, size_bytes: int) -> None:
+    """A message ended the process twice, the second time alone: it becomes a dead letter, unread."""
+    log.error("message set apart", digest=digest, size_bytes=size_bytes, remedy="gateway dead-letter show")
+
+
 def no_progress(*, what: str, seconds: float, oldest: list[dict[str, object]]) -> None:
     """All servers work, messages are held, and nothing is settled: a defect. ``what``: the live path or the drain."""
     log.error("no progress", what=what, seconds=round(seconds), oldest=oldest)

@@ -15,6 +15,7 @@ from gateway.held import Held
 from gateway.messages import Chunk
 from gateway.observability.health import Component, State
 from gateway.pipeline import Pipeline
+from gateway.suspects import Suspects
 from tests.support.waiting import eventually_async
 from tests.unit.buffer.spooling import opened, record
 
@@ -37,7 +38,7 @@ class Standing:
 async def test_it_says_how_far_it_is(tmp_path: Path) -> None:
     """Until everything is settled there is something that it waits for; what moves is told from what stands."""
     spool, path, component = opened(tmp_path), Standing(), Component("spool")
-    drain = Drain(spool, cast("Pipeline", path), component)
+    drain = Drain(spool, cast("Pipeline", path), component, Suspects(None))
     assert drain.oldest(1) == []
     await spool.append([record(0), record(1)])
     assert drain.oldest(1) == [{"records": 2, "waits_for": "the drain"}]
@@ -56,7 +57,7 @@ async def test_it_says_how_far_it_is(tmp_path: Path) -> None:
 async def test_a_spool_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is told for as long as it is so."""
     spool, path, component = opened(tmp_path), Standing(), Component("spool")
-    drain = Drain(spool, cast("Pipeline", path), component)
+    drain = Drain(spool, cast("Pipeline", path), component, Suspects(None))
 
     def fails(_max_bytes: int) -> None:
         raise SpoolError("spool.folder: Input/output error")
