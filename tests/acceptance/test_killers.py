@@ -33,7 +33,7 @@ WHERE = {
     "in the loop": (
         KILL.format(
             module="intake", owner="Intake", method="plain_rows", killer="killed",
-            looked_at="b''.join(message.payload for message in first.messages)",
+            looked_at="b''.join(message.payload for message in first.messages if not message.retain)",
         ),
         10,
     ),
