@@ -376,13 +376,14 @@ class Mochi(Broker):
 class Nats(Broker):
     """NATS with JetStream: 3.1.1 only. What is not acknowledged comes again after ack_wait (30 s unless set).
 
-    Here it does so while the daemon stores, on the same connection.
+    On the same connection, or behind newer messages of the next one, where it cannot be told from them.
     """
 
     title = "NATS"
     speaks = (V311,)
     shares = ()
-    late = 4.0
+    again_in_process = False
+    late = 7.0
 
     def prepare(self) -> None:
         """Its configuration."""
@@ -390,7 +391,7 @@ class Nats(Broker):
             f"server_name: matrix{self.port}",
             f'listen: "127.0.0.1:{free_port()}"',
             f'jetstream {{ store_dir: "{self.folder}/store" }}',
-            f'mqtt {{ listen: "127.0.0.1:{self.port}", ack_wait: "2s" }}',
+            f'mqtt {{ listen: "127.0.0.1:{self.port}", ack_wait: "5s" }}',
         ]
         if self.closed:
             lines.append(f'authorization {{ user: {USER}, password: "{PASSWORD}" }}')
