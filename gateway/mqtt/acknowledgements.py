@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.clock import now_us
-from gateway.messages import NO_REPEATS, Chunk, Message, Session
+from gateway.messages import NO_REPEATS, PACKET_IDS, Chunk, Message, Session
 from gateway.mqtt.doubts import Doubts
-from gateway.mqtt.packet_ids import PacketIds, are_consecutive
+from gateway.mqtt.packet_ids import PacketIds, are_consecutive, is_ahead
 from gateway.mqtt.source import Sessions
 from gateway.mqtt.window import NO_ID, Outstanding, Window
 from gateway.observability import events
@@ -71,7 +71,7 @@ class Acknowledgements:
         consecutive = are_consecutive(ids)
         first = self._window.next
         if self._window.goes_on_with(ids, consecutive=consecutive):
-            self._window.register(packet_ids, consecutive=consecutive)
+            self._window.register(packet_ids)
         else:
             again, packet_ids = self._sent_again(messages, packet_ids)
             ids = list(filter(None, packet_ids))
@@ -99,24 +99,29 @@ class Acknowledgements:
     ) -> tuple[Mapping[int, int], Sequence[int]]:
         """Register messages of which some may come for the second time on this connection.
 
-        An id that we have not acknowledged cannot be a new message's. One whose ack has left can, once the broker has
-        read it (MQTT 5 §4.3.2): then DUP decides, where ids are handed out in turn. What is sent again has no ack of
-        its own: a second one could be taken for that of the message that gets the id next.
+        An id that we have not acknowledged cannot be a new message's, unless its turn has come again. One whose ack has
+        left can, once the broker has read it (MQTT 5 §4.3.2): then DUP decides, where ids are handed out in turn. What
+        is sent again has no ack of its own: a second one could be taken for that of the message that gets the id next.
 
         Returns:
             Delivery number to that of the message it may repeat, and the packet ids with ``NO_ID`` in place of those.
         """
         first, redelivered = self._window.next, any(map(_redelivered, messages))
         here = self._window.found(packet_ids, sent=redelivered)
-        again, new = dict[int, int](), list(packet_ids)
+        again, new, last = dict[int, int](), list(packet_ids), self._window.last
         for at, (message, packet_id) in enumerate(zip(messages, packet_ids, strict=True)):
             one = here.get(packet_id)
-            if one is not None and self._is_certain(one, message):
+            if one is not None and not self._goes_on(packet_id, last) and self._is_certain(one, message):
                 again[first + at], new[at] = one.number, NO_ID
             elif packet_id != NO_ID:
                 here[packet_id] = Outstanding(first + at, sent=False)
+                last = packet_id
         self._window.register(new, again=again)
         return again, new
+
+    def _goes_on(self, packet_id: int, last: int) -> bool:
+        """Whether an id is handed out in turn after this one."""
+        return packet_id == last % PACKET_IDS + 1 or (self._ids.in_turn and is_ahead(packet_id, last))
 
     def _is_certain(self, one: Outstanding, message: Message) -> bool:
         """Whether what comes under the id of an outstanding message of this connection must be the same message."""

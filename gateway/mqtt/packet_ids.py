@@ -62,13 +62,13 @@ class PacketIds:
     def check(self, packet_id: int, previous: int) -> None:
         """See that an id follows its predecessor of the same connection, and that the first was not read before."""
         if previous:
-            self.in_turn &= _is_ahead(packet_id, previous)
-        elif self.read and not _is_ahead(packet_id, self.turn):
+            self.in_turn &= is_ahead(packet_id, previous)
+        elif self.read and not is_ahead(packet_id, self.turn):
             self.in_turn &= self.turn_of(packet_id) > self.read
 
     def is_behind(self, packet_id: int) -> bool:
         """Whether an id has been used before, as far as ids are handed out in turn."""
-        return bool(self.turn) and not _is_ahead(packet_id, self.turn)
+        return bool(self.turn) and not is_ahead(packet_id, self.turn)
 
     def turn_of(self, packet_id: int, newer: int = 0) -> int:
         """Where an id lies after which so many others came.
@@ -90,6 +90,6 @@ def are_consecutive(ids: Sequence[int]) -> bool:
     return ids == [*range(first, IDS + 1), *range(1, stop - IDS)]
 
 
-def _is_ahead(packet_id: int, of: int) -> bool:
+def is_ahead(packet_id: int, of: int) -> bool:
     """Whether an id comes within half a round after another one, or after a turn."""
     return 0 < (packet_id - of) % IDS <= _AHEAD

@@ -41,7 +41,7 @@ class Window:
         first: the first of the numbers.
     """
 
-    __slots__ = ("_again", "_base", "_confirmed", "_head", "_ids", "_last", "_run", "_settled")
+    __slots__ = ("_again", "_base", "_confirmed", "_head", "_ids", "_settled", "last")
 
     def __init__(self, first: int = 0) -> None:
         self._base = first  # delivery number of _ids[0]
@@ -50,16 +50,13 @@ class Window:
         self._ids: list[int] = []
         self._settled = bytearray()
         self._again: dict[int, int] = {}  # what was sent again, and which message has its ack
-        self._last, self._run = NO_ID, first  # the last id; since this delivery number ids are consecutive
+        self.last = NO_ID
+        """The last packet id of this connection, but for what was sent again."""
 
-    def register(
-        self, packet_ids: Sequence[int], *, consecutive: bool = False, again: Mapping[int, int] = NO_REPEATS
-    ) -> int:
+    def register(self, packet_ids: Sequence[int], *, again: Mapping[int, int] = NO_REPEATS) -> int:
         """Messages came, with these packet ids (``NO_ID`` at QoS 0): the delivery number of the first.
 
         Args:
-            consecutive: what :func:`gateway.mqtt.packet_ids.are_consecutive` says of those that are no ``NO_ID``; False
-                costs only time.
             again: of those that have no ack of their own (their id is ``NO_ID``), the delivery number of the message
                 under whose id they came; its ack waits until they are settled too, if it has not left.
         """
@@ -68,12 +65,7 @@ class Window:
         self._settled += bytes(len(packet_ids))
         unsent = self._base + self._head
         self._again.update((number, one) for number, one in again.items() if one >= unsent)
-        if last := next(filter(None, reversed(packet_ids)), NO_ID):
-            if not consecutive:
-                self._run = self.next - 1
-            elif next(filter(None, packet_ids)) != self._last % PACKET_IDS + 1:
-                self._run = first
-            self._last = last
+        self.last = next(filter(None, reversed(packet_ids)), self.last)
         return first
 
     @property
@@ -82,12 +74,15 @@ class Window:
         return self._base + len(self._ids)
 
     def goes_on_with(self, ids: Sequence[int], *, consecutive: bool) -> bool:
-        """Whether these ids, no zeros, follow what is outstanding without a gap, so that none of them is among it."""
-        if not ids:
-            return True
-        waiting = len(self._ids) - self._confirmed
-        follow = not waiting or (ids[0] == self._last % PACKET_IDS + 1 and self.confirmed >= self._run)
-        return consecutive and follow and waiting + len(ids) <= PACKET_IDS
+        """Whether these ids, no zeros, are handed out in turn after the last one, so that all are of new messages.
+
+        Hazard: mosquitto resumes a session with more than a round of ids unacknowledged: they may be here all the same.
+
+        Args:
+            consecutive: what :func:`gateway.mqtt.packet_ids.are_consecutive` says of them.
+        """
+        follow = len(self._ids) == self._confirmed or ids[:1] == [self.last % PACKET_IDS + 1]
+        return not ids or (consecutive and follow)
 
     def found(self, ids: Collection[int], *, sent: bool) -> dict[int, Outstanding]:
         """Those under these packet ids whose ack has not left; ``sent``: whose ack is not known to have been read."""
@@ -131,9 +126,9 @@ class Window:
     def restart(self) -> dict[int, Outstanding]:
         """The connection is gone: the broker delivers again what it has no ack of, under new numbers; by packet id."""
         outstanding = self._by_id(self._confirmed)
-        self._base = self._run = self.next
+        self._base = self.next
         self._head = self._confirmed = 0
-        self._last = NO_ID
+        self.last = NO_ID
         self._again.clear()
         self._ids.clear()
         self._settled.clear()

@@ -119,3 +119,13 @@ def test_nothing_to_warn_of(ids: list[int], payloads: list[bytes], dup: bool) ->
         gateway.reconnects()
         gateway.takes(ids, payloads, dup=dup)
     assert said(logs) == []
+
+
+def test_more_than_a_round_of_ids_is_new() -> None:
+    """A session resumed with all that waits in it (mosquitto): an id in flight is another message's in its turn."""
+    gateway = Gateway()
+    for start in range(0, 140_000, 500):
+        ids = [number % 65_535 + 1 for number in range(start, start + 500)]
+        chunk = gateway.acks.register([Sent(packet_id, 0, False) for packet_id in ids], ids)
+        assert not chunk.again
+    assert len(gateway.acks.settle(range(140_000))) == 140_000
