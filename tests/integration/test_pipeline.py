@@ -304,11 +304,20 @@ class Locked:
 
     async def somebody_waits(self, count: int = 1) -> None:
         """Returns when so many connections wait for the lock."""
+        await eventually_async(self._wait(count))
+
+    def _wait(self, count: int) -> Callable[[], Any]:
         waiting = (
             "SELECT count(*) >= $1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
             "AND application_name = 'gateway-writer' AND datname = current_database()"
         )
-        await eventually_async(lambda: self._holder.fetchval(waiting, count))
+
+        async def wait() -> bool:
+            # A transaction sees the sessions that were there at its first look, until it forgets them.
+            await self._holder.execute("SELECT pg_stat_clear_snapshot()")
+            return bool(await self._holder.fetchval(waiting, count))
+
+        return wait
 
 
 # ---------------------------------------------------------------- when batches go

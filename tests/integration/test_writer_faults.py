@@ -145,6 +145,12 @@ WHERE application_name = 'gateway-writer' AND wait_event_type = 'Lock' AND datna
 """
 
 
+async def blocked(connection: Any) -> Any:
+    """A writer's backend that waits for a lock; a transaction would see the sessions of its first look for ever."""
+    await connection.execute("SELECT pg_stat_clear_snapshot()")
+    return await connection.fetchval(BLOCKED)
+
+
 async def test_a_killed_backend_loses_nothing(shared: Databases, make_writer: Writers, table: Table) -> None:
     """Terminated in the middle of COPY: an error to be waited out; the same work again, and all is there once."""
     dsn, device, filling, client = shared.timeseries_dsn, a_device(), Filling(), str(uuid.uuid4())
@@ -156,7 +162,7 @@ async def test_a_killed_backend_loses_nothing(shared: Databases, make_writer: Wr
     await writer.probe()
     async with locked(dsn) as holder:
         writing = asyncio.create_task(writer.write(work))
-        pid = await eventually_async(lambda: holder.fetchval(BLOCKED))
+        pid = await eventually_async(lambda: blocked(holder))
         await holder.execute("SELECT pg_terminate_backend($1)", pid)
         with pytest.raises(TransientError):
             await writing
@@ -187,7 +193,7 @@ async def test_work_goes_on_where_it_stopped(shared: Databases, writer: Writer, 
     with altered(shared.timeseries_dsn, WAIT_AT_THE_DOOR, "DROP FUNCTION wait_at_the_door CASCADE"):
         await table.execute("SELECT pg_advisory_lock(42)")
         writing = asyncio.create_task(writer.write(work))
-        pid = await eventually_async(lambda: table.fetchval(BLOCKED))
+        pid = await eventually_async(lambda: blocked(table))
         assert await rows_of(table, device) == [(0, '{"n": 0}', None)]
         await table.execute("SELECT pg_terminate_backend($1)", pid)
         with pytest.raises(TransientError):
@@ -351,7 +357,7 @@ async def test_who_gives_up_a_transaction_waits_for_no_rollback(
     await writer.probe()
     async with locked(dsn) as holder:
         writing = asyncio.create_task(writer.write(work))
-        async with suspended(await eventually_async(lambda: holder.fetchval(BLOCKED))):
+        async with suspended(await eventually_async(lambda: blocked(holder))):
             writing.cancel()
             ended, _ = await asyncio.wait([writing], timeout=5)
             assert ended

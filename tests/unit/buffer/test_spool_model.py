@@ -161,7 +161,7 @@ class Model(RuleBasedStateMachine):
         self.hurt |= {record.turn for at in hurt if (record := records.decode(whole[at]))}
         for content in (self.inode(number).cached, self.inode(number).durable):
             content[offset] ^= bit
-        self.flips += [(number, at, offset) for at in hurt]
+        self.flips += [(number, at, at + records.HEAD_BYTES + len(whole[at])) for at in hurt]
 
     # ---------------------------------------------------------------- what it is asked
 
@@ -238,11 +238,11 @@ class Model(RuleBasedStateMachine):
 
     def see_what_was_set_aside(self) -> None:
         """Of every damaged record that was not handed out, the bytes as they are now lie beside."""
-        for number, offset, flipped in self.flips:
+        for number, offset, end in self.flips:
             if (number, offset) not in self.handed.values():
                 aside = self.disk.names_cached.get(layout.name_aside(number))
                 assert aside is not None, (number, offset)
-                assert any(aside.cached[offset : flipped + 1])
+                assert any(aside.cached[offset:end])  # the flipped byte itself may be 0 now
         self.flips = []
 
     def inode(self, number: int) -> Inode:
