@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from gateway.errors import MessageError
@@ -18,6 +18,8 @@ MessageId = tuple[uuid.UUID, str]
 OVERHEAD_BYTES = 640
 """What one held message costs beside its bytes: packet, topic and slots in lists."""
 _NEVER = 2**63
+_MOST_KEYS = 10_000
+"""Of which the times are remembered, as long as they lie ahead."""
 
 
 class Origin(Protocol):
@@ -210,13 +212,28 @@ class OwnTimes:
     """Receive times that no two messages share, with room for the readings of each."""
 
     def __init__(self) -> None:
-        self._last_us = 0
+        self.last_us = 0
 
     def next(self, received_us: int, readings: int = 1) -> int:
         """The first of this message's own, not before ``received_us``, µs; the others follow without a gap."""
-        own = max(received_us, self._last_us + 1)
-        self._last_us = own + readings - 1
+        own = max(received_us, self.last_us + 1)
+        self.last_us = own + readings - 1
         return own
+
+
+class OwnTimesByKey:
+    """The same apart for each key, so that many readings of one device do not date those of all others ahead."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[Hashable, OwnTimes] = {}
+        self._full = _MOST_KEYS
+
+    def next(self, key: Hashable, received_us: int, readings: int = 1) -> int:
+        """See :meth:`OwnTimes.next`."""
+        if len(self._by_key) >= self._full:
+            self._by_key = {key: own for key, own in self._by_key.items() if own.last_us >= received_us}
+            self._full = max(_MOST_KEYS, 2 * len(self._by_key))
+        return self._by_key.setdefault(key, OwnTimes()).next(received_us, readings)
 
 
 def letter_before(message: Message) -> uuid.UUID | None:

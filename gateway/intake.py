@@ -19,6 +19,8 @@ from gateway.writer.rows import encode as encode_row
 from gateway.writer.rows import take_apart
 
 _DAY_US = 86_400 * clock.MICROS
+_LONGEST_ID = 255
+"""Characters of a message's own id, by which an index finds it: PostgreSQL has no keys of more than 2.7 kB."""
 
 Encoded = tuple[bytes, int | None, list[MessageId], int]
 """All rows of a message; the receive time given to its first reading without a time, µs; its own ids; how many rows."""
@@ -77,7 +79,7 @@ class Intake:
                     unkeyed, next_us = unkeyed or time_us, time_us + 1
                 own_id = reading.message_id if route.id_in_payload else route.own_id(message)
                 if own_id is not None:
-                    ids.append((owner.tenant_id, f"{owner.id}:{own_id}"))
+                    ids.append(_message_id(owner, own_id))
                 flagged = None if owner.check is None else owner.check(reading)
                 untimely = reading.unused_time is not None or time_us != reading.time_us is not None
                 metadata = reading.metadata
@@ -151,6 +153,14 @@ def _mind_days(rows: Sequence[bytes], most: int) -> None:
         raise MessageError(
             Reason.TOO_MANY_DAYS, f"its readings fall on {days} days, more than {most} (validation.max_days)"
         )
+
+
+def _message_id(owner: Device, own_id: str) -> MessageId:
+    """What the message is remembered by."""
+    if len(own_id) > _LONGEST_ID:
+        what = f"message_id of {len(own_id)} characters, more than {_LONGEST_ID}: {own_id[:40]!r}…"
+        raise MessageError(Reason.BAD_SHAPE, what)
+    return owner.tenant_id, f"{owner.id}:{own_id}"
 
 
 def _mind_retained(route: Route, *, keyed: bool) -> None:

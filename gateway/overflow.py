@@ -47,7 +47,7 @@ class Overflow:
         self._away = asyncio.Event()
         self._broken = asyncio.Event()
         self._refused: set[Patience] = set()
-        self._own_times = batches.OwnTimes()
+        self._own_times = batches.OwnTimesByKey()
 
     async def in_time(self, patience: Patience, attempt: Callable[[], Awaitable[None]]) -> bool:
         """Whether this could be done within the time that messages wait."""
@@ -136,7 +136,7 @@ class Overflow:
                 one.message,
                 one.route.stream_name,
                 one.number,
-                self._own_times.next(one.chunk.received_us, _readings(one))
+                self._own_times.next(_subject(one), one.chunk.received_us, _readings(one))
                 if one.received_us is None
                 else one.received_us,
                 session=one.chunk.session,
@@ -145,6 +145,11 @@ class Overflow:
             )
             for one in waited
         ]
+
+
+def _subject(one: Waiting) -> tuple[str | None, str | None]:
+    """Whose readings may not share a time: those of the device, or of all devices of a tenant, that the topic names."""
+    return one.route.tenant, one.route.serial_number
 
 
 def _readings(one: Waiting) -> int:

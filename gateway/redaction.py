@@ -18,9 +18,12 @@ _SECRET_KEY = re.compile(
     r"(password|passwd|pwd|secret|token|api_?key|private_?key|credential|authorization)s?$", re.I
 )
 
-# Greedy to the last @ of the word: a password may hold an @, : or / that nobody encoded.
-_IN_URL = re.compile(r"(?P<kept>\w://[^\s:/@'\"<>]*:)[^\s'\"<>]+(?=@)")
-_IN_ENCODED_URL = re.compile(r"(?P<kept>\w%3A%2F%2F[\w.~%-]*?%3A)[^\s'\"<>&]+(?=%40)", re.I)
+# To the last @ of the word: a password may hold an @, : or / that nobody encoded. Words, and the last @ in them, are
+# looked for apart: a pattern that does both tries each beginning with each end.
+_WORD = re.compile(r"[^\s'\"<>]+")
+_BEFORE = re.compile(r"\w://[^\s:/@'\"<>]*+:")
+_ENCODED_WORD = re.compile(r"[^\s'\"<>&]+")
+_BEFORE_ENCODED = re.compile(r"\w%3A%2F%2F(?:[\w.~-]|%(?!3A))*+%3A", re.I)
 _IN_PAIR = re.compile(
     r"(?P<kept>(?:password|passwd|pwd|secret|token|api_?key)[\"']?\s*(?:=|(?<=[\"']):|(?<=[\"']\s):)\s*)"
     r"(?:'[^']*'|\"[^\"]*\"|[^\s&;,'\"]+)",
@@ -45,6 +48,15 @@ def redact(text: str) -> str:
     """The text without passwords: known ones, and in URLs, URL-encoded URLs, ``password=…`` and ``"password": "…"``."""
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    for pattern in (_IN_URL, _IN_ENCODED_URL, _IN_PAIR):
-        text = pattern.sub(rf"\g<kept>{HIDDEN}", text)
-    return text
+    if "://" in text:
+        text = _WORD.sub(lambda word: _without_password(word[0], _BEFORE, "@"), text)
+    if "%2f%2f" in (lowered := text.lower()) and "%40" in lowered:
+        text = _ENCODED_WORD.sub(lambda word: _without_password(word[0], _BEFORE_ENCODED, "%40"), text)
+    return _IN_PAIR.sub(rf"\g<kept>{HIDDEN}", text)
+
+
+def _without_password(word: str, before: re.Pattern[str], end: str) -> str:
+    """The word without what stands between a URL's user, as far as ``before`` finds it, and the last ``end``."""
+    last = word.rfind(end)
+    found = next((one for one in before.finditer(word, 0, max(last, 0)) if one.end() < last), None)
+    return word if found is None else f"{word[: found.end()]}{HIDDEN}{word[last:]}"

@@ -7,6 +7,10 @@ from gateway.buffer.disk import Disk, File
 from gateway.buffer.layout import HEADER_BYTES, name_of
 
 _BLOCK_BYTES = 64 * 2**10
+_WORK, _LEAST_WORK = 2**29, 4 * 2**10
+"""Bytes that are looked at for one damage, about a second; and what one frame counts at least."""
+_SKIPPED = 2**24
+"""Bytes that are not searched any further then: what a packet has at most, by the default of mqtt.max_packet_bytes."""
 
 
 class Reader:
@@ -68,30 +72,49 @@ class Reader:
 
     def _large(self, offset: int, end: int) -> list[tuple[int, bytes]]:
         """The frame at ``offset``, whatever its size; none if it is not valid."""
-        head = self._file.read(offset, records.HEAD_BYTES)
-        if len(head) < records.HEAD_BYTES:
-            return []
-        length, _ = records.read_head(head)
-        if offset + records.HEAD_BYTES + length > end:
+        length = self._length(offset, end)
+        if not length:
             return []
         content = self._file.read(offset, records.HEAD_BYTES + length)
         return records.valid_frames(content, self._seed, offset)
 
+    def _length(self, offset: int, end: int) -> int:
+        """Bytes of the body, as the frame at ``offset`` says; 0: it says what cannot be."""
+        head = self._file.read(offset, records.HEAD_BYTES)
+        if len(head) < records.HEAD_BYTES:
+            return 0
+        length, _ = records.read_head(head)
+        return length if records.may_begin(length) and offset + records.HEAD_BYTES + length <= end else 0
+
     def _skip(self, end: int) -> None:
-        """To the next valid frame. The length of the damaged one is not believed: it may be what is damaged."""
-        next_ = self._search(self.position + 1, end)
-        self.damage[self.position] = next_ - self.position
+        """To the next valid frame. The length of the damaged one may be what is damaged: it is tried, not believed."""
+        start = self.position
+        length = self._length(start, end)
+        behind = start + records.HEAD_BYTES + length
+        next_ = behind if length and self._large(behind, end) else self._search(start + 1, end)
+        self.damage[start] = next_ - start
         self.position = next_
 
     def _search(self, start: int, end: int) -> int:
-        """Offset of the first valid frame from ``start`` on; ``end`` when there is none."""
+        """Offset of the first valid frame from ``start`` on; ``end`` when there is none.
+
+        It ends somewhere before, to go on from there as from another damage, where a payload is full of what may be
+        frames: somebody made it so that each has to be looked at. The longest body is skipped then.
+        """
+        begun, left = start, _WORK
         while start + records.HEAD_BYTES < end:
             content = self._file.read(start, min(_BLOCK_BYTES, end - start))
             if len(content) <= records.HEAD_BYTES:
                 break
-            for mark in records.MARK.finditer(content, records.HEAD_BYTES):
-                offset = start + mark.start() - records.HEAD_BYTES
-                if self._large(offset, end):
-                    return offset
+            for mark in records.MARK.finditer(content, records.MARK_AT):
+                at = mark.start() - records.MARK_AT
+                length, _ = records.read_head(content, at)
+                if start + at + records.HEAD_BYTES + length > end:
+                    continue
+                if self._large(start + at, end):
+                    return start + at
+                left -= max(length, _LEAST_WORK)
+                if left < 0:
+                    return min(end, max(start + at + 1, begun + _SKIPPED))
             start += len(content) - records.HEAD_BYTES
         return end

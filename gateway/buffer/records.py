@@ -54,8 +54,14 @@ encode = msgspec.msgpack.Encoder().encode
 """The body of a record."""
 _decode = msgspec.msgpack.Decoder(Record).decode
 
-MARK = re.compile(bytes((0x5B, 0x90 | len(Record.__struct_fields__), 0x90 | 11, 0x5D)))
+LONGEST = 2**28
+"""Bytes of a body: more than an MQTT packet can have (MQTT 5 §2.1.4)."""
+_FIRST = bytes((0x90 | len(Record.__struct_fields__), 0x90 | 11))
 """First byte of every body: MessagePack's array of so many elements (at most 15), or of 11 as before sessions."""
+MARK = re.compile(b"(?=[\\0-\\x10]....[" + _FIRST + b"])", re.DOTALL)
+"""The last byte of a length that is not beyond ``LONGEST``, a checksum, and the beginning of a body."""
+MARK_AT = 3
+"""Of a frame."""
 
 
 def decode(body: bytes) -> Record | None:
@@ -83,6 +89,11 @@ def size(bodies: Iterable[bytes]) -> int:
     return sum(HEAD_BYTES + len(body) for body in bodies)
 
 
+def may_begin(length: int) -> bool:
+    """Whether a frame may have a body of this length."""
+    return 0 < length <= LONGEST
+
+
 def frames(bodies: Iterable[bytes], start: int, offset: int) -> list[bytes]:
     """What to write at ``offset`` of the segment with the seed ``start``; to be joined."""
     parts: list[bytes] = []
@@ -108,7 +119,7 @@ def valid_frames(content: bytes, start: int, offset: int) -> list[tuple[int, byt
     while at + HEAD_BYTES < stop:
         length, check = _HEAD.unpack_from(content, at)
         body = content[at + HEAD_BYTES : at + HEAD_BYTES + length]
-        if not length or len(body) < length or checksum(start, offset + at, body) != check:
+        if not may_begin(length) or len(body) < length or checksum(start, offset + at, body) != check:
             break
         found.append((offset + at, body))
         at += HEAD_BYTES + length

@@ -28,6 +28,8 @@ _SHORT_YEAR = re.compile(r"\d\d" + _MONTH_TO_MINUTE + r"[0-5]\d)", re.ASCII)
 _DATE = re.compile(r"\d{4}(?:-?W\d\d(?:-?\d)?|-?\d\d-?\d\d)", re.ASCII)
 _SIXTY = re.compile(r"(.*\d\d:?\d\d:?)60(.*)", re.ASCII)
 _TWENTY_FOUR = re.compile(r"(.*[T _])24(:?00(?::?00(?:[.,]0+)?)?(?:[^\d:].*)?)", re.ASCII)
+_LONGEST = 64
+"""Characters of a timestamp in text; the patterns take the square of them."""
 _MINUTE_US, _DAY_US = 60 * clock.MICROS, 86_400 * clock.MICROS
 
 
@@ -44,6 +46,8 @@ def parse(value: object, zone: zoneinfo.ZoneInfo | None = None) -> int:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return from_number(value, zone)
     if isinstance(value, str):
+        if len(value) > _LONGEST:
+            raise _bad(f"not a timestamp: {value[:60]!r}… of {len(value)} characters")
         return _from_text(value.strip(), zone)
     raise _bad(f"a timestamp is a number or text, not {type(value).__name__}")
 

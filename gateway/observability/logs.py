@@ -19,6 +19,9 @@ from gateway.foreign import visible, visible_lines
 from gateway.redaction import HIDDEN, is_secret, redact
 from gateway.settings import Observability
 
+_LOOKED_AT, _SHOWN = 2**16, 2**13
+"""Characters of a value in which secrets are looked for, and of which it is cut after: so that none is cut in two."""
+
 
 def configure(settings: Observability, stream: TextIO | None = None) -> None:
     """Set up logging for this process; may be called again.
@@ -123,11 +126,17 @@ def _hide(key: str, value: Any) -> Any:
     if is_secret(key):
         return HIDDEN
     if isinstance(value, str):
-        return redact(value)
+        return _redacted(value)
     if isinstance(value, Mapping):
         return {inner: _hide(str(inner), found) for inner, found in value.items()}
     if isinstance(value, (list, tuple)):
         return [_hide(key, found) for found in value]
     if isinstance(value, BaseException):
-        return redact(str(value))
+        return _redacted(str(value))
     return value
+
+
+def _redacted(text: str) -> str:
+    """Without secrets, and not without end: topics and payloads that devices send stand in it."""
+    shown = redact(text[:_LOOKED_AT])
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}… ({len(text)} characters)"

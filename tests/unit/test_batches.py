@@ -79,3 +79,14 @@ def test_a_replayed_letter_is_the_letter_it_was() -> None:
     assert (made.id, made.again) == (id_, True)
     assert batches.letter_before(message) == id_
     assert batches.letter_before(published("t", b"{")) is None
+
+
+def test_the_readings_of_one_device_date_no_other() -> None:
+    """Times are a key's own: a million readings of one are a second of that one alone. Those gone by are forgotten."""
+    own = batches.OwnTimesByKey()
+    assert [own.next("loud", NOW_US, 10**6) for _ in range(3)] == [NOW_US, NOW_US + 10**6, NOW_US + 2 * 10**6]
+    assert own.next("quiet", NOW_US) == NOW_US
+    for number in range(2 * batches._MOST_KEYS):
+        own.next(number, NOW_US + number)
+    assert len(own._by_key) <= batches._MOST_KEYS
+    assert own.next("loud", NOW_US) == NOW_US + 3 * 10**6

@@ -125,3 +125,14 @@ def test_flagged_readings_are_counted() -> None:
         ("telemetry", Reason.INVALID_FIELD): 2,
         ("telemetry", Reason.OUT_OF_RANGE): 1,
     }
+
+
+def test_an_id_that_no_index_can_hold_is_refused() -> None:
+    """PostgreSQL has no keys of more than 2.7 kB, and would refuse it with all that is written beside it."""
+    payload = {"ts": NOW_MS, "metrics": {"t": 1}}
+    assert len(stored({**payload, "message_id": "é" * 255}, TYPED)) == 1
+    reason, detail = refused({**payload, "message_id": "é" * 256}, TYPED)
+    assert (reason, detail[:53]) == (
+        Reason.BAD_SHAPE,
+        "message_id of 256 characters, more than 255: 'ééééééé",
+    )

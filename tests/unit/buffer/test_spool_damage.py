@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from gateway.settings import Spool as Options
 from tests.unit.buffer.forgetful import ForgetfulDisk
 from tests.unit.buffer.spooling import SMALL, names, numbers, opened, record, rest, segments
 
+SECONDS = 4.0
+"""Of CPU, in which a start finds out what is damaged."""
 WIDE = Options(segment_bytes=8 * 2**20)
 
 
@@ -243,3 +247,36 @@ def test_the_next_frame_is_found_wherever_it_begins() -> None:
         reader = Reader(disk, length)
         assert [body for _, body in reader.read(len(content), 1000)] == bodies[1:]
         assert reader.damage == {layout.HEADER_BYTES: HEAD_BYTES + len(bodies[0])}
+
+
+@pytest.mark.parametrize(
+    ("unit", "size"),
+    [
+        (struct.pack("<II", 2**20, 0) + b"\x9c", 2**22),
+        (struct.pack("<II", 5, 0) + b"\x9c", 2**22),
+        (b"\x9c", 2**22),
+    ],
+    ids=["long frames", "short frames", "marks"],
+)
+@pytest.mark.parametrize("torn", [True, False])
+async def test_a_payload_made_of_what_may_be_frames(
+    tmp_path: Path, unit: bytes, size: int, *, torn: bool
+) -> None:
+    """Its own record is damaged, and the next one is looked for: seconds at most, and what follows is found."""
+    folder, large = tmp_path / "spool", Options.model_construct(max_bytes=2**30, segment_bytes=2**27)
+    spool = opened(folder, large)
+    await spool.append([record(0), record(1, unit * (size // len(unit))), *([] if torn else [record(2)])])
+    spool.close()
+    (segment,) = segments(folder)
+    content = bytearray(segment.read_bytes())
+    if torn:
+        del content[-1:]
+    else:
+        content[segment.stat().st_size - size] ^= 0xFF
+    segment.write_bytes(content)
+    began = time.process_time()
+    spool = opened(folder, large)
+    found, _ = rest(spool)
+    spool.close()
+    assert time.process_time() - began < SECONDS
+    assert numbers(found) == ([0] if torn else [0, 2])
