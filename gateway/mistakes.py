@@ -115,6 +115,16 @@ def refuse_unknown_variables(sections: Collection[str], known: Iterable[str]) ->
             )
 
 
+def in_environment(sections: Collection[str], known: Iterable[str]) -> bool:
+    """Whether the environment sets anything: others have variables too that begin with GATEWAY.
+
+    Raises:
+        ConfigurationError: one sets nothing as it is written, and is surely meant to.
+    """
+    refuse_unknown_variables(sections, known)
+    return any(name.upper().startswith(_PREFIX) for name in os.environ)
+
+
 def _letters(name: str) -> str:
     return re.sub(r"[._-]", "", name)
 

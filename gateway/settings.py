@@ -359,7 +359,7 @@ def load(path: Path | None) -> Settings:
     Raises:
         ConfigurationError: naming the file, the key and what is wrong with it.
     """
-    known = list(_options(Settings))
+    known = list(options(Settings))
     mistakes.refuse_unknown_variables(Settings.model_fields, known)
     try:
         return Settings(**read_file(path))
@@ -372,13 +372,13 @@ def load(path: Path | None) -> Settings:
         ) from error
 
 
-def _options(section: type[BaseModel], path: str = "") -> Iterator[str]:
+def options(section: type[BaseModel], path: str = "") -> Iterator[str]:
     """All options by their names in the tree, ``mqtt.host``; sections too, and lists as a whole."""
     for name, field in section.model_fields.items():
         yield f"{path}{name}"
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _options(kind, f"{path}{name}.")
+                yield from options(kind, f"{path}{name}.")
 
 
 def read_file(path: Path | None) -> dict[str, Any]:

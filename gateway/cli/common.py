@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import os
 import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -55,10 +54,12 @@ def load_settings(path: Path | None) -> settings.Settings:
     Raises:
         ConfigurationError: naming the file and the mistake, or the places where there is no file.
     """
-    from gateway import settings
+    from gateway import mistakes, settings
 
     file = settings_file(path)
-    if file is None and not any(name.upper().startswith("GATEWAY_") for name in os.environ):
+    if file is None and not mistakes.in_environment(
+        settings.Settings.model_fields, list(settings.options(settings.Settings))
+    ):
         tried = ", ".join(str(place.absolute()) for place in _PLACES)
         raise errors.ConfigurationError(
             f"no configuration: neither {tried} nor --config, GATEWAY_CONFIG or variables such as GATEWAY__MQTT__HOST; "

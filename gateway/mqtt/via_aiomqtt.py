@@ -56,6 +56,7 @@ _SHORTEST = 0.1
 _UNACCEPTABLE_VERSION = 1
 """MQTT 3.1.1 §3.2.2.3."""
 _CLOSE_TIMEOUT = 2.0
+_RECEIVED_AT_ONCE = 2**16
 _READ_AT_ONCE = 500
 """Packets read before the event loop gets its turn."""
 
@@ -300,6 +301,9 @@ class AiomqttConnection:
         """Replace aiomqtt's callbacks where they would lose what we need."""
         paho = self._paho
         paho.connect_timeout = self._mqtt.connect_timeout
+        receive = paho._sock_recv  # noqa: SLF001
+        # Paho asks for all of a packet at once, and room would be made for what is only announced
+        paho._sock_recv = lambda bufsize: receive(min(bufsize, _RECEIVED_AT_ONCE))  # type: ignore[method-assign]  # noqa: SLF001
         self._handle_connack = paho._handle_connack  # noqa: SLF001
         paho._handle_connack = self._on_connack  # type: ignore[method-assign,assignment]  # noqa: SLF001
         paho.manual_ack_set(True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import mqtt5
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.messages import Message
@@ -140,6 +140,7 @@ async def _read_by_paho(stream: bytes, piece: int) -> tuple[list[Message], list[
 
 @fuzzed
 @given(stream=spoiled(V311, TOKENS).map(lambda stream: stream[:PAHO_BYTES]), piece=PIECES)
+@example(stream=b"\xb0\xff\xff\xff\x7f" + bytes(50), piece=65_536)
 def test_version_3(loop: asyncio.AbstractEventLoop, stream: bytes, piece: int) -> None:
     """Messages, or the end of the connection with a reason; the same in whatever pieces the bytes come."""
 

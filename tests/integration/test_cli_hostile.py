@@ -132,12 +132,15 @@ def daemon() -> Iterator[str]:
 
 def leaves() -> set[str]:
     """Every command there is, as it is typed."""
-    found = set()
-    for name in cli._TEXTS:
-        loaded = cli.load(name)
-        inner = loaded.commands if isinstance(loaded, TyperGroup) else {"": loaded}
-        found |= {f"{name} {verb}".strip() for verb in inner}
-    return found
+    return {name for root in cli._TEXTS for name in _below(root, cli.load(root))}
+
+
+def _below(name: str, loaded: object) -> Iterator[str]:
+    if not isinstance(loaded, TyperGroup):
+        yield name
+        return
+    for verb, inner in loaded.commands.items():
+        yield from _below(f"{name} {verb}", inner)
 
 
 CALLS: dict[str, list[list[str]]] = {
@@ -145,6 +148,7 @@ CALLS: dict[str, list[list[str]]] = {
     "status": [["--url", "DAEMON"], ["--url", "DAEMON", "--json"], ["--url", f"http://{NAME}"]],
     "demo": [["--folder", NAME, "--seconds", NAME], [NAME]],
     "bench": [["--remove", NAME, "BAD"], ["--superuser-dsn", NAME]],
+    "doctor": [[], ["--json"], ["BAD"], ["BAD", "--json"], ["WRONG"]],
     "config check": [[], ["BAD"], ["WRONG"], ["--config", NAME]],
     "config show": [[], ["BAD"], ["WRONG"], ["BAD", "--json"]],
     "config sample": [[]],
@@ -159,6 +163,15 @@ CALLS: dict[str, list[list[str]]] = {
     "db status": [[], ["--json"], ["BAD"], ["BAD", "--json"]],
     "tenant add": [[NAME], ["other", "--name", NAME], ["other", "--json"]],
     "tenant list": [[], ["--json"], ["BAD"]],
+    "tenant reader add": [
+        [NAME],
+        ["acme", "--name", NAME],
+        ["acme", "--name", NAME, "BAD"],
+        ["acme", "--name", "reads_acme", "--password-dir", NAME],
+        ["acme", "--db-user", NAME, "--password-dir", "FOLDER"],
+    ],
+    "tenant reader list": [[], ["--json"], ["BAD"]],
+    "tenant reader remove": [[NAME], [NAME, "--json"], [NAME, "BAD"]],
     "device-type add": [[NAME, "--tenant", NAME], ["x", "--tenant", "acme", "--field", NAME]],
     "device-type list": [[], ["--json"]],
     "device-type show": [
@@ -192,12 +205,15 @@ CALLS: dict[str, list[list[str]]] = {
     "session end": [[NAME], [NAME, "--json"], [NAME, "BAD"]],
 }
 """BAD: with a database whose name is hostile, which the server refuses by name. WRONG: with settings that are.
-DAEMON, FILE: see the test."""
+DAEMON, FILE, FOLDER: see the test."""
 
 
-def test_nothing_foreign_is_markup_or_control(hostile: Databases, tmp_path: Path, width: int | None) -> None:
+def test_nothing_foreign_is_markup_or_control(
+    hostile: Databases, tmp_path: Path, width: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every command there is, also when it fails: no control, no bidi, no traceback."""
     assert set(CALLS) == leaves(), "a command without hostile calls: add them"
+    monkeypatch.chdir(tmp_path)  # where password files go
     good = configured(tmp_path, hostile.metadata_dsn, hostile.timeseries_dsn)
     bad = configured(tmp_path, *(
         re.sub(r"/[^/?]*(?=\?|$)", "/no%1B%5B31m%C2%9B%E2%80%AEno", dsn, count=1)
@@ -213,7 +229,9 @@ def test_nothing_foreign_is_markup_or_control(hostile: Databases, tmp_path: Path
             for words in calls:
                 settings = next((files[word] for word in words if word in files), good)
                 named = [
-                    {"DAEMON": url, "FILE": str(file)}.get(word, word) for word in words if word not in files
+                    {"DAEMON": url, "FILE": str(file), "FOLDER": str(tmp_path)}.get(word, word)
+                    for word in words
+                    if word not in files
                 ]
                 try:
                     done = command(settings, *path.split(), *named)
@@ -229,7 +247,7 @@ def _faults(path: str, words: list[str], done: Done) -> Iterator[str]:
         if found := raw(text):
             yield f"{path} {words!r}: raw in {name}: {found[:5]!r} of {text[:200]!r}"
         if "Traceback" in text:
-            yield f"{path} {words!r}: a traceback"
+            yield f"{path} {words!r}: a traceback: {text[-300:]}"
     if "--json" in words and done.stdout:
         json.loads(done.stdout)
 

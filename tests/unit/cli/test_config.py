@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -77,12 +76,16 @@ def test_no_configuration_names_where_it_was_looked_for(
 ) -> None:
     """The paths, and the command that makes one; the same beside what an environment alone leaves out."""
     monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.upper().startswith("GATEWAY_")]:  # those of the test run
-        monkeypatch.delenv(name)
+    monkeypatch.setenv("GATEWAY_VERSION", "1.2")  # of others: a build, Kubernetes
+    monkeypatch.setenv("GATEWAY_MQTT_PORT", "tcp://10.0.0.1:1883")
     found = str(gateway_config("check").exception)
+    assert found.startswith("no configuration: ")
     assert f"{tmp_path}/config/gateway.toml, /etc/gateway/gateway.toml" in found
     assert "`mkdir -p config && gateway config sample > config/gateway.toml`" in found
     monkeypatch.setenv("GATEWAY__MQTT__CLIENT_ID", "x")
     found = str(gateway_config("check").exception)
     assert "databases: is required and not given" in found
     assert f"neither {tmp_path}/config/gateway.toml nor /etc/gateway/gateway.toml" in found
+    monkeypatch.delenv("GATEWAY__MQTT__CLIENT_ID")
+    monkeypatch.setenv("GATEWAY_MQTT__HOST", "broker")
+    assert "write GATEWAY__MQTT__HOST" in str(gateway_config("check").exception)
