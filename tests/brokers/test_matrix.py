@@ -6,7 +6,7 @@ import pytest
 
 from tests.brokers.conftest import MakeCell
 from tests.support.broker_cell import Kind, still
-from tests.support.brokers import PASSWORD, USER
+from tests.support.brokers import PASSWORD, USER, V5
 from tests.support.habits import Habits
 from tests.support.reference import CLOSED, answer_to
 from tests.support.waiting import eventually
@@ -106,7 +106,9 @@ def test_two_workers(make_cell: MakeCell, level: int) -> None:
     """Two workers divide the messages: by a shared subscription where the broker has it, else stream by stream."""
     cell = make_cell("--workers 2")
     cell.daemon.arguments = ["--workers", "2"]
-    shared = level in cell.broker.shares
+    shared = (
+        level == V5 and level in cell.broker.shares
+    )  # the gateway shares nothing at 3.1.1, whatever a broker does
     if not shared:
         topics = {
             "a": f"{cell.place}/{{tenant}}/{{device}}",
