@@ -11,6 +11,7 @@ from typing import Any
 import uvloop
 
 from gateway import exposure, former_sessions, former_spools, mqtt, settings, watchdog
+from gateway.dead_letter_purge import DeadLetterPurge
 from gateway.dead_letter_share import DeadLetterShare
 from gateway.observability import events, logs, metrics
 from gateway.observability.health import Health
@@ -116,6 +117,8 @@ class Daemon:
             start(name, task)
         start("upkeep", self._keep_up())
         start("partitions", self._partitions.keep())
+        if self._options.dead_letters.keep:
+            start("purge", DeadLetterPurge(self._path.timeseries, self._options.dead_letters.keep).run())
         start("books", self._watch_books())
         start("progress", self._progress.watch())
         start("dead-letters", self._dead_letters.watch())

@@ -13,11 +13,10 @@ from typing import Any
 import msgspec
 
 from gateway import clock
-from gateway.outcomes import Reason
 
 _COLUMNS = (
     "id, received_at, stream, topic, payload, reason, detail, tenant, device, qos, retained, properties, "
-    "replays, replayed_at, replay_outcome"
+    "replays, replayed_at, replay_outcome, payload_bytes, payload_digest"
 )
 
 
@@ -119,9 +118,15 @@ async def by_reason(connection: Any, selection: Selection) -> list[Count]:
     return [Count(*row) for row in rows]
 
 
-async def note_failed(connection: Any, letter: uuid.UUID, reason: Reason, detail: str) -> None:
+async def not_kept(connection: Any, selection: Selection) -> int:
+    """How many of the selected, by stream, tenant, device and hour, were only counted."""
+    arguments = (selection.stream, selection.tenant, selection.device, selection.since, selection.until)
+    return int(await connection.fetchval(_NOT_KEPT, *arguments))
+
+
+async def note_failed(connection: Any, letter: uuid.UUID, reason: str, detail: str) -> None:
     """A replay of this one failed again, outside of the path."""
-    await connection.execute(_NOTE_FAILED, letter, reason.value, detail)
+    await connection.execute(_NOTE_FAILED, letter, reason, detail)
 
 
 def as_message(record: Mapping[str, Any]) -> Replayed:
@@ -144,6 +149,12 @@ _NOTE_FAILED = """
 UPDATE dead_letters SET replays = replays + 1, replayed_at = now(), replay_outcome = 'dead_lettered',
   reason = $2, detail = $3
 WHERE id = $1
+"""
+
+_NOT_KEPT = """
+SELECT coalesce(sum(not_kept), 0) FROM dead_letter_hours
+WHERE ($1::text IS NULL OR stream = $1) AND ($2::text IS NULL OR tenant = $2) AND ($3::text IS NULL OR device = $3)
+AND ($4::timestamptz IS NULL OR hour >= date_trunc('hour', $4)) AND ($5::timestamptz IS NULL OR hour < $5)
 """
 
 _NEWEST_FIRST = """($9::timestamptz IS NULL OR (received_at, id) < ($9, $10::uuid))

@@ -194,6 +194,7 @@ class Path:
                 experience=self._experience,
                 path=name,
                 max_row_bytes=options.validation.max_row_bytes,
+                letters=options.dead_letters,
             )
             self._writers.append(writer)
             self._tasks.append((f"{name}/writer-{number}", functools.partial(made.write, writer)))

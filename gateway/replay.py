@@ -76,9 +76,29 @@ class Replay:
         """Send all letters through the path; returns when they have come to their end."""
         while records := await pages.next(self._path):
             for record in records:
-                self._send(dead_letters.as_message(record))
+                if record["payload_bytes"] is None:
+                    self._send(dead_letters.as_message(record))
+                else:
+                    await self._refuse(record)
             await self._path.pipeline.drain()
             pages.done(len(records))
+
+    async def _refuse(self, record: Mapping[str, Any]) -> None:
+        """A letter whose payload is not whole any more stays one, and says so."""
+        why = (
+            f"cannot be replayed: {len(record['payload'])} of its {record['payload_bytes']} bytes were kept "
+            "(dead_letters.max_payload_bytes)"
+        )
+        detail = record["detail"] if why in record["detail"] else f"{why}; {record['detail']}"
+
+        async def note() -> None:
+            async with self._path.timeseries.connection() as connection:
+                await dead_letters.note_failed(connection, record["id"], record["reason"], detail)
+
+        await self._path.stores.until_done(note)
+        self.ended.add(record["id"])
+        for counts in (self._before, self._result):
+            counts.replayed, counts.failed_again = counts.replayed + 1, counts.failed_again + 1
 
     def _send(self, message: dead_letters.Replayed) -> None:
         number = len(self._numbered)
@@ -192,6 +212,8 @@ async def _note_refused(
     pool = pools.Pool("timeseries", options.databases.timeseries, size=1)
     try:
         async with pool.connection() as connection:
-            await dead_letters.note_failed(connection, letter["id"], Reason.REFUSED_BY_DATABASE, str(error))
+            await dead_letters.note_failed(
+                connection, letter["id"], Reason.REFUSED_BY_DATABASE.value, str(error)
+            )
     finally:
         await pool.close()

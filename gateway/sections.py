@@ -200,6 +200,29 @@ class Database(Section):
         return _secret(None, self.password_file)
 
 
+class DeadLetters(Section):
+    """How much of what could not become readings is kept."""
+
+    max_payload_bytes: Bytes = Field(
+        64 * 2**10,
+        ge=1024,
+        description="of a larger payload so much is kept, and its length and SHA-256; it cannot be replayed",
+    )
+    max_bytes_per_device: Bytes = Field(
+        32 * 2**20,
+        ge=2**20,
+        description="dead letters of one device kept within an hour, some 50 000 small ones; what comes beyond is only "
+        "counted",
+    )
+    keep: Seconds = Field(90 * 86_400, description="older ones are deleted, at least a day; 0: none is")
+
+    @model_validator(mode="after")
+    def _a_day(self) -> Self:
+        if 0 < self.keep < 86_400:
+            raise ValueError("keep: at least a day ('1d'), or 0, which deletes none")
+        return self
+
+
 def _secret(value: SecretStr | None, file: Path | None) -> str | None:
     found = _read(value, file)
     if found is not None:

@@ -31,7 +31,7 @@ from pydantic_settings import (
 
 from gateway import mistakes
 from gateway.errors import ConfigurationError
-from gateway.sections import Bytes, Count, Database, Host, Moment, Mqtt, Seconds, Section, Tls
+from gateway.sections import Bytes, Count, Database, DeadLetters, Host, Moment, Mqtt, Seconds, Section, Tls
 from gateway.topics import Template
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Buffer",
     "Database",
     "Databases",
+    "DeadLetters",
     "Mqtt",
     "Observability",
     "Registry",
@@ -323,6 +324,7 @@ class Settings(BaseSettings):
     buffer: Buffer = Buffer()
     spool: Spool = Spool()
     writer: Writer = Writer()
+    dead_letters: DeadLetters = DeadLetters()
     registry: Registry = Registry()
     observability: Observability = Observability()
     shutdown: Shutdown = Shutdown()

@@ -114,9 +114,14 @@ def count(
     from gateway import dead_letters
 
     chosen = _selection(reason, stream, device, tenant, since=since, until=until, stored=replayed)
-    found = connecting.on(
-        "timeseries", (config, db_user, db_password_file), lambda c: dead_letters.by_reason(c, chosen)
-    )
+
+    async def look(connection: Any) -> tuple[list[dead_letters.Count], int]:
+        by_reason = await dead_letters.by_reason(connection, chosen)
+        return by_reason, 0 if reason else await dead_letters.not_kept(connection, chosen)
+
+    found, not_kept = connecting.on("timeseries", (config, db_user, db_password_file), look)
+    if not_kept:
+        common.say(f"{not_kept} more were only counted (dead_letters.max_bytes_per_device)", error=True)
     if as_json:
         common.print_json(
             [
@@ -269,7 +274,8 @@ async def _page(connection: Any, chosen: Selection, limit: int) -> tuple[list[Ma
 def _as_json(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with its payload as text, or as base64 when it is none."""
     shown = dict(record)
-    payload = shown.pop("payload")
+    payload, digest = shown.pop("payload"), shown.pop("payload_digest")
+    shown["payload_sha256"] = None if digest is None else digest.hex()
     try:
         shown["payload"] = payload.decode("utf-8")
     except UnicodeDecodeError:

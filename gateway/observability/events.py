@@ -140,6 +140,15 @@ def dead_lettered(*, stream: str, reason: str, count: int, example: str) -> None
         log.info("dead lettered", stream=stream, reason=reason, count=total, example=example)
 
 
+def dead_letters_not_kept(*, stream: str, count: int) -> None:
+    """A device has had more dead letters within the hour than are kept: these were only counted."""
+    metrics.dead_letters_not_kept.labels(stream).inc(count)
+    if due := _quiet.due(("dead letters not kept", stream), count):
+        log.warning(
+            "dead letters not kept", stream=stream, count=due, limit="dead_letters.max_bytes_per_device"
+        )
+
+
 def dead_letters_prevail(*, stream: str, dead_letters: int, messages: int) -> None:
     """Of a stream's messages of the last minute more than `watchdog.dead_letter_share` became dead letters."""
     metrics.dead_letters_prevail.labels(stream).set(1)

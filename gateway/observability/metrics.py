@@ -55,6 +55,12 @@ rows = Counter("gateway_rows", "Rows written to telemetry tables.", ["path"], re
 dead_letters = Counter(
     "gateway_dead_letters", "Dead letters written, by reason.", ["stream", "reason"], registry=registry
 )
+dead_letters_not_kept = Counter(
+    "gateway_dead_letters_not_kept",
+    "Dead letters that were only counted: their device had too many within the hour.",
+    ["stream"],
+    registry=registry,
+)
 dead_letters_prevail = Gauge(
     "gateway_dead_letters_prevail",
     "1 while more of a stream's messages become dead letters than watchdog.dead_letter_share.",

@@ -58,6 +58,7 @@ WRITER: Mapping[Name, Mapping[str, str]] = {
         "metrics": "SELECT, INSERT, UPDATE",
         "dead_letters": "SELECT, INSERT, "
         "UPDATE (stream, reason, detail, tenant, device, replays, replayed_at, replay_outcome)",
+        "dead_letter_hours": "SELECT, INSERT, UPDATE",
         "redelivery_ledger": "SELECT, INSERT, DELETE",
         "mqtt_sessions": "SELECT, INSERT, UPDATE",
         "processed_messages": "SELECT, INSERT, UPDATE, DELETE",
@@ -67,8 +68,10 @@ WRITER: Mapping[Name, Mapping[str, str]] = {
 """Every table, and no more of it than the daemon and its operators' commands need.
 
 UPDATE on telemetry is for ``on_conflict``; a DELETE of readings is retention's, which owns the tables. A replay notes
-how a dead letter ended, and never touches its bytes.
+how a dead letter ended, and never touches its bytes; old ones go by a function of the owner.
 """
+FUNCTIONS = ("gateway_make_partition", "gateway_purge_dead_letters")
+"""What the writer has done by functions of the owner."""
 
 READER: Mapping[Name, tuple[str, ...]] = {
     "metadata": ("tenant", "tenant_device_types", "tenant_devices", "tenant_field_mappings"),
@@ -133,8 +136,9 @@ async def _grant_writer(connection: asyncpg.Connection, name: Name, writer: str)
         await _grant(connection, writer, table, wanted)
     if name == "metadata":
         await _show_all_tenants(connection, writer)
-    if await connection.fetchval("SELECT to_regproc('gateway_make_partition')") is not None:
-        await connection.execute(f"GRANT EXECUTE ON FUNCTION gateway_make_partition TO {writer}")
+    for function in FUNCTIONS:
+        if await connection.fetchval("SELECT to_regproc($1)", function) is not None:
+            await connection.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {writer}")
 
 
 async def bound_roles(connection: asyncpg.Connection, name: Name) -> list[str]:

@@ -24,8 +24,9 @@ from gateway.observability import events
 from gateway.observability.metrics import LIVE
 from gateway.outcomes import Outcome, Reason
 from gateway.storage import pools
-from gateway.writer import conflicts, ledger, letters, processed, replays, rows, sift, staged
+from gateway.writer import conflicts, ledger, processed, replays, rows, sift, staged
 from gateway.writer.experience import Experience
+from gateway.writer.letters import Letters
 from gateway.writer.probe import probe
 from gateway.writer.work import History, Stretch, Work, refused_by_database
 
@@ -42,6 +43,7 @@ class Writer:
         experience: shared with the other writers of the process.
         path: which it writes for, ``live`` or ``spool``: label of its metrics.
         max_row_bytes: a reading that would make its row larger by merging becomes a dead letter.
+        letters: how much of dead letters is kept.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class Writer:
         experience: Experience | None = None,
         path: str = LIVE,
         max_row_bytes: int = 2**18,
+        letters: settings.DeadLetters | None = None,
     ) -> None:
         self._database, self._ledger, self._horizon, self._name = database, book, horizon, name
         self._experience, self._path = experience or Experience(), path
         self._max_row_bytes = max_row_bytes
+        self._letters = Letters(letters or settings.DeadLetters())
         self._connection: Any = None
 
     async def probe(self) -> None:
@@ -195,6 +199,7 @@ class Writer:
 
     async def _attempt(self, connection: Any, work: Work) -> None:
         started, stretch = time.perf_counter(), work.next
+        self._letters.begin()
         with pools.translate(self._name), pools.statement("SELECT FROM redelivery_ledger"):
             if stretch.uncertain and await ledger.written(connection, stretch.id):
                 return
@@ -211,6 +216,7 @@ class Writer:
             count = await self._staged(connection, work, lift_limit=False)
         except errors.DecompressionLimitError:
             count = await self._staged(connection, work, lift_limit=True)
+        self._letters.committed()
         self._experience.stored(count, _sample(work, stretch) if count else b"")
         seconds = time.perf_counter() - started
         messages = len(stretch.indices)
@@ -226,7 +232,7 @@ class Writer:
                 known = await self._known(connection, work)
                 fresh = [rows_of_all[index] for index in stretch.indices if index not in known.ended]
                 count = await self._copy_rows(connection, fresh)
-                await letters.copy(connection, [*work.letters(), *known.letters.values()])
+                await self._letters.copy(connection, [*work.letters(), *known.letters.values()])
                 await self._enter(connection, work)
         _mark_known(work, known)
         return count
@@ -267,7 +273,7 @@ class Writer:
         inserted = [
             (staging, await staged.insert(connection, staging, self._max_row_bytes)) for staging in stagings
         ]
-        await letters.insert(connection, [*work.letters(), *known.letters.values()])
+        await self._letters.insert(connection, [*work.letters(), *known.letters.values()])
         await self._enter(connection, work)
         return sum(len(kept) for _, kept in inserted), known, inserted
 

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway import clock
+from gateway import clock, settings
 from gateway.messages import DeadLetter
+from gateway.observability import events
 from gateway.storage import pools
 from gateway.writer import rows
 
 _COLUMNS = (
     "id", "received_at", "stream", "topic", "payload", "reason", "detail", "tenant", "device", "qos", "retained",
-    "properties",
+    "properties", "payload_bytes", "payload_digest",
 )  # fmt: skip
 _INSERT = (
     f"INSERT INTO dead_letters ({', '.join(_COLUMNS)}) "
     f"VALUES ({', '.join(f'${n}' for n in range(1, len(_COLUMNS) + 1))}) ON CONFLICT (id) DO NOTHING"
 )
+
+_ENTER = """
+INSERT INTO dead_letter_hours AS known (hour, key, stream, tenant, device, bytes)
+SELECT date_trunc('hour', now()), * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::bigint[])
+ORDER BY 2 ON CONFLICT (hour, key) DO UPDATE SET bytes = known.bytes + excluded.bytes
+RETURNING key, bytes
+"""
+# Sorted, so that two transactions never wait for each other in a circle.
+_BEYOND = """
+UPDATE dead_letter_hours AS known SET not_kept = not_kept + given.count
+FROM unnest($1::bytea[], $2::bigint[]) AS given (key, count)
+WHERE known.hour = date_trunc('hour', now()) AND known.key = given.key
+"""
+_ROW_BYTES = 512
+"""What a dead letter takes in its table and indexes beside its texts."""
+_LONGEST_NAME = 255
 
 _FAILED_AGAIN = """
 UPDATE dead_letters SET replays = replays + 1, replayed_at = now(), replay_outcome = 'dead_lettered',
@@ -26,23 +46,98 @@ WHERE id = $1 AND (replay_outcome IS NULL OR replay_outcome NOT IN ('stored', 'd
 """
 
 
-async def copy(connection: Any, letters: Sequence[DeadLetter]) -> None:
-    """Write dead letters of which none can be there yet, in the caller's transaction."""
-    fresh = [_record(letter) for letter in letters if not letter.again]
-    if fresh:
-        columns = _COLUMNS
-        with pools.statement("COPY dead_letters"):
-            await connection.copy_records_to_table("dead_letters", records=fresh, columns=columns)
-    await _note_again(connection, letters)
+class Letters:
+    """Writes dead letters, as much of them as is kept.
+
+    A device that has had its share of the hour has its letters counted, in the same transaction.
+    """
+
+    def __init__(self, options: settings.DeadLetters) -> None:
+        self._largest, self._share = options.max_payload_bytes, options.max_bytes_per_device
+        self._not_kept: Counter[str] = Counter()
+
+    def begin(self) -> None:
+        """A transaction begins, or the same is tried again."""
+        self._not_kept.clear()
+
+    def committed(self) -> None:
+        """What was written is there."""
+        for stream, count in self._not_kept.items():
+            events.dead_letters_not_kept(stream=stream, count=count)
+        self._not_kept.clear()
+
+    async def copy(self, connection: Any, letters: Sequence[DeadLetter]) -> None:
+        """Write dead letters of which none can be there yet, in the caller's transaction."""
+        if fresh := await self._kept(connection, letters):
+            records = [_record(letter, self._largest) for letter in fresh]
+            with pools.statement("COPY dead_letters"):
+                await connection.copy_records_to_table("dead_letters", records=records, columns=_COLUMNS)
+        await _note_again(connection, letters)
+
+    async def insert(self, connection: Any, letters: Sequence[DeadLetter]) -> None:
+        """The same where some may be there already."""
+        if fresh := await self._kept(connection, letters):
+            with pools.statement("INSERT INTO dead_letters"):
+                await connection.executemany(_INSERT, [_record(letter, self._largest) for letter in fresh])
+        await _note_again(connection, letters)
+
+    async def _kept(self, connection: Any, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+        """Those that are new and within the share of their devices."""
+        self._not_kept.clear()
+        groups: defaultdict[bytes, list[DeadLetter]] = defaultdict(list)
+        for letter in letters:
+            if not letter.again:
+                groups[_device_key(letter)].append(letter)
+        if not groups:
+            return []
+        with pools.statement("INSERT INTO dead_letter_hours"):
+            before = await self._enter(connection, groups)
+        kept: list[DeadLetter] = []
+        beyond: dict[bytes, int] = {}
+        for key, group in groups.items():
+            within = self._within(group, before[key])
+            kept += within
+            if left := group[len(within) :]:
+                beyond[key] = len(left)
+                self._not_kept[left[0].stream] += len(left)
+        if beyond:
+            await connection.execute(_BEYOND, list(beyond), list(beyond.values()))
+        return kept
+
+    async def _enter(self, connection: Any, groups: Mapping[bytes, Sequence[DeadLetter]]) -> dict[bytes, int]:
+        """Bytes of each device's letters in this hour before these."""
+        firsts = [group[0] for group in groups.values()]
+        sizes = {key: sum(map(self._size, group)) for key, group in groups.items()}
+        found = await connection.fetch(
+            _ENTER,
+            list(groups),
+            [one.stream for one in firsts],
+            [_short(one.tenant) for one in firsts],
+            [_short(one.device) for one in firsts],
+            list(sizes.values()),
+        )
+        return {record["key"]: record["bytes"] - sizes[record["key"]] for record in found}
+
+    def _within(self, group: Sequence[DeadLetter], before: int) -> Sequence[DeadLetter]:
+        """The first of them, as many as the share has room for."""
+        ends = itertools.accumulate(map(self._size, group), initial=before)
+        return group[: sum(end <= self._share for end in itertools.islice(ends, 1, None))]
+
+    def _size(self, letter: DeadLetter) -> int:
+        message = letter.message
+        properties = sum(len(name) + len(value) for name, value in message.user_properties)
+        return min(len(message.payload), self._largest) + len(message.topic) + properties + _ROW_BYTES
 
 
-async def insert(connection: Any, letters: Sequence[DeadLetter]) -> None:
-    """The same where some may be there already."""
-    fresh = [_record(letter) for letter in letters if not letter.again]
-    if fresh:
-        with pools.statement("INSERT INTO dead_letters"):
-            await connection.executemany(_INSERT, fresh)
-    await _note_again(connection, letters)
+def _device_key(letter: DeadLetter) -> bytes:
+    """Of one device of a stream; where none is named, of a topic."""
+    who = (letter.tenant, letter.device) if letter.device else letter.message.topic
+    text = repr((letter.stream, who)).encode("utf-8", "backslashreplace")
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+def _short(text: str | None) -> str | None:
+    return _sayable(None if text is None else text[:_LONGEST_NAME])
 
 
 async def _note_again(connection: Any, letters: Sequence[DeadLetter]) -> None:
@@ -52,16 +147,17 @@ async def _note_again(connection: Any, letters: Sequence[DeadLetter]) -> None:
         await connection.executemany(_FAILED_AGAIN, again)
 
 
-def _record(letter: DeadLetter) -> Sequence[object]:
+def _record(letter: DeadLetter, largest: int) -> Sequence[object]:
     """The columns of a dead letter, in the order of ``_COLUMNS``."""
     message = letter.message
+    payload, cut = message.payload, len(message.payload) > largest
     properties = [[_sayable(name), _sayable(value)] for name, value in message.user_properties]
     return (
         letter.id,
         clock.to_datetime(letter.received_us),
         letter.stream,
         _sayable(message.topic),
-        message.payload,
+        payload[:largest] if cut else payload,
         letter.reason.value,
         _sayable(letter.detail),
         _sayable(letter.tenant),
@@ -69,6 +165,8 @@ def _record(letter: DeadLetter) -> Sequence[object]:
         0 if message.packet_id is None else 1,
         message.retain,
         rows.to_json(properties).decode() if properties else None,
+        len(payload) if cut else None,
+        hashlib.sha256(payload).digest() if cut else None,
     )
 
 

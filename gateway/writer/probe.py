@@ -9,7 +9,8 @@ from gateway.storage import pools, sqlstate
 
 PROBE = """
 SELECT time, device_id, tenant_id, data, metadata, received_at FROM telemetry WHERE false;
-SELECT id FROM dead_letters WHERE false;
+SELECT id, payload_digest FROM dead_letters WHERE false;
+SELECT key FROM dead_letter_hours WHERE false;
 SELECT session FROM redelivery_ledger WHERE false;
 SELECT filters FROM mqtt_sessions WHERE false;
 SELECT message_id, digest FROM processed_messages WHERE false;

@@ -19,6 +19,7 @@ import pytest
 
 from gateway import app, doctor, patience, replay, settings
 from gateway.batches import Batch
+from gateway.dead_letter_purge import DeadLetterPurge
 from gateway.dead_letters import Selection
 from gateway.observability.notify import Notify
 from gateway.replay import Result
@@ -265,6 +266,7 @@ async def _keep_up(scene: Scene) -> None:
         await daemon._partitions.once()
     await reader.close()
     await daemon._partitions.once()
+    await DeadLetterPurge(daemon._path.timeseries, 90 * 86_400).once()
     await daemon._path.close()
 
 
@@ -286,6 +288,14 @@ async def _write_again(scene: Scene) -> None:
         work = Work(filling.batch)
         work.next.uncertain = filling is after
         await writer.write(work)
+    share = settings.DeadLetters(max_bytes_per_device=2**20)
+    bounded = Writer(scene.options().databases.timeseries, a_ledger("test"), horizon=60, letters=share)
+    loud = Filling(Batch())
+    for _ in range(20):
+        loud.letter(published("loud", b"no_poison" * 10_000))
+    await bounded.write(Work(loud.batch))
+    await bounded.close()
+    scene.superuser("DELETE FROM dead_letters WHERE topic = 'loud'")
     scene.superuser(
         "ALTER TABLE telemetry DROP CONSTRAINT no_poison; DELETE FROM dead_letters WHERE detail ~ 'no_poison'"
     )
