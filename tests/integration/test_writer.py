@@ -234,7 +234,7 @@ async def test_a_dead_letter_holds_all_of_its_message(writer: Writer, table: Tab
         "id": id_, "received_at": clock.to_datetime(NOW_US), "stream": "telemetry", "topic": "t/acme/S-1",
         "payload": b"\x00\xff{", "reason": "not_utf8", "detail": "byte 1 is no UTF-8", "tenant": "acme",
         "device": "S-1", "qos": 1, "retained": True, "properties": '[["trace", "a°"], ["trace", "b"]]',
-        "replays": 0, "replayed_at": None, "replay_outcome": None,
+        "replays": 0, "replayed_at": None, "replay_outcome": None, "payload_bytes": None, "payload_digest": None,
     }  # fmt: skip
     names = ("payload", "qos", "retained", "properties", "tenant", "device")
     assert [found[other][name] for name in names] == [b"", 0, False, None, None, None]
