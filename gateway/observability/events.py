@@ -6,13 +6,12 @@ warning an operator some day, info nobody. No payload above debug level, secrets
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Sequence
 
 import structlog
 
 from gateway.observability import metrics
+from gateway.observability.quiet import Quiet
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("gateway")
 
@@ -144,9 +143,7 @@ def dead_letters_not_kept(*, stream: str, count: int) -> None:
     """A device has had more dead letters within the hour than are kept: these were only counted."""
     metrics.dead_letters_not_kept.labels(stream).inc(count)
     if due := _quiet.due(("dead letters not kept", stream), count):
-        log.warning(
-            "dead letters not kept", stream=stream, count=due, limit="dead_letters.max_bytes_per_device"
-        )
+        log.warning("dead letters not kept", stream=stream, count=due)
 
 
 def dead_letters_prevail(*, stream: str, dead_letters: int, messages: int) -> None:
@@ -200,25 +197,7 @@ def _once(key: tuple[str, str], hint: str, **fields: str) -> None:
         log.warning(key[0], stream=key[1], hint=hint, **fields)
 
 
-class _Quiet:
-    """Counts what must not be logged each time it happens."""
-
-    def __init__(self, every: float) -> None:
-        self._every = every
-        self._next: dict[tuple[str, str], float] = {}
-        self._counts: Counter[tuple[str, str]] = Counter()
-
-    def due(self, key: tuple[str, str], count: int) -> int:
-        """How many there were since it was last logged; 0: not yet."""
-        self._counts[key] += count
-        now = time.monotonic()
-        if now < self._next.get(key, 0):
-            return 0
-        self._next[key] = now + self._every
-        return self._counts.pop(key)
-
-
-_quiet = _Quiet(every=10)
+_quiet = Quiet(every=10)
 
 
 def ignored(*, stream: str, reason: str, count: int) -> None:
