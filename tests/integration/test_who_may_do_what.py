@@ -63,7 +63,7 @@ STOPS = {
     ),
     "timeseries": (
         "LOCK TABLE telemetry IN ACCESS SHARE MODE",
-        "SELECT gateway_make_partition('telemetry', '2020-01-01')",
+        "LOCK TABLE dead_letters IN SHARE MODE",
     ),
 }
 """Refused to readers; what is not is done by :func:`_hinder`."""
