@@ -200,7 +200,7 @@ class Daemon:
             held_back=lambda: sum(len(work.batch) for work in self.pipeline.held.back),
             reading_paused=lambda: float(self.pipeline.paused),
             registry_entries=lambda: len(self._path.registry),
-            registry_topics=lambda: len(self._path.routes.known),
+            registry_topics=lambda: len(self._path.routes),
             tasks=lambda: len(asyncio.all_tasks()),
         )
 

@@ -16,7 +16,9 @@ MessageId = tuple[uuid.UUID, str]
 """A message's own id: tenant, and a text that is unique within it."""
 
 OVERHEAD_BYTES = 640
-"""What one held message costs beside its bytes: packet, topic and slots in lists."""
+"""What one held message costs beside its bytes: packet, and slots in lists."""
+_PROPERTY_BYTES = 160
+"""What a user property costs beside its bytes: a tuple of two texts."""
 _NEVER = 2**63
 _MOST_KEYS = 10_000
 """Of which the times are remembered, as long as they lie ahead."""
@@ -48,6 +50,16 @@ class Origin(Protocol):
     @property
     def serial_number(self) -> str | None:
         """The device, as the topic names it."""
+
+
+def held_bytes(message: Message) -> int:
+    """What a message costs in memory, about."""
+    size = len(message.payload) + len(message.topic) + OVERHEAD_BYTES
+    return size + _of_properties(message) if message.user_properties else size
+
+
+def _of_properties(message: Message) -> int:
+    return sum(len(name) + len(value) + _PROPERTY_BYTES for name, value in message.user_properties)
 
 
 class Batch:
@@ -123,7 +135,7 @@ class Batch:
         self.rows.append(row)
         self.row_count += readings
         self.row_bytes += len(row)
-        self.size += len(message.payload) + len(row) + OVERHEAD_BYTES
+        self.size += held_bytes(message) + len(row)
 
     def add_all(self, chunk: Chunk, origins: Sequence[Origin], rows: Sequence[bytes]) -> None:
         """Hold all messages of a chunk, each with one row."""
@@ -133,10 +145,12 @@ class Batch:
         self.origins += origins
         self.received_us += [chunk.received_us] * count
         self.rows += rows
-        payloads, encoded = sum([len(message.payload) for message in chunk.messages]), sum(map(len, rows))
+        messages, encoded = chunk.messages, sum(map(len, rows))
+        received = sum([len(message.payload) + len(message.topic) for message in messages])
+        with_more = [message for message in messages if message.user_properties]
         self.row_count += count
         self.row_bytes += encoded
-        self.size += payloads + encoded + OVERHEAD_BYTES * count
+        self.size += received + encoded + OVERHEAD_BYTES * count + sum(map(_of_properties, with_more))
 
     def add_letter(self, number: int, origin: Origin, letter: DeadLetter) -> None:
         """Hold a message on its way to the dead letters."""
@@ -145,7 +159,7 @@ class Batch:
         self.letter_origins.append(origin)
         self.row_count += 1
         self.row_bytes += len(letter.message.payload)
-        self.size += len(letter.message.payload) + OVERHEAD_BYTES
+        self.size += held_bytes(letter.message) + OVERHEAD_BYTES
 
     def pick(self, indices: Sequence[int], letters: Sequence[int]) -> Batch:
         """These messages and dead letters, in this order, as a batch of their own.

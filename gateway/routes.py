@@ -16,6 +16,10 @@ from gateway.writer import rows
 
 _MAX_TYPES = 10_000
 _NOBODY = Device(uuid.UUID(int=0), uuid.UUID(int=0), "", "", DeviceType(uuid.UUID(int=0), "", {}))
+_OTHERS_BYTES, _ROUTE_BYTES = 8 * 2**20, 1024
+"""Of topics of which no device is known; and what one of them costs beside its bytes, with its registry entry's key."""
+_TOPICS_OF_A_DEVICE = 16
+"""That are remembered as long as the device is; of more, such as a wildcard of the template makes, the latest."""
 _DETOUR = 64
 """Chunks in which a topic takes the full way before the short one is tried again: a vain try costs half a µs."""
 
@@ -105,7 +109,13 @@ class Routes:
         self._stray = _stray_stream()
         self._beside = topics.Beside([stream.template.filter for stream in streams])
         self.known: dict[str, Route] = {}
-        """By topic; the path looks here first and calls :meth:`find` for the others."""
+        """Of devices of the registry, by topic; the path looks here first and calls :meth:`find` for the others."""
+        self._others: dict[str, Route] = {}
+        self._others_bytes = 0
+
+    def __len__(self) -> int:
+        """Topics that are remembered."""
+        return len(self.known) + len(self._others)
 
     @property
     def tallies(self) -> dict[str, Tally]:
@@ -113,12 +123,41 @@ class Routes:
         return {stream.options.name: stream.tally for stream in (*self._streams, self._stray)}
 
     def find(self, topic: str) -> Route:
-        """The route of a topic not seen before; room is made by forgetting the oldest."""
+        """The route of a topic of which no device is known yet; room is made by forgetting the oldest.
+
+        What nobody entered is remembered in few bytes: whoever may publish can make as many topics as he likes. A topic
+        counts among the devices' when its device is known, and not too many others are this device's.
+        """
+        route = self._others.get(topic)
+        if route is None:
+            return self._remember(topic, self._make(topic))
+        entry = route.entry
+        if entry is not None and entry.device is not None and entry.topics < _TOPICS_OF_A_DEVICE:
+            self._forget([topic])
+            self._admit(topic, route, entry)
+        return route
+
+    def _remember(self, topic: str, route: Route) -> Route:
+        if self._others_bytes > _OTHERS_BYTES:
+            self._forget(list(itertools.islice(self._others, len(self._others) // 8 + 1)))
+        self._others[topic] = route
+        self._others_bytes += len(topic) + _ROUTE_BYTES
+        return route
+
+    def _admit(self, topic: str, route: Route, entry: Entry) -> None:
+        """Among those of devices."""
         if len(self.known) >= self._max_topics:
             for old in list(itertools.islice(self.known, self._max_topics // 8)):
-                del self.known[old]
-        route = self.known[topic] = self._make(topic)
-        return route
+                left = self.known.pop(old).entry
+                assert left is not None
+                left.topics -= 1
+        self.known[topic] = route
+        entry.topics += 1
+
+    def _forget(self, topics: Sequence[str]) -> None:
+        for topic in topics:
+            del self._others[topic]
+            self._others_bytes -= len(topic) + _ROUTE_BYTES
 
     def _make(self, topic: str) -> Route:
         for stream in self._streams:

@@ -123,6 +123,12 @@ class Mqtt(Section):
     max_packet_bytes: Bytes = Field(
         16 * 2**20, ge=2**10, le=2**28, description="largest packet accepted (MQTT 5)"
     )
+    max_topic_bytes: Bytes = Field(
+        1024, ge=64, le=65_535, description="longest topic; a message with a longer one becomes a dead letter"
+    )
+    max_property_bytes: Bytes = Field(
+        4096, ge=64, description="most bytes of properties in one message (MQTT 5); likewise"
+    )
     connect_timeout: Seconds = Field(10, description="time for TCP, TLS and CONNACK together")
     reconnect_min: Seconds = Field(
         0.2, description="first wait before the next attempt; doubles, with jitter"

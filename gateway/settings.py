@@ -158,7 +158,7 @@ class Validation(Section):
     max_depth: int = Field(32, ge=2, le=200, description="deepest nesting of a payload")
     max_readings: Count = Field(10_000, ge=1, description="most readings in one message")
     max_values: Count = Field(
-        100_000, ge=1, description="most values in one message: each costs time to decode"
+        50_000, ge=1, description="most values in one message: each costs time to decode"
     )
     max_row_bytes: Bytes = Field(
         256 * 2**10,

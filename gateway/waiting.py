@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from gateway.batches import OVERHEAD_BYTES
+from gateway.batches import held_bytes
 from gateway.devices.registry import Entry
 from gateway.messages import Chunk, Message
 from gateway.routes import Route
@@ -54,7 +54,7 @@ class WaitingRoom:
     def add(self, one: Waiting) -> None:
         """Set a message aside."""
         self._waiting.append(one)
-        self.size += len(one.message.payload) + OVERHEAD_BYTES
+        self.size += held_bytes(one.message)
         self._somebody.set()
 
     async def somebody(self) -> None:
@@ -65,7 +65,7 @@ class WaitingRoom:
         """Take those out for whom this holds, in the order of coming."""
         called = [one for one in self._waiting if who(one)]
         self._waiting = [one for one in self._waiting if not who(one)]
-        self.size = sum(len(one.message.payload) + OVERHEAD_BYTES for one in self._waiting)
+        self.size = sum(held_bytes(one.message) for one in self._waiting)
         if not self._waiting:
             self._somebody.clear()
         return called

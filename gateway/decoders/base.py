@@ -21,7 +21,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     max_depth: int = 32
     max_readings: int = 10_000
-    max_values: int = 100_000
+    max_values: int = 50_000
     zone: zoneinfo.ZoneInfo | None = None
     time_keys: tuple[str, ...] = ("ts", "timestamp", "time")
 

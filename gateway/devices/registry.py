@@ -30,6 +30,9 @@ _POLL_SECONDS = 0.5
 _POLL_TIMEOUT = 10.0
 _RETRY_SECONDS = 1.0
 _STALE_TRIES = 3
+_STRANGERS_BYTES, _ENTRY_BYTES = 8 * 2**20, 512
+"""Of devices that are not known; and what one of them costs beside its names."""
+_Key = tuple[str, str, str | None]
 
 
 class Entry:
@@ -38,6 +41,7 @@ class Entry:
     Attributes:
         device: the device; None while it is unresolved or refused.
         refusal: why its messages are not taken; None while it is unresolved or known.
+        topics: that are remembered as this device's.
     """
 
     __slots__ = (
@@ -49,6 +53,7 @@ class Entry:
         "refused_until",
         "serial_number",
         "tenant",
+        "topics",
     )
 
     def __init__(self, tenant: str, serial_number: str, provision_type: str | None) -> None:
@@ -58,6 +63,7 @@ class Entry:
         self._last: Device | None = None
         self.refusal: Reason | None = None
         self.refused_until = 0.0
+        self.topics = 0
 
     def forget(self) -> None:
         """Unresolved again, also for those who remember the device itself."""
@@ -95,25 +101,46 @@ class Registry:
         prepare: Callable[[Device], None],
     ) -> None:
         self._pool, self._options, self._component, self._prepare = pool, options, component, prepare
-        self._entries: dict[tuple[str, str, str | None], Entry] = {}
+        self._entries: dict[_Key, Entry] = {}
+        # Of devices that are not known, or not known yet: anybody who may publish can name as many as he likes.
+        self._strangers: dict[_Key, Entry] = {}
+        self._strangers_bytes = 0
         # Those that made room and are held by somebody, who must hear of changes all the same.
         self._outside: weakref.WeakSet[Entry] = weakref.WeakSet()
         self._types: dict[uuid.UUID, DeviceType] = {}
         self._version = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries) + len(self._strangers)
 
     def entry(self, tenant: str, serial_number: str, provision_type: str | None = None) -> Entry:
         """The entry of this device, perhaps unresolved. Makes room by forgetting the oldest."""
         key = (tenant, serial_number, provision_type)
-        found = self._entries.get(key)
+        found = self._entries.get(key) or self._strangers.get(key)
         if found is None:
-            if len(self._entries) >= self._options.max_entries:
-                for old in list(itertools.islice(self._entries, self._options.max_entries // 8)):
-                    self._outside.add(self._entries.pop(old))
-            found = self._entries[key] = Entry(tenant, serial_number, provision_type)
+            if self._strangers_bytes > _STRANGERS_BYTES or len(self._strangers) >= self._options.max_entries:
+                for old in list(itertools.islice(self._strangers, len(self._strangers) // 8 + 1)):
+                    self._outside.add(self._pop_stranger(old))
+            found = self._strangers[key] = Entry(tenant, serial_number, provision_type)
+            self._strangers_bytes += _size(key)
         return found
+
+    def _pop_stranger(self, key: _Key) -> Entry:
+        self._strangers_bytes -= _size(key)
+        return self._strangers.pop(key)
+
+    def _admit(self, entry: Entry) -> None:
+        """Among the known devices."""
+        key = (entry.tenant, entry.serial_number, entry.provision_type)
+        if self._strangers.get(key) is entry:
+            self._pop_stranger(key)
+        elif key in self._entries or key in self._strangers:
+            return  # another was made for it while this one was looked up
+        if len(self._entries) >= self._options.max_entries:
+            for old in list(itertools.islice(self._entries, self._options.max_entries // 8)):
+                self._outside.add(self._entries.pop(old))
+        self._entries[key] = entry
+        self._outside.discard(entry)
 
     async def resolve(self, entries: Iterable[Entry]) -> None:
         """Learn about all of these, with one query for all; or about none, while the registry keeps changing.
@@ -194,6 +221,7 @@ class Registry:
             device = Device(row["id"], row["tenant_id"], entry.serial_number, entry.tenant, kind)
             self._prepare(device)
             entry.learn(device)
+            self._admit(entry)
             return
         entry.refused_until = time.monotonic() + self._options.negative_ttl
         if row["tenant_id"] is None:
@@ -249,7 +277,7 @@ class Registry:
                 self.purge(f"{count} changes at once")
 
     def _all(self) -> Iterator[Entry]:
-        return itertools.chain(self._entries.values(), self._outside)
+        return itertools.chain(self._entries.values(), self._strangers.values(), self._outside)
 
     def purge(self, reason: str) -> None:
         """Look up everything again."""
@@ -270,6 +298,10 @@ class Registry:
         for entry in self._all():
             if entry.device is None or entry.device.id in gone:
                 entry.forget()
+
+
+def _size(key: _Key) -> int:
+    return len(key[0]) + len(key[1]) + _ENTRY_BYTES
 
 
 def _askable(name: str) -> str | None:

@@ -70,7 +70,11 @@ class BulkConnection(asyncio.Protocol):
         self._mqtt, self._receiver = mqtt, receiver
         self._broker = broker_name(mqtt)
         self._loop = asyncio.get_running_loop()
-        self._frames = Frames(mqtt.max_packet_bytes)
+        self._frames = Frames(
+            mqtt.max_packet_bytes,
+            longest_topic=mqtt.max_topic_bytes,
+            most_properties=mqtt.max_property_bytes,
+        )
         self._socket: asyncio.Transport | None = None
         self._pulse: Pulse | None = None
         self._connack: ConnAckPacket | None = None

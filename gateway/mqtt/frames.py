@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 from mqtt5 import DisconnectReasonCode, Packet, PublishPacket, read
 
-from gateway.mqtt.salvage import HEAD_BYTES, body_of, message_of, packet_bytes
+from gateway.mqtt.salvage import (
+    HEAD_BYTES,
+    LONGEST_TOPIC,
+    body_of,
+    message_of,
+    packet_bytes,
+    topic_and_properties,
+)
 from gateway.mqtt.window import NO_ID
 from gateway.outcomes import Reason
 from gateway.unreadable import Unreadable
@@ -15,6 +22,8 @@ _QOS_2 = 0x04
 _TYPE_AND_QOS = 0xF6
 _PUBLISH = (0x30, 0x32, 0x34)
 """At QoS 0, 1 and 2."""
+_DEAR = 2**16
+"""Bytes: of a larger packet, which came in several reads, the properties are counted before the codec makes objects."""
 
 
 class BrokenStreamError(Exception):
@@ -51,12 +60,26 @@ class Frames:
 
     Args:
         largest: bytes of the largest packet accepted. A larger PUBLISH is skipped as it comes, but for its head.
+        longest_topic, most_properties: bytes of those of a PUBLISH; with more it is not taken either.
     """
 
-    __slots__ = ("_head", "_largest", "_need", "_skip", "_tail")
+    __slots__ = (
+        "_head",
+        "_judged",
+        "_largest",
+        "_longest_topic",
+        "_most_properties",
+        "_need",
+        "_skip",
+        "_tail",
+    )
 
-    def __init__(self, largest: int) -> None:
+    def __init__(
+        self, largest: int, *, longest_topic: int = LONGEST_TOPIC, most_properties: int = 2**28
+    ) -> None:
         self._largest = largest
+        self._longest_topic, self._most_properties = longest_topic, most_properties
+        self._judged = min(largest, longest_topic, most_properties)  # a packet within it is within all
         self._tail = bytearray()
         self._need = 0  # bytes the packet begun in _tail has, as far as its header tells
         self._head = bytearray()  # of a PUBLISH that is too large
@@ -96,6 +119,7 @@ class Frames:
 
     def _read_all(self, view: memoryview, found: Cut) -> memoryview:
         """The bytes after the last complete packet; a PUBLISH that the codec refuses is taken apart here."""
+        view = self._without_dear(view, found)
         while view:
             view, problem = self._read_on(view, found)
             if problem is None:
@@ -110,14 +134,24 @@ class Frames:
             view = view[size:]
         return view
 
+    def _without_dear(self, view: memoryview, found: Cut) -> memoryview:
+        """The bytes after a first packet with properties without end; all of them, where it has none."""
+        size = packet_bytes(view) if len(view) > _DEAR else 0
+        if _DEAR < size <= min(len(view), self._largest) and view[0] & _TYPE_AND_QOS in _PUBLISH:
+            beyond = self._beyond(view[:size])
+            if beyond is not None:
+                self._add(beyond, view[0], found)
+                return view[size:]
+        return view
+
     def _read_on(self, view: memoryview, found: Cut) -> tuple[memoryview, str | None]:
         """Up to the last complete packet, or to one with a problem: the hot loop of the source, 0.4 µs a message."""
-        add, add_id, largest = found.messages.append, found.packet_ids.append, self._largest
+        add, add_id, judged = found.messages.append, found.packet_ids.append, self._judged
         try:
             while True:
                 packet, size = read(view)
                 if type(packet) is PublishPacket:
-                    if size > largest or view[0] & _QOS_2 or not packet.topic:
+                    if size > judged or view[0] & _QOS_2 or not packet.topic:
                         self._add(self._judge(packet, view[:size]), view[0], found)
                     else:
                         add(packet)
@@ -143,7 +177,18 @@ class Frames:
             raise _aliased()
         if len(raw) > self._largest:
             return self._giant(raw[:HEAD_BYTES], len(raw))
-        return packet
+        return self._beyond(raw) or packet
+
+    def _beyond(self, raw: memoryview) -> Unreadable | None:
+        """What is left of a whole PUBLISH whose topic or properties are too long; None: they are not."""
+        topic, properties = topic_and_properties(raw)
+        if topic > self._longest_topic:
+            problem = f"a topic of {topic} bytes (mqtt.max_topic_bytes = {self._longest_topic})"
+        elif properties > self._most_properties:
+            problem = f"properties of {properties} bytes (mqtt.max_property_bytes = {self._most_properties})"
+        else:
+            return None
+        return message_of(raw[0], body_of(raw), problem, reason=Reason.TOO_LARGE)
 
     def _add(self, message: PublishPacket | Unreadable, first: int, found: Cut) -> None:
         found.messages.append(message)

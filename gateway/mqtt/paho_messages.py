@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from gateway.messages import Message
 from gateway.mqtt import salvage
+from gateway.outcomes import Reason
 
 RETAIN, QOS_1, QOS_2, DUP = 0x01, 0x02, 0x04, 0x08
 """Flags in the first byte of a PUBLISH (MQTT 3.1.1 §3.3.1)."""
@@ -23,8 +24,13 @@ class PahoMessage(NamedTuple):
     user_properties: Sequence[tuple[str, str]] = ()
 
 
-def message_in(first: int, body: bytearray) -> Message:
-    """The message of a PUBLISH with this first byte; what of it can be told, when it is malformed."""
+def message_in(
+    first: int, body: bytearray, *, largest: int = 2**28, longest_topic: int = salvage.LONGEST_TOPIC
+) -> Message:
+    """The message of a PUBLISH with this first byte; what of it can be told, when it is malformed or too large."""
+    topic_bytes = int.from_bytes(body[:2])
+    if len(body) > largest or topic_bytes > longest_topic:
+        return _beyond(first, body, largest, longest_topic)
     end = 2 + int.from_bytes(body[:2])
     start = end + 2 if first & (QOS_1 | QOS_2) else end
     try:
@@ -36,3 +42,13 @@ def message_in(first: int, body: bytearray) -> Message:
     except UnicodeDecodeError:
         problem = "text that is not UTF-8"
     return salvage.message_of(first, body, f"a malformed packet: {problem}", properties=False)
+
+
+def _beyond(first: int, body: bytearray, largest: int, longest_topic: int) -> Message:
+    """It becomes a dead letter; of a packet that is too large the head is kept."""
+    topic = int.from_bytes(body[:2])
+    problem = f"a topic of {topic} bytes (mqtt.max_topic_bytes = {longest_topic})"
+    if len(body) > largest:
+        problem = f"a packet of {len(body)} bytes (mqtt.max_packet_bytes = {largest}): of its payload the head is kept"
+        body = body[: salvage.HEAD_BYTES]
+    return salvage.message_of(first, body, problem, reason=Reason.TOO_LARGE, properties=False)

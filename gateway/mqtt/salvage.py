@@ -10,6 +10,7 @@ from __future__ import annotations
 from gateway.outcomes import Reason
 from gateway.unreadable import Unreadable, unreadable
 
+LONGEST_TOPIC = 2**16
 HEAD_BYTES = 2**17
 """Kept of a packet that is too large: the longest topic, and as much of what follows."""
 _SHOWN_BYTES = 500
@@ -56,6 +57,14 @@ def message_of(
         at, shown = _payload_start(body, at)
         problem += shown
     return unreadable(topic, body[at:], packet_id, duplicate=duplicate, reason=reason, detail=problem)
+
+
+def topic_and_properties(packet: bytes | memoryview) -> tuple[int, int]:
+    """Bytes of the topic, and of the properties, of a whole PUBLISH of MQTT 5."""
+    at = 1 + _variable_integer(packet[1:5])[1]
+    topic = int.from_bytes(packet[at : at + 2])
+    at += 2 + topic + 2 * bool(packet[0] & _QOS)
+    return topic, _variable_integer(packet[at : at + 4])[0]
 
 
 def _payload_start(body: bytes, at: int) -> tuple[int, str]:

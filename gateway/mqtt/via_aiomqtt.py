@@ -57,8 +57,8 @@ _UNACCEPTABLE_VERSION = 1
 """MQTT 3.1.1 §3.2.2.3."""
 _CLOSE_TIMEOUT = 2.0
 _RECEIVED_AT_ONCE = 2**16
-_READ_AT_ONCE = 500
-"""Packets read before the event loop gets its turn."""
+_READ_AT_ONCE, _BYTES_AT_ONCE = 500, 2**18
+"""Packets, and bytes of messages, read before the event loop gets its turn."""
 
 
 class AiomqttConnection:
@@ -92,6 +92,7 @@ class AiomqttConnection:
         self._packet_ids: list[int] = []
         self._paused = False
         self._at_qos_2 = AtQos2(mqtt.client_id)
+        self._read_bytes = 0
         self._broken = ""
         self._chunks = 0
 
@@ -252,9 +253,10 @@ class AiomqttConnection:
 
     def _read_packets(self) -> None:
         """All that is there; not by paho's ``loop_read``, which closes before our last acks could leave."""
+        self._read_bytes = 0
         for _ in range(_READ_AT_ONCE):
-            if self._paho.socket() is None or self._ended.done():
-                return
+            if self._read_bytes > _BYTES_AT_ONCE or self._paho.socket() is None or self._ended.done():
+                break
             code = self._paho._packet_read()  # noqa: SLF001
             if code == MQTTErrorCode.MQTT_ERR_AGAIN:
                 return
@@ -264,7 +266,8 @@ class AiomqttConnection:
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._paho._loop_rc_handle(code)  # noqa: SLF001
                 return
-        self._loop.call_soon(self._read)
+        if not self._ended.done():
+            self._loop.call_soon(self._read)
 
     def _break(self, problem: str) -> None:
         """Nothing after this can be read. What came before is acknowledged, or it would come, and break, again."""
@@ -283,7 +286,10 @@ class AiomqttConnection:
         if first & QOS_2 and first & QOS_1:
             self._end(ConnectionLostError(f"{self._broker} sent a malformed packet: QoS 3"))
             return 0
-        message = message_in(first, body)
+        self._read_bytes += len(body)
+        message = message_in(
+            first, body, largest=self._mqtt.max_packet_bytes, longest_topic=self._mqtt.max_topic_bytes
+        )
         if first & QOS_2 and message.packet_id:
             self._at_qos_2.came(message.topic, message.packet_id)
         self._messages.append(message)

@@ -73,4 +73,5 @@ def routes(packets: Sequence[mqtt5.PublishPacket], kind: DeviceType) -> Routes:
         device = Device(uuid.uuid4(), tenant, entry.serial_number, "acme", kind)
         prepare(device)
         entry.learn(device)
+        found.find(packet.topic)
     return found

@@ -93,10 +93,31 @@ def one_row_that_grows(scene: Scene, count: int) -> int:
     )
 
 
+def long_topics(scene: Scene, count: int) -> int:
+    """The same with topics of 60 KB."""
+    one = reading(now_ms())
+    return scene.publish((scene.topic(f"{number:060000}"), one) for number in range(count))
+
+
+def topics_like_addresses(scene: Scene, count: int) -> int:
+    """Topics in which the log looks for passwords of URLs."""
+    name = "a%3A%2F%2F" * 1200
+    return scene.publish((scene.topic(f"{name}{number}"), b"{}") for number in range(count))
+
+
+def empty_properties(scene: Scene, count: int) -> int:
+    """MQTT 5 user properties without end."""
+    now = now_ms()
+    return scene.publish(((scene.topic(), reading(now - i)) for i in range(count)), [("", "")] * 300_000)
+
+
 ROWS = [
     Row("messages that the database refuses", refused_by_the_database, 1500, 3000, poison_is_refused),
     Row("messages of 10 000 readings of one time", readings_of_one_time, few=1, many=10),
     Row("messages of 1 MB merged into one row", one_row_that_grows, few=4, many=60),
+    Row("distinct topics of 60 KB", long_topics, few=200, many=10_000),
+    Row("topics like encoded URLs", topics_like_addresses, few=20, many=200),
+    Row("messages of 300 000 empty user properties", empty_properties, few=4, many=20),
     Row("distinct short topics of unknown devices", unknown_devices, few=5_000, many=300_000),
 ]
 

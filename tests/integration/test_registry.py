@@ -545,14 +545,25 @@ async def test_the_oldest_entries_make_room(small: Scene) -> None:
     assert small.entry("S-0") is not entries[0]
 
 
-async def test_an_entry_that_made_room_still_hears_of_changes(small: Scene) -> None:
-    """Whoever holds one, as the path does for a topic, must see that its device was disabled."""
-    ids = small.provision("A")
-    await small.follow()
+async def test_strangers_take_no_room_of_devices(small: Scene) -> None:
+    """Whoever may publish can name as many as he likes."""
+    small.provision("A")
     await small.known("A")
     held = small.entry("A")
     for n in range(250):
         small.entry(f"S-{n}")
+    assert small.entry("A") is held
+
+
+async def test_an_entry_that_made_room_still_hears_of_changes(small: Scene) -> None:
+    """Whoever holds one, as the path does for a topic, must see that its device was disabled."""
+    others = [f"S-{n}" for n in range(250)]
+    ids = small.provision("A", *others)
+    await small.follow()
+    await small.known("A")
+    held = small.entry("A")
+    for start in range(0, 250, 50):
+        await small.registry.resolve([small.entry(name) for name in others[start : start + 50]])
     assert small.entry("A") is not held
     small.change(DISABLE, ids["A"])
     await eventually_async(lambda: held.device is None, timeout=SOON)

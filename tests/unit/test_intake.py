@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from gateway.errors import MessageError
 from gateway.messages import DeviceType, Field
 from gateway.outcomes import Reason
 from gateway.writer import rows
+from tests.support import heavy
 from tests.support.batching import NOW_US, a_type
 from tests.unit.test_plain import Ways
 
 NOW_MS = NOW_US // 1000
+SECONDS = 0.25
 TYPED = a_type(Field("t", "float", None, -40.0, 85.0), Field("n", "int"))
 STRICT = a_type(Field("t", "float", None, -40.0, 85.0), violations="reject")
 
@@ -136,3 +139,16 @@ def test_an_id_that_no_index_can_hold_is_refused() -> None:
         Reason.BAD_SHAPE,
         "message_id of 256 characters, more than 255: 'ééééééé",
     )
+
+
+@pytest.mark.parametrize("made_of", heavy.payloads(NOW_MS))
+def test_no_payload_costs_without_bound(made_of: str) -> None:
+    """1 MiB of whatever costs most: nobody else is served meanwhile. Of CPU, the least of three tries."""
+    payload, taken = heavy.payloads(NOW_MS)[made_of], []
+    for _ in range(3):
+        began = time.thread_time()
+        Ways(TYPED).full(payload)
+        taken.append(time.thread_time() - began)
+        if taken[-1] < SECONDS:
+            return
+    raise AssertionError(taken)

@@ -11,7 +11,7 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.batches import OVERHEAD_BYTES
+from gateway import batches
 from gateway.messages import Chunk, Device
 from gateway.observability import metrics
 from gateway.outcomes import Outcome, Reason
@@ -74,7 +74,7 @@ async def test_a_chunk_becomes_part_of_the_open_batch(flow: Flow, readings: Sequ
     assert flow.hand.settled == []
     assert flow.held() == {"telemetry": 3}
     encoded = sum(map(len, batch.rows))
-    assert flow.held_bytes == sum(len(one.payload) + OVERHEAD_BYTES for one in messages) + encoded
+    assert flow.held_bytes == sum(map(batches.held_bytes, messages)) + encoded
 
 
 async def test_who_became_plain_takes_the_short_way(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,9 +32,14 @@ async def test_the_topic_says_tenant_and_device() -> None:
 
 
 async def test_a_topic_is_matched_once() -> None:
-    """Then it is one look-up in a dictionary."""
+    """Then it is remembered; as soon as its device is known, it is one look-up in a dictionary."""
     routes = routes_of()
     route = routes.find("t/acme/S-1")
+    assert routes.find("t/acme/S-1") is route
+    assert routes.known == {}
+    assert route.entry is not None
+    route.entry.learn(a_device("S-1"))
+    assert routes.find("t/acme/S-1") is route
     assert routes.known == {"t/acme/S-1": route}
 
 
@@ -120,11 +125,37 @@ async def test_every_stream_has_books() -> None:
 async def test_the_oldest_topics_make_room() -> None:
     """Memory is bounded however many topics there are; what comes again is matched again, to the same device."""
     routes = routes_of(registry={"max_entries": 100})
-    first = routes.find("stray/0")
-    for n in range(1, 1000):
-        routes.find(f"stray/{n}")
+    for n in range(1000):
+        device(routes, f"t/acme/S-{n}")
     assert len(routes.known) <= 100
-    assert "stray/999" in routes.known
+    assert "t/acme/S-999" in routes.known
+    entry = routes.find("t/acme/S-999").entry
+    routes.known.clear()
+    assert routes.find("t/acme/S-999").entry is entry
+
+
+def device(routes: Routes, topic: str) -> None:
+    """Its device is known, and a message of it comes."""
+    route = routes.find(topic)
+    assert route.entry is not None
+    route.entry.learn(route.entry.device or a_device(route.serial_number or ""))
+    routes._registry._admit(route.entry)
+    routes.find(topic)
+
+
+async def test_topics_of_nobody_make_room_by_their_bytes() -> None:
+    """And those of devices stay: of a device as many as it may have."""
+    routes = routes_of({"topic": "t/{tenant}/{device}/#"})
+    for n in range(3):
+        device(routes, f"t/acme/S-{n}/x")
+    first, long = routes.find("stray/0"), "x" * 1000
+    for n in range(20_000):
+        routes.find(f"stray/{n}/{long}")
+        routes.find(f"t/acme/ghost-{n}/{long}")
+        device(routes, f"t/acme/S-0/{n}/{long}")
+    assert len(routes.known) <= 2 + 16
+    assert len(routes) * 1000 < 2 * 8 * 2**20
+    assert len(routes._registry) * 512 < 2 * 8 * 2**20
     assert routes.find("stray/0") is not first
     assert routes.find("stray/0").tally is first.tally
 

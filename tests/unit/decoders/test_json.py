@@ -158,16 +158,16 @@ def test_the_depth_is_what_the_setting_says(depth: int) -> None:
 
 
 def test_a_payload_made_to_be_slow_is_not() -> None:
-    """A hundred thousand keys of which the last stands twice: the others on the socket do not wait for it.
+    """Thousands of keys of which the last stands twice: the others on the socket do not wait for it.
 
     The bound is generous: what it guards against took minutes.
     """
-    keys = ",".join(f'"{n}":1' for n in range(99_999))
+    keys = ",".join(f'"{n}":1' for n in range(24_998))
     begun = time.perf_counter()
     with pytest.raises(MessageError) as refused:
-        decode(f'{{{keys},"99998":2}}'.encode())
+        decode(f'{{{keys},"24997":2}}'.encode())
     assert refused.value.reason is Reason.DUPLICATE_KEY
-    assert "'99998'" in refused.value.detail
+    assert "'24997'" in refused.value.detail
     assert time.perf_counter() - begun < 5
 
 
@@ -302,8 +302,8 @@ def test_numbers_at_the_edge_cost_like_others(number: str) -> None:
 
 
 def payload_of(number: str) -> bytes:
-    """A reading with many of this number, some 300 kB."""
-    return f'{{"ts": 1795176000000, "metrics": {{"a": [{", ".join([number] * (300_000 // len(number)))}]}}}}'.encode()
+    """A reading with many of this number, some 100 kB."""
+    return f'{{"ts": 1795176000000, "metrics": {{"a": [{", ".join([number] * (100_000 // len(number)))}]}}}}'.encode()
 
 
 def time_of(payload: bytes) -> float:

@@ -157,3 +157,30 @@ def test_a_length_that_is_not_written_as_it_should_be(piece: int) -> None:
     (odd, after) = _cut_all(Frames(LARGEST), pieces)
     assert fault(odd) is not None
     assert after.payload == b"after"
+
+
+@pytest.mark.parametrize("topic", ["t", "t" * 200, "t" * 65_000])
+@pytest.mark.parametrize("properties", [0, 1, 40, 100, 190_000])
+@pytest.mark.parametrize("piece", [1000, 2**18])
+def test_topics_and_properties_without_end(topic: str, properties: int, piece: int) -> None:
+    """Beyond the bounds it is refused, with what was wrong; nothing is made of properties that nobody counts."""
+    frames = Frames(LARGEST, longest_topic=200, most_properties=500)
+    packet = mqtt5.PublishPacket(
+        topic, b"payload", qos=mqtt5.QoS(1), packet_id=7, user_properties=[("", "")] * properties
+    ).write()
+    after = mqtt5.PublishPacket("t", b"after").write()
+    stream = packet + after
+    tracemalloc.start()
+    pieces = (stream[start : start + piece] for start in range(0, len(stream), piece))
+    found = [message for part in pieces for message in frames.cut(part).messages]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [message.payload for message in found] == [b"payload", b"after"]
+    first = found[0]
+    assert (first.packet_id, first.topic) == (7, topic)
+    wrong = fault(first)
+    assert (wrong is not None) == (len(topic) > 200 or properties > 100)
+    if wrong is not None:
+        assert wrong.reason is Reason.TOO_LARGE
+        assert ("mqtt.max_topic_bytes" if len(topic) > 200 else "mqtt.max_property_bytes") in wrong.detail
+    assert peak < 8 * 2**20
