@@ -25,7 +25,7 @@ class PahoMessage(NamedTuple):
 
 
 def message_in(
-    first: int, body: bytearray, *, largest: int = 2**28, longest_topic: int = salvage.LONGEST_TOPIC
+    first: int, body: bytearray, largest: int = 2**28, longest_topic: int = salvage.LONGEST_TOPIC
 ) -> Message:
     """The message of a PUBLISH with this first byte; what of it can be told, when it is malformed or too large."""
     topic_bytes = int.from_bytes(body[:2])

@@ -92,8 +92,7 @@ class AiomqttConnection:
         self._packet_ids: list[int] = []
         self._paused = False
         self._at_qos_2 = AtQos2(mqtt.client_id)
-        self._read_bytes = 0
-        self._broken = ""
+        self._broken, self._read_bytes = "", 0
         self._chunks = 0
 
     # the connection's life -------------------------------------------------------------
@@ -266,8 +265,7 @@ class AiomqttConnection:
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._paho._loop_rc_handle(code)  # noqa: SLF001
                 return
-        if not self._ended.done():
-            self._loop.call_soon(self._read)
+        self._loop.call_soon(self._read)
 
     def _break(self, problem: str) -> None:
         """Nothing after this can be read. What came before is acknowledged, or it would come, and break, again."""
@@ -287,9 +285,7 @@ class AiomqttConnection:
             self._end(ConnectionLostError(f"{self._broker} sent a malformed packet: QoS 3"))
             return 0
         self._read_bytes += len(body)
-        message = message_in(
-            first, body, largest=self._mqtt.max_packet_bytes, longest_topic=self._mqtt.max_topic_bytes
-        )
+        message = message_in(first, body, self._mqtt.max_packet_bytes, self._mqtt.max_topic_bytes)
         if first & QOS_2 and message.packet_id:
             self._at_qos_2.came(message.topic, message.packet_id)
         self._messages.append(message)
