@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from gateway.errors import MessageError
-from gateway.messages import NO_SESSION, Chunk, DeadLetter, Message
+from gateway.messages import NO_SESSION, DeadLetter, Delivery, Message
 from gateway.outcomes import Tally
 
 MessageId = tuple[uuid.UUID, str]
@@ -74,7 +74,7 @@ class Batch:
         ids: of messages that carry ids of their own, by index.
         replayed: some messages were dead letters before.
         spooled: some messages were in the spool, where those go, too, of which nobody knows whether they were stored.
-        session, turn: of the latest chunk that a message of it came in; see :class:`gateway.messages.Chunk`.
+        session, turn: of the latest delivery that a message of it came in; see :class:`gateway.messages.Delivery`.
         size: bytes held in memory.
         row_count, row_bytes: what goes to the database: rows, and their bytes as encoded; a dead letter is a row.
     """
@@ -137,15 +137,15 @@ class Batch:
         self.row_bytes += len(row)
         self.size += held_bytes(message) + len(row)
 
-    def add_all(self, chunk: Chunk, origins: Sequence[Origin], rows: Sequence[bytes]) -> None:
-        """Hold all messages of a chunk, each with one row."""
+    def add_all(self, delivery: Delivery, origins: Sequence[Origin], rows: Sequence[bytes]) -> None:
+        """Hold all messages of a delivery, each with one row."""
         count = len(rows)
-        self.numbers += range(chunk.first, chunk.first + count)
-        self.messages += chunk.messages
+        self.numbers += range(delivery.first, delivery.first + count)
+        self.messages += delivery.messages
         self.origins += origins
-        self.received_us += [chunk.received_us] * count
+        self.received_us += [delivery.received_us] * count
         self.rows += rows
-        messages, encoded = chunk.messages, sum(map(len, rows))
+        messages, encoded = delivery.messages, sum(map(len, rows))
         received = sum([len(message.payload) + len(message.topic) for message in messages])
         with_more = [message for message in messages if message.user_properties]
         self.row_count += count
@@ -222,7 +222,7 @@ def letter(
     )
 
 
-class OwnTimes:
+class UniqueReceiveTimes:
     """Receive times that no two messages share, with room for the readings of each."""
 
     def __init__(self) -> None:
@@ -239,15 +239,15 @@ class OwnTimesByKey:
     """The same apart for each key, so that many readings of one device do not date those of all others ahead."""
 
     def __init__(self) -> None:
-        self._by_key: dict[Hashable, OwnTimes] = {}
+        self._by_key: dict[Hashable, UniqueReceiveTimes] = {}
         self._full = _MOST_KEYS
 
     def next(self, key: Hashable, received_us: int, readings: int = 1) -> int:
-        """See :meth:`OwnTimes.next`."""
+        """See :meth:`UniqueReceiveTimes.next`."""
         if len(self._by_key) >= self._full:
             self._by_key = {key: own for key, own in self._by_key.items() if own.last_us >= received_us}
             self._full = max(_MOST_KEYS, 2 * len(self._by_key))
-        return self._by_key.setdefault(key, OwnTimes()).next(received_us, readings)
+        return self._by_key.setdefault(key, UniqueReceiveTimes()).next(received_us, readings)
 
 
 def letter_before(message: Message) -> uuid.UUID | None:

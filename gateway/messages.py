@@ -1,7 +1,7 @@
 """The values that travel the path. Imports only the vocabulary.
 
 Nothing here is built per message on the fast path but :class:`Reading`: a message is the MQTT library's own
-packet object (it satisfies :class:`Message`), and a chunk holds all messages of one socket read.
+packet object (it satisfies :class:`Message`), and a delivery holds all messages of one socket read.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Session:
         self._last = last
 
     def position(self, turn: int) -> int:
-        """How far packet ids had come in the session, over processes; see :class:`Chunk` for ``turn``.
+        """How far packet ids had come in the session, over processes; see :class:`Delivery` for ``turn``.
 
         A process counts from the first packet id that it received: which round of them that was, is told by what is
         nearest to the last position known.
@@ -91,7 +91,7 @@ NO_SESSION = Session()
 NO_REPEATS: Mapping[int, int] = {}
 
 
-class Chunk(msgspec.Struct, gc=False):
+class Delivery(msgspec.Struct, gc=False):
     """All messages of one socket read, in the order in which they came.
 
     Attributes:
@@ -101,16 +101,16 @@ class Chunk(msgspec.Struct, gc=False):
         received_us: receive time, µs since the Unix epoch.
         resumed: the broker kept a session of before this process, so DUP may speak of what that one received.
         since: delivery number of the first message of this connection.
-        turn: how far the broker's packet ids have come, in this process, up to the last of this chunk. A redelivery
+        turn: how far the broker's packet ids have come, in this process, up to the last of this delivery. A redelivery
             keeps its id, and brings it no further.
         replayed: they have been on the path before, and ``received_us`` is of then. The readings of a message without a
             time of their own are dated from it on, a microsecond apart; those of other spooled messages are elsewhere,
             those of dead letters step aside.
         session: to which they belong.
-        repeats: packet ids of this chunk under which an unacknowledged message came by an earlier connection, with the
-            delivery number it had: the same message, if it is of the same bytes, whatever its DUP flag says.
-        again: delivery numbers of this chunk under whose ids a message came on this very connection that the broker has
-            no ack of, with the number that it had: the same message likewise.
+        repeats: packet ids of this delivery under which an unacknowledged message came by an earlier connection,
+            with the delivery number it had: the same message, if it is of the same bytes, whatever its DUP flag says.
+        again: delivery numbers of this delivery under whose ids a message came on this very connection that the
+            broker has no ack of, with the number that it had: the same message likewise.
     """
 
     messages: Sequence[Message]
@@ -151,7 +151,7 @@ class Reading(msgspec.Struct, gc=False):
 
 PlainRow = Callable[[bytes, int, bytes], bytes | None]
 """Payload, receive time (µs) and the device's ``columns`` to the encoded row, when the message is plain in every
-respect; None: the full way decides."""
+respect; None: the general path decides."""
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -188,7 +188,7 @@ class Device(msgspec.Struct):
             strictly increasing per device, so that two readings never share a key.
         columns: the part that is the same in every row of the device, encoded.
         check: judges the fields of a reading as the device's type says; None: anything goes.
-        plain_row: the short way of its plain messages in native JSON; None: there is none, or none any more, for the
+        plain_row: the fast path of its plain messages in native JSON; None: there is none, or none any more, for the
             registry has forgotten the device.
     """
 

@@ -24,7 +24,7 @@ class Unreadable(NamedTuple):
     Attributes:
         topic: bytes that are not UTF-8 stand in it as ``\xff``; empty when it could not be told.
         payload: the payload, or what it lies in; of a packet that is too large, the head.
-        retain: always set, which sends it the full way, past the one look at :func:`fault`.
+        retain: always set, which sends it the general path, past the one look at :func:`fault`.
     """
 
     topic: str

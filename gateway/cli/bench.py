@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.bench.options import Options, Scenario
 from gateway.cli import common, connecting
 from gateway.errors import UsageError
+from gateway.tools.bench.options import Options, Scenario
 
 if TYPE_CHECKING:
     from gateway import settings
-    from gateway.bench.installation import Installation
-    from gateway.bench.report import Report
+    from gateway.tools.bench.installation import Installation
+    from gateway.tools.bench.report import Report
 
 _DEFAULTS = Options()
 
@@ -65,7 +65,7 @@ def bench(
     Examples: gateway bench --own-servers --quick · gateway bench --scenario latency --db-user
     gateway_owner --db-password-file secrets/gateway_owner.password
     """
-    from gateway.bench import session
+    from gateway.tools.bench import session
 
     options = Options(
         scenarios=tuple(dict.fromkeys(scenario or Scenario)), messages=messages, seconds=seconds, rounds=rounds,
@@ -83,7 +83,7 @@ def bench(
 
 def _run(options: Options, installation: Installation | None, superuser: settings.Database | None) -> Report:
     """On the installation; without one, on servers of its own."""
-    from gateway.bench import session
+    from gateway.tools.bench import session
 
     if installation is None:
         return common.run(session.run_here(options, superuser, _tell))
@@ -91,7 +91,7 @@ def _run(options: Options, installation: Installation | None, superuser: setting
 
 
 def _installation(config: Path | None, user: str | None, password_file: Path | None) -> Installation:
-    from gateway.bench.installation import configured
+    from gateway.tools.bench.installation import configured
 
     options = common.load_settings(config)
     metadata = connecting.database("metadata", config, user, password_file)

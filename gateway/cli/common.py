@@ -54,10 +54,11 @@ def load_settings(path: Path | None) -> settings.Settings:
     Raises:
         ConfigurationError: naming the file and the mistake, or the places where there is no file.
     """
-    from gateway import mistakes, settings
+    from gateway import settings
+    from gateway.settings import explain
 
     file = settings_file(path)
-    if file is None and not mistakes.in_environment(
+    if file is None and not explain.in_environment(
         settings.Settings.model_fields, list(settings.options(settings.Settings))
     ):
         tried = ", ".join(str(place.absolute()) for place in _PLACES)

@@ -10,7 +10,8 @@ import typer
 from gateway.cli import common
 
 if TYPE_CHECKING:
-    from gateway import settings, trial
+    from gateway import settings
+    from gateway.daemon import trial
 
 app = typer.Typer()
 
@@ -32,8 +33,8 @@ def check(
 
     Example: gateway config check --config config/gateway.toml --connect
     """
-    from gateway import exposure
-    from gateway.check import check as check_settings
+    from gateway.daemon import exposure
+    from gateway.daemon.check import check as check_settings
 
     file = common.settings_file(config)
     options = common.load_settings(config)
@@ -52,7 +53,7 @@ def check(
 
 async def _tried(options: settings.Settings, *, as_json: bool) -> list[trial.Finding]:
     """Print each as it is found: a server that is away takes its time."""
-    from gateway import trial
+    from gateway.daemon import trial
 
     found = []
     async for one in trial.findings(options):
@@ -72,7 +73,7 @@ def show(config: common.ConfigOption = None, as_json: common.JsonOption = False)
     """
     import msgspec
 
-    from gateway import effective
+    from gateway.settings import effective
 
     common.load_settings(config)  # says best where there is none
     options = effective.effective(common.settings_file(config))
@@ -89,7 +90,7 @@ def sample() -> None:
 
     Example: gateway config sample > config/gateway.toml
     """
-    from gateway.sample import sample as annotated_sample
+    from gateway.settings.sample import sample as annotated_sample
 
     typer.echo(annotated_sample(), nl=False)
 

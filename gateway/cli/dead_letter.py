@@ -16,7 +16,7 @@ from gateway import errors, quantities
 from gateway.cli import common, connecting, tables
 
 if TYPE_CHECKING:
-    from gateway.dead_letters import Selection
+    from gateway.writer.dead_letters import Selection
 
 app = typer.Typer()
 
@@ -111,7 +111,7 @@ def count(
 
     Example: gateway dead-letter count --since 24h
     """
-    from gateway import dead_letters
+    from gateway.writer import dead_letters
 
     chosen = _selection(reason, stream, device, tenant, since=since, until=until, stored=replayed)
 
@@ -149,8 +149,8 @@ def show(
 
     Example: gateway dead-letter show 5b8f3a52-6c1e-4a52-9d53-0d6b8f6f0a11
     """
-    from gateway import dead_letters
-    from gateway.dead_letters import Selection
+    from gateway.writer import dead_letters
+    from gateway.writer.dead_letters import Selection
 
     chosen = Selection(ids=(letter,), stored=True)
     found = connecting.on(
@@ -195,7 +195,7 @@ def replay(
     """
     import msgspec
 
-    from gateway import replay as replaying
+    from gateway.daemon import replay as replaying
 
     chosen = _selection(reason, stream, device, tenant, since=since, until=until, ids=letters)
     options = connecting.settings_as(config, db_user, db_password_file)
@@ -220,7 +220,7 @@ def _selection(
     ids: list[uuid.UUID] | None = None,
     stored: bool = False,
 ) -> Selection:
-    from gateway.dead_letters import Selection
+    from gateway.writer.dead_letters import Selection
 
     chosen = Selection(
         ids=ids or None,
@@ -264,7 +264,7 @@ def _moment(option: str, text: str | None) -> dt.datetime | None:
 
 
 async def _page(connection: Any, chosen: Selection, limit: int) -> tuple[list[Mapping[str, Any]], int]:
-    from gateway import dead_letters
+    from gateway.writer import dead_letters
 
     return await dead_letters.find(connection, chosen, limit=limit), await dead_letters.count(
         connection, chosen

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.common import run
-from gateway.demo.folder import DEFAULT
+from gateway.tools.demo.folder import DEFAULT
 
 
 def demo(
@@ -44,7 +44,7 @@ def demo(
     """
     from rich.console import Console
 
-    from gateway.demo import serving, session  # they need much that no other command needs
+    from gateway.tools.demo import serving, session  # they need much that no other command needs
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not every terminal knows curves

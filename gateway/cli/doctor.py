@@ -10,7 +10,7 @@ from gateway.cli import common
 
 if TYPE_CHECKING:
     from gateway import settings
-    from gateway.doctor import Finding
+    from gateway.daemon.doctor import Finding
 
 
 def doctor(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
@@ -23,7 +23,7 @@ def doctor(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
 
     Example: gateway doctor --config /etc/gateway/gateway.toml
     """
-    from gateway.check import check as check_settings
+    from gateway.daemon.check import check as check_settings
 
     options = common.load_settings(config)
     check_settings(options)
@@ -37,7 +37,7 @@ def doctor(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
 
 async def _looked(options: settings.Settings, *, as_json: bool) -> list[Finding]:
     """Print each as it is found: a server that is away takes its time."""
-    from gateway.doctor import findings
+    from gateway.daemon.doctor import findings
 
     found = []
     async for one in findings(options):

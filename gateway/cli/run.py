@@ -37,8 +37,8 @@ def run(
 
     Example: gateway run --config config/gateway.toml
     """
-    from gateway import app, workers
-    from gateway.check import check
+    from gateway.daemon import app, workers
+    from gateway.daemon.check import check
 
     options = load_settings(config)
     check(options)

@@ -26,7 +26,7 @@ def list_sessions(config: common.ConfigOption = None, as_json: common.JsonOption
 
     Example: gateway session list
     """
-    from gateway import former_sessions
+    from gateway.daemon import former_sessions
 
     found = common.run(former_sessions.find(common.load_settings(config)))
     rows = [_shown(kept, in_use=former_sessions.is_in_use(kept)) for kept in found]
@@ -50,7 +50,7 @@ def end(
 
     Example: gateway session end gateway-berlin
     """
-    from gateway import former_sessions
+    from gateway.daemon import former_sessions
 
     options = common.load_settings(config)
     kept = {one.client_id: one for one in common.run(former_sessions.find(options))}

@@ -14,8 +14,8 @@ from gateway.cli import common, connecting
 
 if TYPE_CHECKING:
     from gateway import settings
-    from gateway.buffer import inspection
-    from gateway.buffer.records import Record
+    from gateway.spool import inspection
+    from gateway.spool.records import Record
 
 app = typer.Typer()
 
@@ -26,7 +26,7 @@ def status(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
 
     Example: gateway spool status --config /etc/gateway/gateway.toml
     """
-    from gateway.buffer import inspection
+    from gateway.spool import inspection
 
     options = _options(config)
     found = [_shown(inspection.status(folder, options.max_bytes)) for folder in _folders(options)]
@@ -49,7 +49,7 @@ def verify(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
     """
     import msgspec
 
-    from gateway.buffer import inspection
+    from gateway.spool import inspection
 
     found = [inspection.verify(folder) for folder in _folders(_options(config))]
     if as_json:
@@ -70,7 +70,7 @@ def export(config: common.ConfigOption = None) -> None:
     """
     import msgspec
 
-    from gateway.buffer import inspection
+    from gateway.spool import inspection
 
     for folder in _folders(_options(config)):
         for record in inspection.read(folder):
@@ -92,16 +92,16 @@ def drain(
 
     Example: gateway spool drain --config /etc/gateway/gateway.toml
     """
-    from gateway import emptying
+    from gateway.daemon import spool_drain
 
     options = connecting.settings_as(config, db_user, db_password_file)
     folders = _folders(options.spool)
-    result = emptying.Result()
+    result = spool_drain.Result()
     with (
         common.telling(result.as_dict, result.said, as_json=as_json),
         common.progress("drained") as show,
     ):
-        common.run(emptying.run(options, folders, result, progress=show))
+        common.run(spool_drain.run(options, folders, result, progress=show))
 
 
 def _options(config: Path | None) -> settings.Spool:
@@ -113,7 +113,7 @@ def _folders(options: settings.Spool) -> list[Path]:
         raise errors.UsageError(
             "no spool is configured: set spool.folder (`gateway config sample` explains it)"
         )
-    from gateway.buffer import inspection
+    from gateway.spool import inspection
 
     return inspection.folders(options.folder)
 

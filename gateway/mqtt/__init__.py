@@ -6,10 +6,10 @@ import functools
 from collections.abc import Sequence
 
 from gateway.mqtt import attempt as attempts
-from gateway.mqtt.bulk import BulkConnection
 from gateway.mqtt.connection import Connection, Receiver, Subscription, broker_name
 from gateway.mqtt.reconnecting import Connect, ReconnectingSource
 from gateway.mqtt.source import Sessions, Sink, Source
+from gateway.mqtt.v5 import BulkConnection
 from gateway.observability.health import Component
 from gateway.settings import Mqtt, Stream
 from gateway.topics import Template, apart
@@ -77,6 +77,6 @@ def _transports(mqtt: Mqtt) -> tuple[Connect, Connect | None]:
 
 
 def _via_aiomqtt(mqtt: Mqtt, receiver: Receiver) -> Connection:
-    from gateway.mqtt.via_aiomqtt import AiomqttConnection  # most never need it, and it takes time and memory
+    from gateway.mqtt.v311 import AiomqttConnection  # most never need it, and it takes time and memory
 
     return AiomqttConnection(mqtt, receiver)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.clock import now_us
-from gateway.messages import NO_REPEATS, PACKET_IDS, Chunk, Message, Session
+from gateway.messages import NO_REPEATS, PACKET_IDS, Delivery, Message, Session
 from gateway.mqtt.doubts import Doubts
 from gateway.mqtt.packet_ids import PacketIds, are_consecutive, is_ahead
 from gateway.mqtt.source import Sessions
@@ -64,7 +64,7 @@ class Acknowledgements:
 
     # messages come -----------------------------------------------------------------------------
 
-    def register(self, messages: Sequence[Message], packet_ids: Sequence[int]) -> Chunk:
+    def register(self, messages: Sequence[Message], packet_ids: Sequence[int]) -> Delivery:
         """All messages of one socket read, numbered."""
         again = NO_REPEATS
         ids = list(filter(None, packet_ids)) if NO_ID in packet_ids else packet_ids
@@ -82,7 +82,7 @@ class Acknowledgements:
         self._observe(messages, packet_ids, ids, repeats, consecutive=consecutive)
         session = self._session
         assert session is not None
-        return Chunk(
+        return Delivery(
             messages,
             first,
             now_us(),

@@ -55,7 +55,7 @@ class Cut(NamedTuple):
     qos_2: list[int]
 
 
-class Frames:
+class PacketReader:
     """The stream of one connection.
 
     Args:

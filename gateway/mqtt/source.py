@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from gateway.messages import Chunk, Session
+from gateway.messages import Delivery, Session
 
 
 class Sink(Protocol):
     """Where a source puts what it receives. Both calls are synchronous and must not raise."""
 
-    def take(self, chunk: Chunk) -> None:
+    def take(self, delivery: Delivery) -> None:
         """All messages of one socket read, in order. May call ``Source.pause`` before it returns."""
 
     def idle(self) -> None:
@@ -19,7 +19,7 @@ class Sink(Protocol):
 
 
 class Sessions(Protocol):
-    """Where the source tells what becomes of its session; :class:`gateway.sessions.Sessions` is one."""
+    """Where the source tells what becomes of its session; :class:`gateway.sessions.tracking.Sessions` is one."""
 
     inherited: Session
     """What the broker resumes at the first connection."""
@@ -76,7 +76,7 @@ class Source(Protocol):
     def pause(self) -> None:
         """Stop reading the socket; pings go on. Idempotent; survives reconnects.
 
-        What was read by then is still yielded, at most one chunk. A connection lost meanwhile is made again at
+        What was read by then is still yielded, at most one delivery. A connection lost meanwhile is made again at
         the resume.
         """
 

@@ -11,7 +11,8 @@ from urllib.parse import quote, urlencode
 
 from pydantic import SecretStr
 
-from gateway import dsn_text, errors, settings
+from gateway import errors, settings
+from gateway.settings import dsn_text
 
 _CREDENTIALS = ("user", "password")
 _DATABASE = ("database", "dbname")

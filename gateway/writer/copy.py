@@ -28,7 +28,7 @@ from gateway.writer import conflicts, ledger, processed, replays, rows, sift, st
 from gateway.writer.experience import Experience
 from gateway.writer.letters import Letters
 from gateway.writer.probe import probe
-from gateway.writer.work import History, Stretch, Work, refused_by_database
+from gateway.writer.work import BatchRange, BatchWrite, History, refused_by_database
 
 _TOO_MUCH = ("53200", "57014", "25P04", None)
 """Out of memory or locks, or of time: by the server's clock or, without a SQLSTATE, by ours."""
@@ -79,7 +79,7 @@ class Writer:
         with pools.translate(self._name):
             await probe(connection, self._name)
 
-    async def write(self, work: Work) -> None:
+    async def write(self, work: BatchWrite) -> None:
         """Write what is left of the work. What then still is left was set apart: it fails although the server works.
 
         Raises:
@@ -110,7 +110,7 @@ class Writer:
         why = f"merged, its row would have {size} bytes, more than {most} (validation.max_row_bytes)"
         return errors.MessageError(Reason.ROW_TOO_LARGE, why)
 
-    async def _goes_on(self, work: Work, error: errors.StoreError) -> bool:
+    async def _goes_on(self, work: BatchWrite, error: errors.StoreError) -> bool:
         """Whether to go on with the rest of the work, after its next stretch failed.
 
         Raises:
@@ -136,7 +136,7 @@ class Writer:
         history = work.history
         return work.set_apart(thorough=history is not None and await self._works_for_others(history))
 
-    async def _refused(self, work: Work) -> bool:
+    async def _refused(self, work: BatchWrite) -> bool:
         """Whether the messages of the next stretch that are poison were found; they are refused, all at once."""
         found = await self._sift(work)
         poison = {index: error for index, error in found.items() if isinstance(error, errors.PoisonError)}
@@ -144,7 +144,7 @@ class Writer:
             work.refuse({index: refused_by_database(str(error)) for index, error in poison.items()})
         return bool(poison)
 
-    async def _sift(self, work: Work) -> Mapping[int, errors.StoreError]:
+    async def _sift(self, work: BatchWrite) -> Mapping[int, errors.StoreError]:
         """The messages of the next stretch that fail by themselves; none where that cannot be found out."""
         stretch, encoded = work.next, work.batch.rows
         size = sum(len(encoded[index]) for index in stretch.indices)
@@ -197,7 +197,7 @@ class Writer:
     def _closed(self) -> bool:
         return self._connection is None or self._connection.is_over
 
-    async def _attempt(self, connection: Any, work: Work) -> None:
+    async def _attempt(self, connection: Any, work: BatchWrite) -> None:
         started, stretch = time.perf_counter(), work.next
         self._letters.begin()
         with pools.translate(self._name), pools.statement("SELECT FROM redelivery_ledger"):
@@ -222,7 +222,7 @@ class Writer:
         messages = len(stretch.indices)
         events.batch_stored(path=self._path, messages=messages, rows=count, seconds=seconds)
 
-    async def _straight(self, connection: Any, work: Work) -> int:
+    async def _straight(self, connection: Any, work: BatchWrite) -> int:
         """COPY right into the tables; one exchange when there is nothing but rows that meet themselves."""
         stretch, rows_of_all = work.next, work.batch.rows
         with pools.translate(self._name):
@@ -244,7 +244,7 @@ class Writer:
             encoded = [row.joined() for row in sorted(apart, key=rows.order)]
         return await staged.copy(connection, "telemetry", encoded)
 
-    async def _staged(self, connection: Any, work: Work, *, lift_limit: bool) -> int:
+    async def _staged(self, connection: Any, work: BatchWrite, *, lift_limit: bool) -> int:
         """The same stretch by way of a temporary table, which takes every key."""
         try:
             with pools.translate(self._name):
@@ -264,7 +264,7 @@ class Writer:
         return count
 
     async def _stage_stretch(
-        self, connection: Any, work: Work
+        self, connection: Any, work: BatchWrite
     ) -> tuple[int, Known, list[tuple[conflicts.Staging, set[bytes]]]]:
         """How many rows are new or changed, what was known, and under which keys each staging kept something."""
         known = await self._known(connection, work)
@@ -277,7 +277,7 @@ class Writer:
         await self._enter(connection, work)
         return sum(len(kept) for _, kept in inserted), known, inserted
 
-    async def _known(self, connection: Any, work: Work) -> Known:
+    async def _known(self, connection: Any, work: BatchWrite) -> Known:
         """What is known of the messages of the next stretch, by their own ids or as replays."""
         known = Known()
         if replayed := work.replayed():
@@ -299,7 +299,7 @@ class Writer:
             known.letters = {index: _reused(batch, index) for index in entered.reused.intersection(refuse)}
         return known
 
-    async def _enter(self, connection: Any, work: Work) -> None:
+    async def _enter(self, connection: Any, work: BatchWrite) -> None:
         with pools.statement("INSERT INTO redelivery_ledger"):
             batch = work.batch
             await self._ledger.write(connection, work.next.id, batch.session, batch.turn, work.known_again())
@@ -330,7 +330,7 @@ def _reused(batch: Batch, index: int) -> DeadLetter:
     return batch.letter_for(index, errors.MessageError(Reason.MESSAGE_ID_REUSED, why))
 
 
-def _mark_known(work: Work, known: Known) -> None:
+def _mark_known(work: BatchWrite, known: Known) -> None:
     """After the commit."""
     for index in known.seen:
         work.outcomes[index] = Outcome.DUPLICATE
@@ -340,7 +340,7 @@ def _mark_known(work: Work, known: Known) -> None:
         events.message_ids_reused(stream=stream, count=count)
 
 
-def _mark_staged(work: Work, stagings: Iterable[tuple[conflicts.Staging, set[bytes]]]) -> None:
+def _mark_staged(work: BatchWrite, stagings: Iterable[tuple[conflicts.Staging, set[bytes]]]) -> None:
     """After the commit."""
     for staging, kept in stagings:
         for index, outcome in staging.outcomes(kept).items():
@@ -349,10 +349,10 @@ def _mark_staged(work: Work, stagings: Iterable[tuple[conflicts.Staging, set[byt
             events.readings_overwritten(stream=stream, count=count, on_conflict=staging.on_conflict)
 
 
-def _by_stream(work: Work, indices: Iterable[int]) -> Counter[str]:
+def _by_stream(work: BatchWrite, indices: Iterable[int]) -> Counter[str]:
     return Counter(work.batch.origins[index].stream_name for index in indices)
 
 
-def _sample(work: Work, stretch: Stretch) -> bytes:
+def _sample(work: BatchWrite, stretch: BatchRange) -> bytes:
     """The rows of a message of this stretch."""
     return work.batch.rows[stretch.indices[0]] if stretch.indices else b""

@@ -1,13 +1,13 @@
 """The redelivery ledger: what was stored under which packet id, written with it in one transaction.
 
 A reading with a time of its own meets itself when it is delivered again. One without, and a dead letter, look new;
-this process knows them by their delivery numbers (:mod:`gateway.redeliveries`), and a later one by this ledger: by the
+this process knows them by their delivery numbers (``redeliveries``), and a later one by this ledger: by the
 packet id under which the broker sent them and a digest, in the session to which they belong, when the broker says that
 it sends them again (DUP). Never is a message dropped on DUP alone.
 
 Hazard: a packet id comes again for another message, perhaps of the same bytes, as soon as the broker has read our
 acknowledgement. So nothing is believed up to the position that the broker is known to have read
-(:mod:`gateway.sessions`), nothing that lies a whole round of packet ids back, and nothing at all of a broker that was
+(``tracking``), nothing that lies a whole round of packet ids back, and nothing at all of a broker that was
 seen to hand out an id before all others had their turn.
 """
 
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.messages import DIGEST_BYTES, PACKET_IDS, Message, Session, digest
-from gateway.sessions import Sessions
+from gateway.sessions.tracking import Sessions
 
 _PRUNE_EVERY = 256
 _COMMIT_SECONDS = 10.0
@@ -103,7 +103,7 @@ class Ledger:
         """One row for these messages, inside the caller's transaction; prunes now and then.
 
         Args:
-            session, turn: of the batch; see :class:`gateway.messages.Chunk`.
+            session, turn: of the batch; see :class:`gateway.messages.Delivery`.
         """
         numbered = [(number, message) for number, message in entries if message.packet_id is not None]
         if not numbered:

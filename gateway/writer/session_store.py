@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 from gateway import clock
-from gateway.sessions import State
+from gateway.sessions.tracking import State
 
 _COLUMNS = "session, confirmed, in_turn, changed_at, filters, in_use"
 _LOAD = f"SELECT {_COLUMNS} FROM mqtt_sessions WHERE client_id = $1"
@@ -42,7 +42,7 @@ async def all_kept(connect: Connect) -> list[Kept]:
 
 
 class SessionTable:
-    """Satisfies :class:`gateway.sessions.Store`.
+    """Satisfies :class:`gateway.sessions.tracking.Store`.
 
     Args:
         gateway: that the client id is of.

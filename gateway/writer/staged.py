@@ -8,10 +8,10 @@ from typing import Any
 from gateway import errors
 from gateway.storage import pools
 from gateway.writer import conflicts, rows, slots
-from gateway.writer.work import Work
+from gateway.writer.work import BatchWrite
 
 
-def stagings(work: Work, seen: Collection[int], max_row_bytes: int) -> Iterable[conflicts.Staging]:
+def stagings(work: BatchWrite, seen: Collection[int], max_row_bytes: int) -> Iterable[conflicts.Staging]:
     """The rows of the next stretch, but for what was seen before, grouped by what is to be done about conflicts.
 
     Raises:

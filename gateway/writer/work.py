@@ -24,7 +24,7 @@ PERSISTS = 3
 _REFUSALS = 8
 
 
-class Stretch(msgspec.Struct):
+class BatchRange(msgspec.Struct):
     """Messages of a batch, by index, and dead letters; what one transaction carries.
 
     Attributes:
@@ -41,28 +41,28 @@ class Stretch(msgspec.Struct):
     sifted: bool = False
     refusals: int = 0
 
-    def halves(self) -> list[Stretch]:
+    def halves(self) -> list[BatchRange]:
         """Two that together are this one, no more certain than it; none of a single message or dead letter."""
         halves = self._halves()
         for half in halves:
             half.uncertain, half.sifted = self.uncertain, self.sifted
         return halves
 
-    def _halves(self) -> list[Stretch]:
+    def _halves(self) -> list[BatchRange]:
         count = len(self.indices)
         if count > 1:
             middle = count // 2
-            return [Stretch(self.indices[:middle]), Stretch(self.indices[middle:], self.letters)]
+            return [BatchRange(self.indices[:middle]), BatchRange(self.indices[middle:], self.letters)]
         if count and self.letters:
-            return [Stretch(self.indices), Stretch((), self.letters)]
+            return [BatchRange(self.indices), BatchRange((), self.letters)]
         if len(self.letters) < 2:
             return []
         middle = len(self.letters) // 2
-        return [Stretch((), part) for part in (self.letters[:middle], self.letters[middle:])]
+        return [BatchRange((), part) for part in (self.letters[:middle], self.letters[middle:])]
 
-    def part(self, some: Collection[int]) -> Stretch:
+    def part(self, some: Collection[int]) -> BatchRange:
         """These messages go, and are another stretch, no more certain than this one; the letters stay."""
-        apart = Stretch([index for index in self.indices if index in some], uncertain=self.uncertain)
+        apart = BatchRange([index for index in self.indices if index in some], uncertain=self.uncertain)
         self.indices = [index for index in self.indices if index not in some]
         return apart
 
@@ -91,7 +91,7 @@ class History(msgspec.Struct):
         self.rows, self.proven = rows, False
 
 
-class Work:
+class BatchWrite:
     """What is left to write of a batch, and how its messages ended so far.
 
     Attributes:
@@ -111,7 +111,7 @@ class Work:
         self.outcomes: list[Outcome] = [Outcome.STORED] * len(batch.numbers)
         self.letter_outcomes: list[Outcome] = [Outcome.DEAD_LETTERED] * len(batch.letters)
         self.refused: dict[int, DeadLetter] = {}
-        self.left = [Stretch(range(len(batch.numbers)), list(batch.letters))]
+        self.left = [BatchRange(range(len(batch.numbers)), list(batch.letters))]
         self.suspect = False
         self.alone: Counter[int] = Counter()
         self.error: errors.StoreError | None = None
@@ -122,7 +122,7 @@ class Work:
         self._numbers = dict(zip(map(id, batch.letters), batch.letter_numbers, strict=True))
 
     @property
-    def next(self) -> Stretch:
+    def next(self) -> BatchRange:
         """The stretch to write now."""
         return self.left[-1]
 
@@ -158,7 +158,7 @@ class Work:
         count = len(stretch.indices)
         if count > most:
             parts = [
-                Stretch(stretch.indices[start : start + most], uncertain=stretch.uncertain)
+                BatchRange(stretch.indices[start : start + most], uncertain=stretch.uncertain)
                 for start in range(0, count, most)
             ]
             parts[-1].letters = stretch.letters
@@ -212,13 +212,13 @@ class Work:
             self.outcomes[index], self.refused[index] = Outcome.DEAD_LETTERED, letter
             letters.append(letter)
         if not self.left or self.alone:  # what is left may fail again: the letters go by themselves
-            self.left.append(Stretch((), letters))
+            self.left.append(BatchRange((), letters))
             return
         last = self.left[0]
         if last.indices:
             # By themselves: beside a message that is refused too, they would be tried once more.
             earlier, last.letters = last.letters, []
-            last = Stretch((), earlier)
+            last = BatchRange((), earlier)
             self.left.insert(0, last)
         last.letters += letters
 
@@ -274,7 +274,7 @@ class Work:
         self._leave(apart)
         return self.next.id not in self._tried
 
-    def _leave(self, stretch: Stretch) -> None:
+    def _leave(self, stretch: BatchRange) -> None:
         """Each of its messages failed alone."""
         self.alone.update(stretch.indices)
         self._tried.add(stretch.id)
@@ -295,7 +295,7 @@ class Work:
             }
         )
 
-    def parted(self) -> tuple[Work, Work]:
+    def parted(self) -> tuple[BatchWrite, BatchWrite]:
         """What is done, and what is left, each a work of its own."""
         waits = [index for stretch in self.left for index in stretch.indices]
         unwritten = {letter.id for stretch in self.left for letter in stretch.letters}
@@ -304,7 +304,10 @@ class Work:
         not_done = {*waits, *refused}
         done_indices = [index for index in range(len(self.outcomes)) if index not in not_done]
         done_letters = sorted(set(range(len(self.batch.letters))) - set(letters))
-        done, rest = Work(self.batch.pick(done_indices, done_letters)), Work(self.batch.pick(waits, letters))
+        done, rest = (
+            BatchWrite(self.batch.pick(done_indices, done_letters)),
+            BatchWrite(self.batch.pick(waits, letters)),
+        )
         done.left = []
         done.outcomes = [self.outcomes[index] for index in done_indices]
         done.refused = {
@@ -320,12 +323,14 @@ class Work:
         self.letter_outcomes.append(Outcome.DEAD_LETTERED)
         self._numbers[id(letter)] = number
 
-    def _take_over(self, whole: Work, indices: list[int]) -> None:
+    def _take_over(self, whole: BatchWrite, indices: list[int]) -> None:
         """Where the other work was with these messages, in their order."""
         at, self.left = 0, []
         for stretch in whole.left:
             count = len(stretch.indices)
-            self.left.append(Stretch(range(at, at + count), stretch.letters, stretch.id, stretch.uncertain))
+            self.left.append(
+                BatchRange(range(at, at + count), stretch.letters, stretch.id, stretch.uncertain)
+            )
             at += count
         self.alone = Counter({new: whole.alone[old] for new, old in enumerate(indices) if whole.alone[old]})
         self.suspect, self.error, self.history = whole.suspect, whole.error, whole.history

@@ -33,7 +33,7 @@ PRODUCTION = {
 """What a user's shell may have set; a demo that listened to it would not work here."""
 WITHOUT_MOSQUITTO = """
 from gateway.cli import main
-from gateway.demo import broker
+from gateway.tools.demo import broker
 broker.find_program = lambda name: None
 main()
 """

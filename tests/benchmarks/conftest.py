@@ -10,15 +10,15 @@ import pytest
 from pydantic import SecretStr
 
 from gateway import settings
-from gateway.bench import shape
-from gateway.bench.blocks import Blocks
 from gateway.clock import now_us
 from gateway.decoders import Limits, build
 from gateway.devices.registry import Registry
+from gateway.ingest.routes import Preparation, Routes, Stream
 from gateway.messages import Device, DeviceType, Field
 from gateway.observability.health import Health
-from gateway.routes import Preparation, Routes, Stream
 from gateway.storage.pools import Pool
+from gateway.tools.bench import shape
+from gateway.tools.bench.blocks import Blocks
 
 PREFIX = "tenants/acme/devices/"
 COUNT = 1000

@@ -15,13 +15,13 @@ import mqtt5
 
 from gateway import clock, settings
 from gateway.decoders import Limits, build
-from gateway.intake import Intake
-from gateway.messages import Chunk, DeviceType, Reading
-from gateway.mqtt.frames import Frames
+from gateway.ingest.intake import Intake
+from gateway.ingest.routes import Route, Routes
+from gateway.ingest.validation import field_check
+from gateway.messages import Delivery, DeviceType, Reading
+from gateway.mqtt.frames import PacketReader
 from gateway.mqtt.packets import puback_packets
 from gateway.mqtt.window import Window
-from gateway.routes import Route, Routes
-from gateway.validation import field_check
 from gateway.writer import rows
 
 Benchmark = Callable[..., Any]
@@ -36,7 +36,7 @@ def resolved(routes: Routes, packets: Packets) -> list[Route]:
 
 def test_parse(benchmark: Benchmark, received: bytes) -> None:
     """One read of the socket is cut into its packets."""
-    found = benchmark(Frames(2**20).cut, received)
+    found = benchmark(PacketReader(2**20).cut, received)
     assert len(found.messages) == 1000
     assert found.others == []
 
@@ -79,21 +79,21 @@ def test_encode_row(benchmark: Benchmark) -> None:
 
 def test_short_way(benchmark: Benchmark, routes: Routes, packets: Packets) -> None:
     """Plain messages: from the payload to the row in one step."""
-    intake, chunk = Intake(settings.Validation(), routes), Chunk(packets, 0, clock.now_us())
+    intake, delivery = Intake(settings.Validation(), routes), Delivery(packets, 0, clock.now_us())
     found = resolved(routes, packets)
     for route in found:
         route.shorten()
-    encoded = benchmark(intake.plain_rows, chunk, found)
-    assert encoded == [intake.encode(p, route, chunk)[0] for p, route in zip(packets, found, strict=True)]
+    encoded = benchmark(intake.plain_rows, delivery, found)
+    assert encoded == [intake.encode(p, route, delivery)[0] for p, route in zip(packets, found, strict=True)]
 
 
 def test_intake(benchmark: Benchmark, routes: Routes, packets: Packets) -> None:
-    """All stages before the batch, the full way: from a message to its row."""
-    intake, chunk = Intake(settings.Validation(), routes), Chunk(packets, 0, clock.now_us())
+    """All stages before the batch, the general path: from a message to its row."""
+    intake, delivery = Intake(settings.Validation(), routes), Delivery(packets, 0, clock.now_us())
     found = resolved(routes, packets)
 
     def encode() -> list[bytes]:
-        return [intake.encode(p, route, chunk)[0] for p, route in zip(packets, found, strict=True)]
+        return [intake.encode(p, route, delivery)[0] for p, route in zip(packets, found, strict=True)]
 
     encoded = benchmark(encode)
     assert len(encoded) == 1000

@@ -192,7 +192,7 @@ async def test_what_is_not_settled_comes_again(
     """After a lost connection: the same packet ids, marked duplicate, in a resumed session, under new numbers."""
     async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
         await reception.ready()
-        assert not reception.chunks
+        assert not reception.deliveries
         await publish_to(mosquitto_broker, f"{site}/acme/pump", *numbered(6))
         first = list(await reception.messages(6))
         reception.source.settle([0, 1, 3])
@@ -204,13 +204,15 @@ async def test_what_is_not_settled_comes_again(
         assert [message.packet_id for message in first[2:]] == [message.packet_id for message in again]
         assert not any(message.duplicate for message in first)
         assert all(message.duplicate for message in again)
-        assert sorted({chunk.resumed for chunk in reception.chunks if chunk.first < 6}) == [False]
-        repeats = [chunk.repeats for chunk in reception.chunks if chunk.first >= 6]
+        assert sorted({delivery.resumed for delivery in reception.deliveries if delivery.first < 6}) == [
+            False
+        ]
+        repeats = [delivery.repeats for delivery in reception.deliveries if delivery.first >= 6]
         found = {key: number for repeated in repeats for key, number in repeated.items()}
         assert found == {message.packet_id: number for number, message in enumerate(first) if number >= 2}
-        assert {6} == {chunk.since for chunk in reception.chunks if chunk.first >= 6}
+        assert {6} == {delivery.since for delivery in reception.deliveries if delivery.first >= 6}
         assert {6} == {
-            chunk.turn for chunk in reception.chunks if chunk.first >= 6
+            delivery.turn for delivery in reception.deliveries if delivery.first >= 6
         }  # ids have come no further
 
 
@@ -264,7 +266,7 @@ async def test_a_broker_that_is_killed(
         await reception.ready()
         await publish_to(mosquitto, f"{site}/acme/pump", b"after")
         await reception.messages(1)
-        assert not reception.chunks[-1].resumed
+        assert not reception.deliveries[-1].resumed
 
 
 async def test_an_absent_broker_is_waited_for(
@@ -565,7 +567,7 @@ async def test_a_session_outlives_the_daemon(
         (message,) = await reception.messages(1)
         assert message.payload == b"meanwhile"
         assert not message.duplicate
-        assert reception.chunks[0].resumed
+        assert reception.deliveries[0].resumed
 
 
 async def test_another_client_with_our_id_is_suspected(

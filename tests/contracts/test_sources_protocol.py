@@ -13,8 +13,8 @@ import mqtt5
 import pytest
 
 from gateway.mqtt import try_broker
-from gateway.mqtt.bulk import BulkConnection
 from gateway.mqtt.connection import Connection, Receiver
+from gateway.mqtt.v5 import BulkConnection
 from gateway.observability.health import State
 from gateway.settings import Mqtt, Stream
 from tests.contracts.conftest import Options
@@ -95,16 +95,16 @@ async def test_one_byte_at_a_time() -> None:
 
 
 async def test_ten_thousand_messages_in_one_write() -> None:
-    """Few chunks, and everything in them."""
+    """Few deliveries, and everything in them."""
     stream = b"".join(publication(at, payload) for at, payload in enumerate(numbered(10_000)))
     async with fake_broker(says(stream)) as broker, receiving(bulk(broker.port), STREAM) as reception:
         await reception.messages(10_000)
-        assert len(reception.chunks) < 100
+        assert len(reception.deliveries) < 100
     assert numbered(10_000) == reception.payloads
 
 
 async def test_connack_and_messages_in_one_segment() -> None:
-    """A resumed session starts at once: the first chunk knows that it is resumed."""
+    """A resumed session starts at once: the first delivery knows that it is resumed."""
 
     async def script(peer: Peer) -> None:
         await peer.until(CONNECT)
@@ -114,7 +114,7 @@ async def test_connack_and_messages_in_one_segment() -> None:
 
     async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
         await reception.messages(1)
-        assert reception.chunks[0].resumed
+        assert reception.deliveries[0].resumed
 
 
 async def test_a_large_payload_in_small_pieces() -> None:
@@ -607,8 +607,8 @@ async def test_a_suback_behind_a_backlog_is_waited_for(options: Options) -> None
 def _pause_at_first_chunk(reception: Reception) -> None:
     take = reception.take
 
-    def take_and_pause(chunk: Any) -> None:
-        take(chunk)
+    def take_and_pause(delivery: Any) -> None:
+        take(delivery)
         reception.source.pause()
 
     reception.take = take_and_pause  # type: ignore[method-assign]

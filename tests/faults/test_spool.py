@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.buffer import inspection
+from gateway.spool import inspection
 from tests.conftest import lacking
 from tests.faults.conftest import ALL, MakeCell
 from tests.support.fault_cell import Cell

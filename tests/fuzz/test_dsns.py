@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from gateway import dsn_text, redaction, settings
+from gateway import redaction, settings
+from gateway.daemon.exposure import is_local
 from gateway.errors import ConfigurationError
-from gateway.exposure import is_local
 from gateway.redaction import redact
+from gateway.settings import dsn_text
 from gateway.storage import dsn, libpq
 from tests.support.fuzzing import attempt, fuzzed, spoiled
 
@@ -29,7 +30,8 @@ SAMPLES = [
 TOKENS = [
     ":", "@", "/", "?", "&", "=", ",", "[", "]", "%", "%00", "%zz", "%ff", "%2f", "+", "#", "\\", "'", '"', "<",
     "\x1b", "\0", "0", "65536", "1e9", "-1", "²", "٣", "host=", "port=", "user=", "é", "東", " ", "\t", "\n",
-    "\udcff", "9" * 400, "9" * 5000, "service=", "&a=b", "connect_timeout=", "host=,", "dbname=", "keepalives=", "postgresql://",
+    "\udcff", "9" * 400, "9" * 5000, "service=", "&a=b", "connect_timeout=", "host=,", "dbname=", "keepalives=",
+    "postgresql://",
 ]  # fmt: skip
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from gateway.messages import Message
 from gateway.mqtt.connection import ConnectionLostError
-from gateway.mqtt.frames import BrokenStreamError, Frames
+from gateway.mqtt.frames import BrokenStreamError, PacketReader
 from gateway.mqtt.salvage import packet_bytes
-from gateway.mqtt.via_aiomqtt import AiomqttConnection
+from gateway.mqtt.v311 import AiomqttConnection
 from gateway.settings import Mqtt
 from tests.support.fuzzing import attempt, fuzzed, spoiled
 from tests.unit.mqtt.test_frames import PACKETS
@@ -41,7 +41,7 @@ TOKENS = [
 
 def _read(stream: bytes, piece: int) -> tuple[list[Any], list[int], list[Any], str]:
     """Messages, ids and other packets that come of these bytes in pieces, and how they break, if they do."""
-    frames = Frames(LIMIT)
+    frames = PacketReader(LIMIT)
     messages, ids, others, broken = [], [], [], ""
     for at in range(0, len(stream), piece):
         try:

@@ -18,7 +18,7 @@ from tests.support.bad_input import CASES
 from tests.support.batching import NOW_US
 from tests.support.fuzzing import LARGEST, attempt, fuzzed, more_payloads, spoiled
 from tests.unit.decoders.test_cases import PAYLOADS, kinds
-from tests.unit.test_plain import ALL_WAYS, FULL
+from tests.unit.ingest.test_plain import ALL_WAYS, FULL
 
 NOW_MS = NOW_US // 1000
 LOOP_SECONDS = 0.05
@@ -75,9 +75,9 @@ PLAIN = [FULL, *(b'{"ts":%d,"metrics":%s}' % (NOW_MS, metrics) for metrics in (
 @fuzzed
 @given(spoiled(PLAIN, TOKENS) | spoiled(SAMPLES, TOKENS))
 def test_two_ways(payload: bytes) -> None:
-    """For devices of every type the short way of a message has the row of the full way, or none."""
+    """For devices of every type the fast path of a message has the row of the general path, or none."""
     for ways in ALL_WAYS:
-        short = attempt("payloads short way", functools.partial(ways.short, payload), seconds=LOOP_SECONDS)
-        full = attempt("payloads full way", functools.partial(ways.full, payload), seconds=LOOP_SECONDS)
+        short = attempt("payloads fast path", functools.partial(ways.short, payload), seconds=LOOP_SECONDS)
+        full = attempt("payloads general path", functools.partial(ways.full, payload), seconds=LOOP_SECONDS)
         if short is not None:
             assert full == (short, None, [], 1)

@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from gateway import effective, exposure, settings
-from gateway.check import check
+from gateway import settings
+from gateway.daemon import exposure
+from gateway.daemon.check import check
 from gateway.errors import GatewayError
 from gateway.mqtt import packets, subscriptions
 from gateway.mqtt.paho_client import make_client
-from gateway.sample import sample
-from gateway.settings import Settings
+from gateway.settings import Settings, effective
+from gateway.settings.sample import sample
 from tests.support.fuzzing import attempt, fuzzed, spoiled
 from tests.support.minimal import MINIMAL
 

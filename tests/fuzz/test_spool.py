@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.buffer import inspection, layout, records
-from gateway.buffer.disk import SESSION
-from gateway.buffer.records import HEAD_BYTES, Record
-from gateway.buffer.session_file import SessionFile
-from gateway.buffer.spool import Spool
 from gateway.messages import digest
-from gateway.sessions import State
+from gateway.sessions.tracking import State
 from gateway.settings import Spool as Options
+from gateway.spool import inspection, layout, records
+from gateway.spool.disk import SESSION
+from gateway.spool.records import HEAD_BYTES, Record
+from gateway.spool.session_file import SessionFile
+from gateway.spool.spool import Spool
 from tests.support.fuzzing import attempt, fuzzed, spoiled
-from tests.unit.buffer.forgetful import ForgetfulDisk
-from tests.unit.buffer.spooling import record, rest
+from tests.unit.spool.forgetful import ForgetfulDisk
+from tests.unit.spool.spooling import record, rest
 
 NUMBER = 17
 OPTIONS = Options.model_construct(max_bytes=2**20, segment_bytes=2**16)

@@ -24,7 +24,7 @@ from tests.support.commands import Done, command
 from tests.support.daemon import to_toml
 from tests.support.databases import Databases
 from tests.support.hostile import CONTROLS, MARKUP, NAME, raw
-from tests.unit.buffer.spooling import opened, record
+from tests.unit.spool.spooling import opened, record
 
 LETTER = uuid.UUID(int=7)
 WIDTHS = (60, 80, 200, None)

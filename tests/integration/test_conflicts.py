@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gateway.outcomes import Outcome
 from gateway.writer import rows, staged
 from gateway.writer.copy import Writer
-from gateway.writer.work import Work
+from gateway.writer.work import BatchWrite
 from tests.integration.conftest import Writers
 from tests.support.batching import NOW_US, Filling, Origin, a_device
 from tests.support.databases import Databases
@@ -269,7 +269,7 @@ async def test_stepping_aside_is_not_repeated(shared: Databases, make_writer: Wr
     await written(writer, filling.batch)
     found = await kept(table, device)
     assert len(found) == 20 + 60
-    again = Work(filling.batch)
+    again = BatchWrite(filling.batch)
     again.next.uncertain = True
     await make_writer(shared.timeseries_dsn).write(again)
     assert await kept(table, device) == found
@@ -295,7 +295,7 @@ async def test_a_window_that_is_taken_is_passed_in_one_step(
         await stage(connection, staging)
 
     monkeypatch.setattr(staged, "_stage", counted)
-    work = Work(after.batch)
+    work = BatchWrite(after.batch)
     work.next.uncertain = uncertain
     await asyncio.wait_for(writer.write(work), 10)
     assert work.outcomes == [STORED] * 2000

@@ -9,14 +9,15 @@ import uuid
 
 import pytest
 
-from gateway import replay, settings
-from gateway.dead_letter_purge import DeadLetterPurge
-from gateway.dead_letters import Selection
+from gateway import settings
+from gateway.daemon import replay
+from gateway.daemon.dead_letter_purge import DeadLetterPurge
+from gateway.daemon.replay import Result
 from gateway.errors import StoreError
 from gateway.outcomes import Outcome
-from gateway.replay import Result
 from gateway.storage import pools
 from gateway.writer.copy import Writer
+from gateway.writer.dead_letters import Selection
 from tests.support.batching import Filling, Origin, database, published, settings_for
 from tests.support.databases import Databases
 from tests.support.sessions import a_ledger

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway import dead_letters
-from gateway.dead_letters import Count, Selection
 from gateway.outcomes import Reason
-from gateway.writer import replays
+from gateway.writer import dead_letters, replays
+from gateway.writer.dead_letters import Count, Selection
 from tests.support.written import Table
 
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)

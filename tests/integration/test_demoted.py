@@ -18,7 +18,7 @@ from gateway.outcomes import Outcome
 from gateway.storage import pools, sessions
 from gateway.storage.pools import Pool
 from gateway.writer.copy import Writer
-from gateway.writer.work import Work
+from gateway.writer.work import BatchWrite
 from tests.integration.conftest import Writers
 from tests.support.batching import NOW_US, Filling, a_device, database
 from tests.support.databases import Databases, Workshop
@@ -135,7 +135,7 @@ async def noticed(connection: Any) -> None:
 async def test_a_copy_connection_is_left(pair: Pair, writer: Writer, suspect: bool) -> None:
     """At the first refusal (25006), also of work that had failed again and again: stored on the other host at once."""
     await demoted(pair, writer)
-    work = Work(filled().batch)
+    work = BatchWrite(filled().batch)
     work.suspect = suspect
     async with asyncio.timeout(5):
         await writer.write(work)
@@ -174,7 +174,7 @@ async def test_a_trigger_that_says_so_holds_nobody_up(pair: Pair, make_writer: W
     try:
         with pytest.raises(StandingError, match="25006"):
             async with asyncio.timeout(5):
-                await make_writer(pair.new.timeseries_dsn).write(Work(filled().batch))
+                await make_writer(pair.new.timeseries_dsn).write(BatchWrite(filled().batch))
     finally:
         execute(pair.new.timeseries_dsn, "DROP FUNCTION says CASCADE")
 

@@ -19,21 +19,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway import emptying, errors, foreground, patience, replay, settings
-from gateway.buffer.spool import Spool
+from gateway import errors, settings
 from gateway.cli import common
-from gateway.dead_letters import Selection
+from gateway.daemon import foreground, replay, spool_drain
+from gateway.daemon.replay import Result
 from gateway.messages import digest
 from gateway.outcomes import Outcome
-from gateway.replay import Result
-from gateway.storage import passwords
+from gateway.spool.spool import Spool
+from gateway.storage import passwords, retry
+from gateway.writer.dead_letters import Selection
 from tests.support.batching import NOW_US, published, settings_for
 from tests.support.daemon import GATEWAY, REPOSITORY, gateway, to_toml
 from tests.support.flow import Flow
 from tests.support.installation import Installation
 from tests.support.sql import execute, query
 from tests.support.waiting import eventually
-from tests.unit.buffer.spooling import record
+from tests.unit.spool.spooling import record
 
 SLOW = """
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -127,11 +128,11 @@ class Scene:
         await spool.append([msgspec.structs.replace(one, topic="t/acme/A") for one in made])
         spool.close()
 
-    async def drain(self, result: emptying.Result) -> None:
+    async def drain(self, result: spool_drain.Result) -> None:
         """Drain the spool; it must end in time."""
         assert self.spool.folder is not None
         async with asyncio.timeout(20):
-            await emptying.run(self.options(), [self.spool.folder], result, progress=self.progress)
+            await spool_drain.run(self.options(), [self.spool.folder], result, progress=self.progress)
 
     def configuration(self) -> Path:
         """A file that says the same as the options."""
@@ -165,7 +166,7 @@ def scene(installation: Installation, tmp_path: Path) -> Scene:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors are not waited for as long as a person would."""
     monkeypatch.setattr(foreground, "PATIENCE", 1.0)
-    monkeypatch.setattr(patience, "_BOUND_UNKNOWN", 0.2)
+    monkeypatch.setattr(retry, "_BOUND_UNKNOWN", 0.2)
 
 
 @pytest.fixture
@@ -247,7 +248,7 @@ async def test_a_drain_as_the_writer(scene: Scene) -> None:
     scene.provision()
     await scene.spool_some(300)
     scene.owner(SLOW.format(seconds=0.3, table="telemetry"))
-    result = emptying.Result()
+    result = spool_drain.Result()
     await scene.drain(result)
     assert (dict(result.ended), result.left) == ({"stored": 300}, 0)
     assert len(scene.rows()) == 300
@@ -258,7 +259,7 @@ async def test_what_must_be_mended_ends_a_drain(scene: Scene) -> None:
     scene.provision()
     await scene.spool_some(30)
     scene.may(insert=False)
-    result = emptying.Result()
+    result = spool_drain.Result()
     with pytest.raises(errors.StandingError, match="permission denied"):
         await scene.drain(result)
     assert (dict(result.ended), result.left) == ({}, 30)
@@ -279,7 +280,7 @@ async def test_a_spool_that_cannot_be_read_ends_a_drain(
 
     monkeypatch.setattr(Spool, "next_chunk", fails)
     with pytest.raises(errors.SpoolError, match="Input/output error"):
-        await scene.drain(emptying.Result())
+        await scene.drain(spool_drain.Result())
 
 
 COMMANDS = {

@@ -17,17 +17,18 @@ from typing import Any
 import asyncpg
 import pytest
 
-from gateway import app, doctor, patience, replay, settings
+from gateway import settings
 from gateway.batches import Batch
-from gateway.dead_letter_purge import DeadLetterPurge
-from gateway.dead_letters import Selection
+from gateway.daemon import app, doctor, replay
+from gateway.daemon.dead_letter_purge import DeadLetterPurge
+from gateway.daemon.replay import Result
 from gateway.observability.notify import Notify
-from gateway.replay import Result
-from gateway.storage import passwords, version_tables
+from gateway.storage import passwords, retry, version_tables
 from gateway.storage.revisions import NAMES
 from gateway.writer import conflicts, ledger
 from gateway.writer.copy import Writer
-from gateway.writer.work import Work
+from gateway.writer.dead_letters import Selection
+from gateway.writer.work import BatchWrite
 from tests.integration.conftest import REFUSE_POISON
 from tests.support.batching import NOW_US, Filling, a_device, published, settings_for
 from tests.support.commands import command
@@ -42,7 +43,7 @@ from tests.support.statements import Seen, places, watched
 from tests.support.waiting import eventually_async
 from tests.support.wire import Wire
 
-TOOLS = ("bench", "demo")
+TOOLS = ("tools",)
 """They make databases of their own."""
 ADMINISTRATION = (
     "storage/initialise.py",
@@ -133,7 +134,7 @@ def scene(installation: Installation, tmp_path: Path) -> Scene:
 def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
     """Every statement of the test; the ledger is pruned at each of its rows, and nothing is waited for long."""
     monkeypatch.setattr(ledger, "_PRUNE_EVERY", 1)
-    monkeypatch.setattr(patience, "_BOUND_UNKNOWN", 0.2)
+    monkeypatch.setattr(retry, "_BOUND_UNKNOWN", 0.2)
     with watched(monkeypatch) as found:
         yield found
 
@@ -285,7 +286,7 @@ async def _write_again(scene: Scene) -> None:
     await writer.probe()
     scene.superuser(REFUSE_POISON)
     for filling in (before, after, refused):
-        work = Work(filling.batch)
+        work = BatchWrite(filling.batch)
         work.next.uncertain = filling is after
         await writer.write(work)
     share = settings.DeadLetters(max_bytes_per_device=2**20)
@@ -293,7 +294,7 @@ async def _write_again(scene: Scene) -> None:
     loud = Filling(Batch())
     for _ in range(20):
         loud.letter(published("loud", b"no_poison" * 10_000))
-    await bounded.write(Work(loud.batch))
+    await bounded.write(BatchWrite(loud.batch))
     await bounded.close()
     scene.superuser("DELETE FROM dead_letters WHERE topic = 'loud'")
     scene.superuser(

@@ -13,13 +13,13 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.daemon.partitions import Partitions
 from gateway.errors import TransientError
 from gateway.observability.health import Component, State
 from gateway.outcomes import Outcome
-from gateway.partitions import Partitions
-from gateway.patience import Patience
+from gateway.storage.retry import Retrying
 from gateway.writer.copy import Writer
-from gateway.writer.work import Work
+from gateway.writer.work import BatchWrite
 from tests.integration.conftest import Writers
 from tests.support.batching import NOW_US, Filling, a_device, database
 from tests.support.databases import Databases
@@ -56,7 +56,7 @@ def component() -> Component:
 @pytest.fixture
 def partitions(postgres_databases: Databases, component: Component) -> Partitions:
     """Of the test's databases."""
-    patience = Patience(component, shortest=0.1, longest=0.1, standing=0.1)
+    patience = Retrying(component, shortest=0.1, longest=0.1, standing=0.1)
     return Partitions(database(postgres_databases.timeseries_dsn), patience)
 
 
@@ -160,7 +160,7 @@ async def test_a_partition_made_in_the_midst_of_a_statement_refuses_nothing(
         "RETURN NEW; END$$; CREATE TRIGGER wait BEFORE INSERT ON telemetry FOR EACH STATEMENT EXECUTE FUNCTION wait()",
     )
     async with holding(postgres_databases, "SELECT pg_advisory_xact_lock(1)"):
-        writing = asyncio.create_task(writer.write(Work(filling.batch)))
+        writing = asyncio.create_task(writer.write(BatchWrite(filling.batch)))
         waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         await eventually_async(lambda: postgres_databases.timeseries(waits)[0][0])
         assert (
@@ -186,7 +186,7 @@ async def test_what_a_killed_gateway_began_is_ended(
     )
     filling.keyed(a_device(), NOW_US + 200 * DAY_US, {"n": 1})
     with pytest.raises(TransientError, match="gateway_without") as raised:
-        await writer.write(Work(filling.batch))
+        await writer.write(BatchWrite(filling.batch))
     assert raised.value.of_all
     await partitions.once()
     assert (await written(writer, filling.batch)).outcomes == [Outcome.STORED]

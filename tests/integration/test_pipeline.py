@@ -152,13 +152,13 @@ def of_all_kinds(tenant: Tenant, dice: random.Random, n: int) -> mqtt5.PublishPa
 
 
 async def test_the_books_balance_at_every_step(shared: Databases) -> None:
-    """A thousand messages of all kinds in chunks of all sizes, the table locked now and then: one end each."""
+    """A thousand messages of all kinds in deliveries of all sizes, the table locked now and then: one end each."""
     dice, tenant = random.Random(2027), Tenant(shared, "A", "B", "C")
     streams: Sequence[dict[str, Any]] = [{}, {"name": "quiet", "topic": "quiet/{tenant}", "kind": "ignore"}]
     async with Flow(settings_for(shared, *streams, batch={"max_rows": 50, "linger": 0.002})) as flow:
         for step in range(40):
-            chunk = [of_all_kinds(tenant, dice, step * 25 + n) for n in range(dice.randrange(1, 50))]
-            flow.take(*chunk, idle=dice.random() < 0.5)
+            delivery = [of_all_kinds(tenant, dice, step * 25 + n) for n in range(dice.randrange(1, 50))]
+            flow.take(*delivery, idle=dice.random() < 0.5)
             await asyncio.sleep(0)
             if step % 10 == 5:
                 lock = "BEGIN; LOCK TABLE telemetry IN EXCLUSIVE MODE; SELECT pg_sleep(0.05); COMMIT"
@@ -650,7 +650,7 @@ async def test_a_defect_of_the_gateway_costs_one_message(
 ) -> None:
     """Whatever a stage raises: the message is a dead letter, to be replayed by a version without the defect.
 
-    It is told once a chunk, with how many met it.
+    It is told once a delivery, with how many met it.
     """
 
     def fragile(limits: Limits) -> Decode:

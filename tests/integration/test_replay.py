@@ -12,12 +12,14 @@ from typing import Any
 import mqtt5
 import pytest
 
-from gateway import clock, decoders, patience, replay
-from gateway.dead_letters import Selection
+from gateway import clock, decoders
+from gateway.daemon import replay
+from gateway.daemon.replay import Result
 from gateway.errors import StoreError
 from gateway.messages import Reading
 from gateway.outcomes import Outcome
-from gateway.replay import Result
+from gateway.storage import retry
+from gateway.writer.dead_letters import Selection
 from tests.integration.conftest import REFUSE_POISON
 from tests.support.batching import NOW_US, published, settings_for
 from tests.support.databases import Databases, Workshop
@@ -307,7 +309,7 @@ async def test_a_partition_that_is_being_made_refuses_no_letter(
     plain: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A killed gateway left the DEFAULT partition closed to the day (23514): waited for, not noted as refused."""
-    monkeypatch.setattr(patience, "_BOUND_UNKNOWN", 0.0)
+    monkeypatch.setattr(retry, "_BOUND_UNKNOWN", 0.0)
     scene, noon = (
         Scene(plain),
         dt.datetime.fromtimestamp(NOW_MS // 86_400_000 * 86_400 - 40.5 * 86_400, dt.UTC),

@@ -15,7 +15,7 @@ from gateway.messages import Device
 from gateway.outcomes import Outcome, Reason
 from gateway.writer import rows
 from gateway.writer.copy import Writer
-from gateway.writer.work import Work
+from gateway.writer.work import BatchWrite
 from tests.integration.conftest import REFUSE_POISON, Writers
 from tests.support.batching import NOW_US, Filling, Origin, a_device, published
 from tests.support.databases import Databases, Workshop
@@ -141,7 +141,7 @@ async def test_isolation_takes_a_few_transactions(
     assert count - opening <= 2 * math.ceil(math.log2(1000)) + 5
 
 
-async def taken(databases: Databases, make_writer: Writers, filling: Filling) -> tuple[int, Work]:
+async def taken(databases: Databases, make_writer: Writers, filling: Filling) -> tuple[int, BatchWrite]:
     """Transactions in which the batch is written, and those of its connection."""
     before = await transactions(databases)
     writer = make_writer(databases.timeseries_dsn)

@@ -17,7 +17,7 @@ from gateway.errors import StandingError, TransientError
 from gateway.messages import Device
 from gateway.outcomes import Outcome
 from gateway.writer.copy import Writer
-from gateway.writer.work import Work
+from gateway.writer.work import BatchWrite
 from tests.integration.conftest import Writers
 from tests.support.batching import NOW_US, Filling, a_device, published
 from tests.support.databases import Databases, migrate
@@ -35,7 +35,7 @@ async def test_a_missing_table_is_held_for(blank_databases: Databases, make_writ
     """Nothing is a dead letter for want of a migration; the error says what to run; then the work goes on."""
     dsn, device, filling = blank_databases.timeseries_dsn, a_device(), Filling()
     filling.keyed(device, NOW_US, {"n": 1})
-    work, writer = Work(filling.batch), make_writer(dsn)
+    work, writer = BatchWrite(filling.batch), make_writer(dsn)
     for attempt in (writer.probe, lambda: writer.write(work)):
         with pytest.raises(StandingError, match="gateway db upgrade") as error:
             await attempt()
@@ -53,7 +53,7 @@ async def test_a_revoked_privilege_is_held_for(shared: Databases, make_writer: W
     """A role that may not write: held, with the privilege named; granted, it goes on by itself."""
     dsn, device, filling, role = shared.timeseries_dsn, a_device(), Filling(), f"weak_{uuid.uuid4().hex[:8]}"
     filling.keyed(device, NOW_US, {"n": 1})
-    work, writer = Work(filling.batch), make_writer(as_user(dsn, role, "weak"))
+    work, writer = BatchWrite(filling.batch), make_writer(as_user(dsn, role, "weak"))
     create = (
         f"CREATE ROLE {role} LOGIN PASSWORD 'weak'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
     )
@@ -71,7 +71,7 @@ async def test_row_level_security_is_held_for(shared: Databases, make_writer: Wr
     """COPY is refused (0A000) to a role without BYPASSRLS: no reading is to blame; the error says what to alter."""
     dsn, device, filling, role = shared.timeseries_dsn, a_device(), Filling(), f"weak_{uuid.uuid4().hex[:8]}"
     filling.keyed(device, NOW_US, {"n": 1})
-    work, writer = Work(filling.batch), make_writer(as_user(dsn, role, "weak"))
+    work, writer = BatchWrite(filling.batch), make_writer(as_user(dsn, role, "weak"))
     create = f"CREATE ROLE {role} LOGIN PASSWORD 'weak'; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; "
     create += "ALTER TABLE telemetry ENABLE ROW LEVEL SECURITY"
     undo = f"ALTER TABLE telemetry DISABLE ROW LEVEL SECURITY; DROP OWNED BY {role}; DROP ROLE {role}"
@@ -91,7 +91,7 @@ async def test_a_read_only_server_is_held_for(shared: Databases, writer: Writer,
     """Read-only by a setting that only new sessions see changed: mended, the same writer goes on by itself."""
     device, filling = a_device(), Filling()
     filling.keyed(device, NOW_US, {"n": 1})
-    work, change = Work(filling.batch), f"ALTER DATABASE {name_of(shared.timeseries_dsn)}"
+    work, change = BatchWrite(filling.batch), f"ALTER DATABASE {name_of(shared.timeseries_dsn)}"
     read_only = "default_transaction_read_only"
     with altered(shared.server.dsn(), f"{change} SET {read_only} = on", f"{change} RESET {read_only}"):
         with pytest.raises(StandingError, match="read-only") as error:
@@ -105,7 +105,7 @@ async def test_a_missing_partition_is_held_for(postgres_databases: Databases, ma
     """Somebody dropped the DEFAULT partition: PostgreSQL calls that a violated check, yet no reading is to blame."""
     dsn, device, filling = postgres_databases.timeseries_dsn, a_device(), Filling()
     filling.keyed(device, 1_000_000_000_000_000, {"n": 1})
-    work, writer = Work(filling.batch), make_writer(dsn)
+    work, writer = BatchWrite(filling.batch), make_writer(dsn)
     change = "ALTER TABLE telemetry DETACH PARTITION telemetry_default"
     with altered(dsn, change, "ALTER TABLE telemetry ATTACH PARTITION telemetry_default DEFAULT"):
         with pytest.raises(StandingError, match="ATTACH PARTITION"):
@@ -159,7 +159,7 @@ async def test_a_killed_backend_loses_nothing(shared: Databases, make_writer: Wr
         filling.keyed(device, NOW_US + n, {"n": n})
         filling.unkeyed(device, NOW_US + 1000 + n, {"n": n})
     filling.letter(published("t", b"{"))
-    work, writer = Work(filling.batch), make_writer(dsn, client)
+    work, writer = BatchWrite(filling.batch), make_writer(dsn, client)
     await writer.probe()
     async with locked(dsn) as holder:
         writing = asyncio.create_task(writer.write(work))
@@ -189,7 +189,7 @@ async def test_work_goes_on_where_it_stopped(shared: Databases, writer: Writer, 
     device, filling = a_device(), Filling()
     for n, data in enumerate(({"n": 0}, {"poison": 1}, {"n": 2}, {"wait": 3})):
         filling.keyed(device, NOW_US + n, data)
-    work = Work(filling.batch)
+    work = BatchWrite(filling.batch)
     work.next.sifted = True  # by halving
     with altered(shared.timeseries_dsn, WAIT_AT_THE_DOOR, "DROP FUNCTION wait_at_the_door CASCADE"):
         await table.execute("SELECT pg_advisory_lock(42)")
@@ -215,7 +215,7 @@ async def test_a_server_that_does_not_answer_in_time(
     dsn, device, filling = shared.timeseries_dsn, a_device(), Filling()
     filling.keyed(device, NOW_US, {"n": 1})
     filling.unkeyed(device, NOW_US + 1, {"n": 2})
-    work, writer = Work(filling.batch), make_writer(dsn, command_timeout=0.3)
+    work, writer = BatchWrite(filling.batch), make_writer(dsn, command_timeout=0.3)
     await writer.probe()
     async with locked(dsn):
         with pytest.raises(TransientError, match="in time"):
@@ -225,7 +225,7 @@ async def test_a_server_that_does_not_answer_in_time(
     assert [at for at, *_ in await rows_of(table, device)] == [0, 1]
 
 
-async def write_until_done(writer: Writer, work: Work) -> None:
+async def write_until_done(writer: Writer, work: BatchWrite) -> None:
     """What the path does about errors that pass, without its patience."""
     async with asyncio.timeout(20):
         while work.left:
@@ -233,7 +233,9 @@ async def write_until_done(writer: Writer, work: Work) -> None:
                 await writer.write(work)
 
 
-async def lose_the_answer(through: Losing, table: Table, writer: Writer, work: Work, device: Device) -> None:
+async def lose_the_answer(
+    through: Losing, table: Table, writer: Writer, work: BatchWrite, device: Device
+) -> None:
     """Write the work; its commit arrives, the answer to it does not."""
     through.after = COMMIT if work.known_again() else COPY_DONE
     writing = asyncio.create_task(writer.write(work))
@@ -264,7 +266,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated(
                 filling.batch.ids[index] = [(device.tenant_id, str(n))]
         if content in ("letters", "mixed"):
             filling.letter(published("t", b"{"))
-    work = Work(filling.batch)
+    work = BatchWrite(filling.batch)
     async with Losing(shared.timeseries_dsn) as through:
         writer = make_writer(through.dsn)
         await writer.probe()
@@ -291,7 +293,10 @@ async def test_two_writers_of_the_same_readings(
         fillings[1].keyed(device, NOW_US + 299 - n, {"b": 299 - n})
 
     await asyncio.gather(
-        *(write_until_done(make_writer(shared.timeseries_dsn), Work(filling.batch)) for filling in fillings)
+        *(
+            write_until_done(make_writer(shared.timeseries_dsn), BatchWrite(filling.batch))
+            for filling in fillings
+        )
     )
     assert await rows_of(table, device) == [(n, f'{{"a": {n}, "b": {n}}}', None) for n in range(300)]
 
@@ -332,7 +337,7 @@ async def test_letters_are_in_the_transaction_of_the_rows(
     dsn, device, filling = shared.timeseries_dsn, a_device(), Filling()
     filling.keyed(device, NOW_US, {"n": 1})
     filling.letter(published("t/acme/S-1", b"{"))
-    work = Work(filling.batch)
+    work = BatchWrite(filling.batch)
     with (
         altered(dsn, "ALTER TABLE dead_letters RENAME TO away", "ALTER TABLE away RENAME TO dead_letters"),
         pytest.raises(StandingError),
@@ -354,7 +359,7 @@ async def test_who_gives_up_a_transaction_waits_for_no_rollback(
     """The session hangs with the transaction open: cancelled, the writer is free at once, and can try again."""
     dsn, device, filling = shared.timeseries_dsn, a_device(), Filling()
     filling.unkeyed(device, NOW_US, {"n": 1})
-    work = Work(filling.batch)
+    work = BatchWrite(filling.batch)
     await writer.probe()
     async with locked(dsn) as holder:
         writing = asyncio.create_task(writer.write(work))

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from mqtt5 import PublishPacket
 
-from gateway.bench.percentiles import percentile
-from gateway.bench.usage import peak_bytes
 from gateway.settings import Buffer
+from gateway.tools.bench.percentiles import percentile
+from gateway.tools.bench.usage import peak_bytes
 from tests.support.daemon import Daemon
 from tests.support.databases import Databases, Workshop
 from tests.support.innocent import Innocent, Sample

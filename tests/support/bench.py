@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from gateway.bench import servers
+from gateway.tools.bench import servers
 from tests.support.daemon import GATEWAY
 from tests.support.servers import TIMESCALEDB_ROOT, TIMESERIES_DSN, Timescale
 

@@ -24,7 +24,7 @@ class Loss(enum.StrEnum):
     NEVER_SENT = "never sent"
 
 
-class Frames:
+class PacketReader:
     """Cuts a stream of PostgreSQL messages: type, and the whole message; the type of a startup is ``b""``."""
 
     def __init__(self, *, untyped: bool) -> None:
@@ -54,7 +54,7 @@ class CommitLeg(Leg):
     ) -> None:
         super().__init__(client, server)
         self._lossy = proxy
-        self._asked, self._answered = Frames(untyped=True), Frames(untyped=False)
+        self._asked, self._answered = PacketReader(untyped=True), PacketReader(untyped=False)
         self._in_transaction = False
         self._losing: Loss | None = None
 

@@ -1,4 +1,4 @@
-"""The whole path without a broker: chunks by hand, real databases, books looked at whenever anything settles."""
+"""The whole path without a broker: deliveries by hand, real databases, books looked at whenever anything settles."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Self
 import msgspec
 
 from gateway import batches, errors, settings
+from gateway.ingest.assembly import Path
 from gateway.messages import Message
 from gateway.mqtt.acknowledgements import Acknowledgements
 from gateway.mqtt.window import NO_ID
 from gateway.observability.health import Health
 from gateway.outcomes import Outcome
-from gateway.path import Path
-from gateway.supervisor import Supervisor
+from gateway.tasks import TaskGuard
 
 
 class Hand:
-    """A source by hand; satisfies :class:`gateway.pipeline.Reins`.
+    """A source by hand; satisfies :class:`gateway.ingest.pipeline.SourceControl`.
 
     Attributes:
         settled: delivery numbers in the order in which they settled, each once.
@@ -60,7 +60,7 @@ class Hand:
 
 
 class Flow:
-    """A path with its tasks, and a hand that gives it chunks. Use as an asynchronous context.
+    """A path with its tasks, and a hand that gives it deliveries. Use as an asynchronous context.
 
     Attributes:
         taken: how many messages it was given; the number of the next.
@@ -76,7 +76,7 @@ class Flow:
         self._connection: tuple[bool, int] | None = None
         self.hand = Hand(self)
         self.pipeline.source = self.hand
-        self._tasks = Supervisor()
+        self._tasks = TaskGuard()
         self._stop = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
 
@@ -105,14 +105,14 @@ class Flow:
         resumed: bool = False,
         since: int = 0,
     ) -> range:
-        """These messages as one chunk, and then nothing more on the socket; their delivery numbers."""
+        """These messages as one delivery, and then nothing more on the socket; their delivery numbers."""
         at = time.time_ns() // 1000 if received_us is None else received_us
         first = self.taken
         self.taken += len(messages)
         self._connect(resumed, since)
-        chunk = self._acks.register(messages, [one.packet_id or NO_ID for one in messages])
-        assert chunk.first == first
-        self.pipeline.take(msgspec.structs.replace(chunk, received_us=at, since=since))
+        delivery = self._acks.register(messages, [one.packet_id or NO_ID for one in messages])
+        assert delivery.first == first
+        self.pipeline.take(msgspec.structs.replace(delivery, received_us=at, since=since))
         self.check_books()
         if idle:
             self.pipeline.idle()

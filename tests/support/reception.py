@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import mqtt5
 
-from gateway.messages import Chunk, Message
+from gateway.messages import Delivery, Message
 from gateway.mqtt import Source, open_source
 from gateway.observability.health import Component, State
 from gateway.settings import Mqtt, Stream
@@ -27,7 +27,7 @@ class Reception:
     """
 
     def __init__(self, mqtt: Mqtt, streams: Sequence[Stream], store: MemoryStore | None = None) -> None:
-        self.chunks: list[Chunk] = []
+        self.deliveries: list[Delivery] = []
         self.received: list[tuple[int, Message]] = []
         self.story: list[str] = []
         self.health = Component("mqtt")
@@ -35,13 +35,13 @@ class Reception:
         self.sessions = sessions_in(store)
         self.source: Source = open_source(mqtt, streams, self, self.health, self.sessions)
 
-    def take(self, chunk: Chunk) -> None:
+    def take(self, delivery: Delivery) -> None:
         """As the path would."""
-        self.chunks.append(chunk)
-        self.received += zip(itertools.count(chunk.first), chunk.messages)
+        self.deliveries.append(delivery)
+        self.received += zip(itertools.count(delivery.first), delivery.messages)
         self.story.append("take")
         if self.settle_at_once:
-            self.source.settle(range(chunk.first, chunk.first + len(chunk.messages)))
+            self.source.settle(range(delivery.first, delivery.first + len(delivery.messages)))
 
     def idle(self) -> None:
         """As the path would."""

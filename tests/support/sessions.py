@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 
 from gateway.messages import Session
-from gateway.redeliveries import Redeliveries
-from gateway.sessions import Sessions, State
+from gateway.sessions.redeliveries import Redeliveries
+from gateway.sessions.tracking import Sessions, State
 from gateway.writer.ledger import Ledger
 
 
 class MemoryStore:
-    """Keeps a state as long as the test does; satisfies :class:`gateway.sessions.Store`."""
+    """Keeps a state as long as the test does; satisfies :class:`gateway.sessions.tracking.Store`."""
 
     def __init__(self, state: State | None = None) -> None:
         self.state = state

@@ -14,7 +14,7 @@ from gateway import clock
 from gateway.batches import Batch
 from gateway.messages import Device
 from gateway.writer.copy import Writer
-from gateway.writer.work import Work
+from gateway.writer.work import BatchWrite
 from tests.support.batching import NOW_US
 from tests.support.sql import execute
 
@@ -22,9 +22,9 @@ Table: TypeAlias = asyncpg.Connection
 """A connection of the test's own, to look at what is there."""
 
 
-async def written(writer: Writer, batch: Batch) -> Work:
+async def written(writer: Writer, batch: Batch) -> BatchWrite:
     """The batch, written."""
-    work = Work(batch)
+    work = BatchWrite(batch)
     await writer.write(work)
     return work
 
@@ -36,7 +36,7 @@ async def rows_of(table: Table, device: Device) -> list[tuple[int, str, str | No
     return [(clock.from_datetime(row["time"]) - NOW_US, row["data"], row["metadata"]) for row in found]
 
 
-async def letters_of(table: Table, work: Work) -> dict[uuid.UUID, Any]:
+async def letters_of(table: Table, work: BatchWrite) -> dict[uuid.UUID, Any]:
     """The dead letters of this work that are in the table, by id."""
     ids = [letter.id for letter in (*work.batch.letters, *work.refused.values())]
     found = await table.fetch("SELECT * FROM dead_letters WHERE id = ANY($1)", ids)

@@ -7,11 +7,11 @@ import uuid
 
 from gateway import batches
 from gateway.batches import Batch
-from gateway.dead_letters import Replayed
 from gateway.errors import MessageError
-from gateway.messages import Chunk, Session
+from gateway.messages import Delivery, Session
 from gateway.outcomes import Reason
 from gateway.writer import rows
+from gateway.writer.dead_letters import Replayed
 from tests.support.batching import NOW_US, Filling, Origin, a_device, published
 
 REFUSED = MessageError(Reason.REFUSED_BY_DATABASE, "no")
@@ -95,13 +95,13 @@ def test_the_readings_of_one_device_date_no_other() -> None:
 
 
 def test_all_that_is_held_counts() -> None:
-    """Topic and properties too, one by one and as a chunk: an empty property is a tuple of two texts in memory."""
+    """Topic and properties too, one by one and as a delivery: an empty property is a tuple of two texts in memory."""
     device, filling = a_device(), Filling()
     plain = published("t", b"x")
     dear = published("t" * 1000, b"x", user_properties=[("", "")] * 100)
     assert batches.held_bytes(dear) > batches.held_bytes(plain) + 999 + 100 * 2 * sys.getsizeof(("", ""))
     row = rows.encode(NOW_US, device.columns, {"t": 1}, None)
-    filling.batch.add_all(Chunk((plain, dear), 0, NOW_US), [Origin(), Origin()], [row, row])
+    filling.batch.add_all(Delivery((plain, dear), 0, NOW_US), [Origin(), Origin()], [row, row])
     one_by_one = Batch()
     for message in (plain, dear):
         one_by_one.add(0, message, Origin(), NOW_US, row)

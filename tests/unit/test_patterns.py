@@ -21,8 +21,8 @@ SEARCHING = ("search", "sub", "subn", "finditer", "findall", "split")
 BOUNDED = {
     "gateway.decoders.timestamps": 64,
     "gateway.cli": 4096,
-    "gateway.demo": 4096,
-    "gateway.bench": 4096,
+    "gateway.tools.demo": 4096,
+    "gateway.tools.bench": 4096,
 }
 """Characters of the longest text that the patterns of a package meet; others meet what is as long as it likes."""
 LONGEST = 10_000

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.buffer import records
 from gateway.outcomes import Reason
+from gateway.spool import records
 from gateway.unreadable import fault, unreadable
 from tests.support.batching import published
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from gateway import errors
 from gateway.cli import config
-from gateway.sample import sample
+from gateway.settings.sample import sample
 from tests.support.minimal import MINIMAL, with_more
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.commands import command
 from tests.support.minimal import MINIMAL, with_more
-from tests.unit.buffer.spooling import opened, record, rest, segments
+from tests.unit.spool.spooling import opened, record, rest, segments
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from gateway.messages import PACKET_IDS
 from gateway.mqtt.acknowledgements import Acknowledgements
 from gateway.mqtt.window import NO_ID
-from gateway.redeliveries import Redeliveries
-from gateway.sessions import Sessions
+from gateway.sessions.redeliveries import Redeliveries
+from gateway.sessions.tracking import Sessions
 from tests.support.sessions import MemoryStore
 from tests.unit.mqtt.test_redeliveries_model import Sent
 
@@ -28,8 +28,8 @@ class Resumed:
         """Messages come, some at a time, and their acks leave."""
         for at in range(0, len(ids), 1000):
             some = ids[at : at + 1000]
-            chunk = self.acks.register([Sent(packet_id, 0, duplicate=False) for packet_id in some], some)
-            self.acks.settle(range(chunk.first, chunk.first + len(some)))
+            delivery = self.acks.register([Sent(packet_id, 0, duplicate=False) for packet_id in some], some)
+            self.acks.settle(range(delivery.first, delivery.first + len(some)))
 
     async def confirmed(self) -> int:
         """What is kept of it."""

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from gateway.messages import digest
 from gateway.mqtt.acknowledgements import Acknowledgements
-from gateway.redeliveries import Redeliveries
-from gateway.sessions import Sessions
+from gateway.sessions.redeliveries import Redeliveries
+from gateway.sessions.tracking import Sessions
 from tests.support.sessions import MemoryStore
 from tests.unit.mqtt.test_redeliveries_model import Sent
 
@@ -36,10 +36,12 @@ class Gateway:
         messages = [
             Sent(packet_id, 0, dup, payload=payload) for packet_id, payload in zip(ids, payloads, strict=True)
         ]
-        chunk = self.acks.register(messages, ids)
-        numbered = [one for one in zip(itertools.count(chunk.first), messages) if one[1].payload not in timed]
+        delivery = self.acks.register(messages, ids)
+        numbered = [
+            one for one in zip(itertools.count(delivery.first), messages) if one[1].payload not in timed
+        ]
         self.redeliveries.enter([number for number, _ in numbered], [digest(one) for _, one in numbered])
-        self.acks.settle(range(chunk.first, chunk.first + len(messages)))
+        self.acks.settle(range(delivery.first, delivery.first + len(messages)))
 
     def reconnects(self) -> None:
         """The connection breaks; the session is resumed."""
@@ -126,6 +128,6 @@ def test_more_than_a_round_of_ids_is_new() -> None:
     gateway = Gateway()
     for start in range(0, 140_000, 500):
         ids = [number % 65_535 + 1 for number in range(start, start + 500)]
-        chunk = gateway.acks.register([Sent(packet_id, 0, False) for packet_id in ids], ids)
-        assert not chunk.again
+        delivery = gateway.acks.register([Sent(packet_id, 0, False) for packet_id in ids], ids)
+        assert not delivery.again
     assert len(gateway.acks.settle(range(140_000))) == 140_000

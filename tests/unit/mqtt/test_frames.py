@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.messages import Message
-from gateway.mqtt.frames import BrokenStreamError, Frames
+from gateway.mqtt.frames import BrokenStreamError, PacketReader
 from gateway.mqtt.salvage import HEAD_BYTES
 from gateway.outcomes import Reason
 from gateway.unreadable import fault
@@ -53,7 +53,7 @@ def test_packets_are_the_same_however_the_stream_is_cut(
     """Nothing is lost, doubled or reordered by cuts at any bytes, and ids belong to their messages."""
     stream = b"".join(packet.write() for packet in packets)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=20)))
-    frames = Frames(LARGEST)
+    frames = PacketReader(LARGEST)
     messages, packet_ids, rest = [], [], []
     for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         found = frames.cut(stream[start:stop])
@@ -75,20 +75,20 @@ def test_the_limit_counts_whole_packets(size: int, piece: int) -> None:
     """A packet of the limit passes, of one a byte larger the head does, in whatever pieces it comes."""
     packet = mqtt5.PublishPacket("t", bytes(size), qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=5).write()
     pieces = [(packet * 2)[at : at + piece] for at in range(0, 2 * len(packet), piece)]
-    whole = _cut_all(Frames(len(packet)), pieces)
+    whole = _cut_all(PacketReader(len(packet)), pieces)
     assert [fault(message) for message in whole] == [None, None]
-    heads = _cut_all(Frames(len(packet) - 1), pieces)
+    heads = _cut_all(PacketReader(len(packet) - 1), pieces)
     assert [found.reason for message in heads if (found := fault(message))] == [Reason.TOO_LARGE] * 2
     assert [(head.topic, head.packet_id, head.payload) for head in heads] == [("t", 5, bytes(size))] * 2
 
 
-def _cut_all(frames: Frames, pieces: list[bytes]) -> list[Message]:
+def _cut_all(frames: PacketReader, pieces: list[bytes]) -> list[Message]:
     return [message for piece in pieces for message in frames.cut(piece).messages]
 
 
 def test_a_giant_is_skipped_as_it_comes() -> None:
     """Memory is never spent on more than its head, and the packet after it is read."""
-    frames, after = Frames(2000), mqtt5.PublishPacket("t", b"after").write()
+    frames, after = PacketReader(2000), mqtt5.PublishPacket("t", b"after").write()
     frames.cut(b"\x32\x80\x80\x80\x05\x00\x01t\x00\x05\x00")  # 10 MiB
     tracemalloc.start()
     try:
@@ -105,7 +105,7 @@ def test_a_giant_is_skipped_as_it_comes() -> None:
 def test_only_a_publish_can_be_skipped() -> None:
     """Any other packet that is too large breaks the stream, before it comes."""
     with pytest.raises(BrokenStreamError) as caught:
-        Frames(LARGEST).cut(b"\x90\xff\xff\xff\x7f")
+        PacketReader(LARGEST).cut(b"\x90\xff\xff\xff\x7f")
     assert caught.value.code == mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE
 
 
@@ -126,7 +126,7 @@ PACKETS: list[Any] = [
 @given(st.binary(max_size=40) | mutated([packet.write() for packet in PACKETS]), st.integers(1, 60))
 def test_no_bytes_do_worse_than_break_the_stream(stream: bytes, piece: int) -> None:
     """Whatever comes is packets, the start of one, or a broken stream; no other error leaves the codec."""
-    frames = Frames(150)
+    frames = PacketReader(150)
     with contextlib.suppress(BrokenStreamError):
         for at in range(0, len(stream), piece):
             for message in frames.cut(stream[at : at + piece]).messages:
@@ -139,7 +139,7 @@ def test_a_publish_of_any_body_costs_itself_only(body: bytes, flags: int) -> Non
     """Its length is right, so the next one is read; its bytes are kept, unless it is one of an alias."""
     after = mqtt5.PublishPacket("t", b"after").write()
     try:
-        found = Frames(LARGEST).cut(bytes((0x30 | flags, len(body))) + body + after)
+        found = PacketReader(LARGEST).cut(bytes((0x30 | flags, len(body))) + body + after)
     except BrokenStreamError as error:
         assume(error.code is not mqtt5.DisconnectReasonCode.TOPIC_ALIAS_INVALID)
         raise
@@ -154,7 +154,7 @@ def test_a_length_that_is_not_written_as_it_should_be(piece: int) -> None:
     body = b"\x00\x01tpayload"
     stream = bytes((0x30, 0x80 | len(body), 0)) + body + mqtt5.PublishPacket("t", b"after").write()
     pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
-    (odd, after) = _cut_all(Frames(LARGEST), pieces)
+    (odd, after) = _cut_all(PacketReader(LARGEST), pieces)
     assert fault(odd) is not None
     assert after.payload == b"after"
 
@@ -164,7 +164,7 @@ def test_a_length_that_is_not_written_as_it_should_be(piece: int) -> None:
 @pytest.mark.parametrize("piece", [1000, 2**18])
 def test_topics_and_properties_without_end(topic: str, properties: int, piece: int) -> None:
     """Beyond the bounds it is refused, with what was wrong; nothing is made of properties that nobody counts."""
-    frames = Frames(LARGEST, longest_topic=200, most_properties=500)
+    frames = PacketReader(LARGEST, longest_topic=200, most_properties=500)
     packet = mqtt5.PublishPacket(
         topic, b"payload", qos=mqtt5.QoS(1), packet_id=7, user_properties=[("", "")] * properties
     ).write()

@@ -15,11 +15,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from gateway.messages import Chunk, Session, digest
+from gateway.ingest.recognition import Recognition
+from gateway.messages import Delivery, Session, digest
 from gateway.mqtt.acknowledgements import Acknowledgements
-from gateway.recognition import Recognition
-from gateway.redeliveries import Redeliveries
-from gateway.sessions import Sessions
+from gateway.sessions.redeliveries import Redeliveries
+from gateway.sessions.tracking import Sessions
 from gateway.writer.ledger import Ledger, positions
 from tests.support.sessions import MemoryStore
 
@@ -126,10 +126,10 @@ class Process:
         self.recognition = Recognition(
             self.redeliveries,
             Ledger("gateway", self.sessions, self.redeliveries.enter),
-            spooled=lambda _message, _chunk: False,
+            spooled=lambda _message, _delivery: False,
             load=_no_load,
         )
-        self.held: list[tuple[int, Sent, Chunk]] = []
+        self.held: list[tuple[int, Sent, Delivery]] = []
         self.inherited: dict[int, tuple[int, bytes]] | None = None
 
     def stored_before(self, message: Sent) -> bool:
@@ -140,13 +140,13 @@ class Process:
         position, stored = self.inherited.get(message.packet_id, (0, b""))
         return stored == digest(message) and self.sessions.believes(position)
 
-    def is_repeated(self, number: int, message: Sent, chunk: Chunk) -> bool:
-        """As :class:`gateway.recognition.Recognition` tells it."""
-        earlier = chunk.repeats.get(message.packet_id)
+    def is_repeated(self, number: int, message: Sent, delivery: Delivery) -> bool:
+        """As :class:`gateway.ingest.recognition.Recognition` tells it."""
+        earlier = delivery.repeats.get(message.packet_id)
         if earlier is not None:
             known = self.redeliveries.knows(earlier, message)
         else:
-            known = message.duplicate and chunk.resumed and self.stored_before(message)
+            known = message.duplicate and delivery.resumed and self.stored_before(message)
         if known:
             self.redeliveries.enter([number], [digest(message)])
         return known
@@ -207,10 +207,10 @@ class Redelivery(RuleBasedStateMachine):
         if not messages:
             return
         del self.broker.to_gateway[:count]
-        chunk = self.process.acks.register(messages, [message.packet_id for message in messages])
+        delivery = self.process.acks.register(messages, [message.packet_id for message in messages])
         held = {number: one for number, one, _ in self.process.held}
-        ended = self.process.recognition.sent_again(chunk, held)
-        every = [(chunk.first + at, one, chunk) for at, one in enumerate(messages)]
+        ended = self.process.recognition.sent_again(delivery, held)
+        every = [(delivery.first + at, one, delivery) for at, one in enumerate(messages)]
         self.process.held += [one for one in every if one[0] not in ended]
         self.broker.acks += self.process.acks.settle(ended)
 
@@ -236,14 +236,17 @@ class Redelivery(RuleBasedStateMachine):
         """Commit what came first, with rows of the ledger; the delivery numbers."""
         process = self.process
         some, process.held = process.held[:count], process.held[count:]
-        for number, message, chunk in some:
-            if process.is_repeated(number, message, chunk):
+        for number, message, delivery in some:
+            if process.is_repeated(number, message, delivery):
                 continue
             self.table[message.uid] += 1
-            if not chunk.session.id:
+            if not delivery.session.id:
                 run(process.sessions.look_up())
-            packed, position = message.packet_id.to_bytes(2, "little"), chunk.session.position(chunk.turn)
-            self.ledger.append((chunk.session.id, position, packed, digest(message)))
+            packed, position = (
+                message.packet_id.to_bytes(2, "little"),
+                delivery.session.position(delivery.turn),
+            )
+            self.ledger.append((delivery.session.id, position, packed, digest(message)))
             process.redeliveries.enter([number], [digest(message)])
             process.sessions.note()
         return [number for number, *_ in some]

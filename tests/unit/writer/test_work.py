@@ -9,21 +9,21 @@ from hypothesis import strategies as st
 
 from gateway.errors import PoisonError
 from gateway.outcomes import Outcome, Reason
-from gateway.writer.work import Work
+from gateway.writer.work import BatchWrite
 from tests.support.batching import NOW_US, Filling, a_device, published
 
 REFUSED = PoisonError("timeseries: no (SQLSTATE 22000)", "22000")
 
 
-def work_of(count: int) -> Work:
+def work_of(count: int) -> BatchWrite:
     """Work of so many messages."""
     filling, device = Filling(), a_device()
     for n in range(count):
         filling.keyed(device, NOW_US + n, {"n": n})
-    return Work(filling.batch)
+    return BatchWrite(filling.batch)
 
 
-def carry_out(work: Work, bad: set[int]) -> tuple[list[int], int]:
+def carry_out(work: BatchWrite, bad: set[int]) -> tuple[list[int], int]:
     """Write it into a database that refuses these; what was stored, in order, and how many tries that took."""
     stored: list[int] = []
     tries = 0
@@ -58,7 +58,7 @@ def test_letters_go_with_the_last_stretch() -> None:
     for n in range(4):
         filling.keyed(a_device(), NOW_US, {"n": n})
     filling.letter(published("t", b"{"))
-    work = Work(filling.batch)
+    work = BatchWrite(filling.batch)
     assert [letter.reason for letter in work.letters()] == [Reason.MALFORMED]
     seen = []
     while work.left:
@@ -80,7 +80,7 @@ def test_only_what_no_key_can_recognise_is_for_the_ledger() -> None:
     filling.batch.ids[filling.keyed(device, NOW_US, {})] = [(device.tenant_id, "m")]
     filling.unkeyed(device, NOW_US, {})
     filling.letter(published("t", b"{"))
-    work = Work(filling.batch)
+    work = BatchWrite(filling.batch)
     batch = filling.batch
     entries = list(zip(batch.numbers, batch.messages, strict=True))
     assert work.known_again() == [*entries[1:], (batch.letter_numbers[0], batch.letters[0].message)]
@@ -103,7 +103,7 @@ def test_a_refused_letter_is_held_for() -> None:
     filling = Filling()
     for _ in range(3):
         filling.letter(published("t", b"{"))
-    bad, written, work = filling.batch.letters[1], 0, Work(filling.batch)
+    bad, written, work = filling.batch.letters[1], 0, BatchWrite(filling.batch)
     while work.letters() != [bad]:
         if bad in work.letters():
             assert work.isolate(REFUSED)

@@ -1,0 +1,90 @@
+"""Drain spools without the daemon: what it left behind when it will not run again, or with fewer workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from gateway import settings
+from gateway.daemon import foreground
+from gateway.ingest.assembly import Path as IngestPath
+from gateway.observability.health import Health
+
+Progress = Callable[[int, int, str], None]
+"""Called with the number of records done and of all in the folder, and with what is waited for; empty: nothing is."""
+
+
+class Result(msgspec.Struct):
+    """What became of the records. True at every instant, also when the drain ends early.
+
+    Attributes:
+        ended: how many, by outcome.
+        left: still in the folder that is drained, or was last.
+    """
+
+    ended: Counter[str] = msgspec.field(default_factory=Counter)
+    left: int = 0
+
+    def said(self) -> str:
+        """The same for people."""
+        ended = ", ".join(f"{count} {outcome}" for outcome, count in self.ended.items())
+        if self.left:
+            return f"{ended or 'nothing was drained'}; about {self.left} left in the spool"
+        return ended or "nothing was spooled"
+
+    def as_dict(self) -> dict[str, int]:
+        """The same for scripts: how many by outcome, and ``left`` where any are."""
+        return {**self.ended, "left": self.left} if self.left else dict(self.ended)
+
+
+async def run(
+    options: settings.Settings, folders: Iterable[Path], result: Result, *, progress: Progress
+) -> None:
+    """Send what is spooled in these folders through the path, one after the other.
+
+    Args:
+        result: counts what was done, also when this ends early; what is left stays in the spool.
+
+    Raises:
+        StartError: a folder cannot be used, a running daemon has it for instance.
+        SpoolError: it cannot be read.
+        StoreError: a database must be mended, or was away for too long.
+    """
+    for folder in folders:
+        spool = options.spool.model_copy(update={"folder": folder})
+        await _drain(foreground.for_a_job(options.model_copy(update={"spool": spool})), result, progress)
+
+
+async def _drain(options: settings.Settings, result: Result, progress: Progress) -> None:
+    health, before = Health(), result.ended.copy()
+    path = IngestPath(options, health, patience=foreground.PATIENCE)
+    spool, drain = path.spool, path.drain
+    assert spool is not None
+    assert drain is not None
+    path.open()
+    if not spool.records:  # nothing to ask a database for
+        await path.close()
+        return
+
+    def count() -> None:
+        result.ended, result.left = before + _outcomes(path), spool.records
+
+    def tell(waits: str) -> None:
+        count()
+        done = result.ended.total() - before.total()
+        progress(done, done + result.left, waits)
+
+    try:
+        await foreground.run(path, health, drain.until_empty(), tell)
+    finally:
+        count()
+
+
+def _outcomes(path: IngestPath) -> Counter[str]:
+    ended: Counter[str] = Counter()
+    for tally in path.drained.tallies.values():
+        ended.update({outcome.value: count for outcome, count in tally.settled.items() if count})
+    return ended

@@ -1,0 +1,111 @@
+"""What is received and not settled, counted where it is: the other side of the conservation law."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+from gateway.batches import Batch, Origin
+from gateway.ingest.queue import Queue
+from gateway.ingest.waiting import DeferredQueue
+from gateway.messages import Message
+from gateway.writer.work import BatchWrite
+
+
+class Held:
+    """Every place in which a message can be between its receipt and its settlement.
+
+    Attributes:
+        queue: batches that wait for a connection.
+        writing: batches on their way into the database.
+        back: what was set apart, as it fails although the server works.
+        unresolved: messages whose devices must be looked up.
+        unrecognised: redeliveries that only the ledger can tell.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.writing: list[BatchWrite] = []
+        self.back: list[BatchWrite] = []
+        self.unresolved, self.unrecognised = DeferredQueue(), DeferredQueue()
+        self._changed = asyncio.Event()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes held."""
+        return sum(batch.size for batch in self._batches()) + self.unresolved.size + self.unrecognised.size
+
+    def by_stream(self) -> Counter[str]:
+        """Messages held, by stream."""
+        held: Counter[str] = self.unresolved.count_by_stream() + self.unrecognised.count_by_stream()
+        for batch in self._batches():
+            held += batch.count_by_stream()
+        return held
+
+    def oldest(self, count: int) -> list[dict[str, object]]:
+        """The oldest messages: delivery number, stream, topic, and what they wait for."""
+        oldest = heapq.nsmallest(count, self._messages(), key=lambda one: one[0])
+        return [
+            {"number": number, "stream": origin.stream_name, "topic": message.topic, "waits_for": cause}
+            for number, origin, message, cause in oldest
+        ]
+
+    def find(self, numbers: Collection[int]) -> dict[int, Message]:
+        """Those of these messages that are held, by delivery number."""
+        rooms = self.unresolved, self.unrecognised
+        found = {one.number: one.message for room in rooms for one in room.all() if one.number in numbers}
+        for batch in self._batches():
+            if len(found) < len(numbers):
+                letters = zip(batch.letter_numbers, (letter.message for letter in batch.letters), strict=True)
+                every = itertools.chain(zip(batch.numbers, batch.messages, strict=True), letters)
+                found.update((number, message) for number, message in every if number in numbers)
+        return found
+
+    def stands(self) -> object:
+        """How far the batches under way are: another value as soon as one of them gets on, if only by halving."""
+        under_way = [
+            (id(work), len(work.left), work.left and (work.next.id, len(work.next.indices)))
+            for work in self.writing
+        ]
+        return under_way, [work.history and work.history.tries for work in self.back]
+
+    def changed(self) -> None:
+        """Messages were settled, or went on to another place: whoever waits for that may look."""
+        self._changed.set()
+
+    async def until_changed(self) -> None:
+        """Return when some message is settled, or is elsewhere."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    def none_before(self, number: int) -> bool:
+        """Whether every message with a lesser delivery number is settled."""
+        return self._least() >= number
+
+    def _least(self) -> int:
+        rooms = self.unresolved.oldest(), self.unrecognised.oldest()
+        return min(*rooms, *(batch.oldest() for batch in self._batches()))
+
+    def _batches(self) -> Iterator[Batch]:
+        yield from self.queue
+        yield from (work.batch for work in (*self.writing, *self.back))
+
+    def _messages(self) -> Iterator[tuple[int, Origin, Message, str]]:
+        for cause, room in (("a device look-up", self.unresolved), ("the ledger", self.unrecognised)):
+            yield from ((one.number, one.route, one.message, cause) for one in room.all())
+        for batch in self.queue:
+            yield from _messages_of(batch, "a connection")
+        for work in self.writing:
+            yield from _messages_of(work.batch, "the database")
+        for work in self.back:
+            yield from _messages_of(work.batch, f"another try: {work.error}")
+
+
+def _messages_of(batch: Batch, cause: str) -> Iterator[tuple[int, Origin, Message, str]]:
+    for number, origin, message in zip(batch.numbers, batch.origins, batch.messages, strict=True):
+        yield number, origin, message, cause
+    for number, origin, letter in zip(batch.letter_numbers, batch.letter_origins, batch.letters, strict=True):
+        yield number, origin, letter.message, cause

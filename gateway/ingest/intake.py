@@ -1,0 +1,208 @@
+"""From a message to the rows it becomes: decode, resolve, validate, encode. Plain synchronous code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from gateway import clock, settings, unreadable
+from gateway.batches import MessageId
+from gateway.devices.registry import Entry
+from gateway.errors import MessageError
+from gateway.ingest.routes import Route, Routes
+from gateway.ingest.validation import TimeCheck, flag_time, receive_time
+from gateway.ingest.waiting import Unresolved
+from gateway.messages import Delivery, Device, Message, Reading
+from gateway.outcomes import Reason
+from gateway.writer.rows import encode as encode_row
+from gateway.writer.rows import take_apart
+
+_DAY_US = 86_400 * clock.MICROS
+_LONGEST_ID = 255
+"""Characters of a message's own id, by which an index finds it: PostgreSQL has no keys of more than 2.7 kB."""
+
+Encoded = tuple[bytes, int | None, list[MessageId], int]
+"""All rows of a message; the receive time given to its first reading without a time, µs; its own ids; how many rows."""
+
+
+class Intake:
+    """The stages before the batch, one after the other."""
+
+    def __init__(self, options: settings.Validation, routes: Routes) -> None:
+        self._largest, self._routes = options.max_payload_bytes, routes
+        self._max_days = options.max_days
+        self._judge_time = TimeCheck(options).judge
+        self.flagged: Counter[tuple[str, str]] = Counter()
+        """What was flagged in readings that will be stored, by stream and reason, until the path reports it."""
+
+    def plain_rows(self, delivery: Delivery, routes: Sequence[Route]) -> list[bytes | None]:
+        """The row of each message that is plain; None: :meth:`encode` decides."""
+        received_us = delivery.received_us
+        return [
+            None
+            if (device := route.short).plain_row is None or message.retain
+            else device.plain_row(message.payload, received_us, device.columns)
+            for message, route in zip(delivery.messages, routes, strict=True)
+        ]
+
+    def encode(self, message: Message, route: Route, delivery: Delivery) -> Encoded:
+        """What the message becomes.
+
+        Raises:
+            MessageError: it ends as a dead letter, or ignored.
+            Unresolved: devices must be looked up first.
+        """
+        # The conditions of _admit, which nearly no message meets: a call spared for all others.
+        if route.ending is not None or message.retain or len(message.payload) > self._largest:
+            self._admit(message, route)
+        entry = route.entry
+        device = None if entry is None else entry.device or _known(entry, route)
+        readings = route.decode(message.payload)
+        if device is None:
+            self._see_that_known(readings, route)
+        rows: list[bytes] = []
+        ids: list[MessageId] = []
+        flags: list[str] = []
+        unkeyed, received_us, replayed = None, delivery.received_us, delivery.replayed
+        next_us, alone = received_us if replayed else 0, device is not None and not replayed
+        try:
+            for reading in readings:
+                owner = device if device and reading.device is None else self._owner(reading, route, device)
+                time_us = self._judge_time(reading.time_us, received_us)
+                if time_us is None:
+                    time_us = (
+                        receive_time(owner, received_us)
+                        if alone
+                        else next_us or self._first_time(readings, route, received_us)
+                    )
+                    unkeyed, next_us = unkeyed or time_us, time_us + 1
+                own_id = reading.message_id if route.id_in_payload else route.own_id(message)
+                if own_id is not None:
+                    ids.append(_message_id(owner, own_id))
+                flagged = None if owner.check is None else owner.check(reading)
+                untimely = reading.unused_time is not None or time_us != reading.time_us is not None
+                metadata = reading.metadata
+                if flagged or untimely or reading.message_id is not None:
+                    flagged = flag_time(reading, time_us, owner.type, flagged) if untimely else flagged
+                    metadata = _with_notes(reading, flagged, flags)
+                rows.append(encode_row(time_us, owner.columns, reading.metrics, metadata, received_us))
+        except MessageError as refused:
+            raise refused if len(readings) == 1 else _in_one(refused, len(rows)) from None
+        if len(rows) > self._max_days or message.retain:
+            self._mind(rows, message, route, keyed=unkeyed is None)
+        if flags:
+            self.flagged.update((route.stream_name, reason) for reason in flags)
+        return rows[0] if len(rows) == 1 else b"".join(rows), unkeyed, ids, len(rows)
+
+    def _mind(self, rows: Sequence[bytes], message: Message, route: Route, *, keyed: bool) -> None:
+        """What nearly no message has: readings of many days, and the retain flag."""
+        if len(rows) > self._max_days:
+            _mind_days(rows, self._max_days)
+        if message.retain:
+            _mind_retained(route, keyed=keyed)
+
+    def _admit(self, message: Message, route: Route) -> None:
+        """Let only those pass whose payload may be looked at."""
+        fault = unreadable.fault(message)
+        if fault is not None and route.ending is not Reason.STREAM_IGNORED:
+            raise fault
+        if route.ending is not None:
+            raise MessageError(route.ending, f"no stream takes the topic {message.topic[:200]!r}")
+        if message.retain and route.retained == "ignore":
+            raise _replayed()
+        size = len(message.payload)
+        if size > self._largest:
+            raise MessageError(Reason.TOO_LARGE, f"{size} bytes (validation.max_payload_bytes)")
+
+    def _see_that_known(self, readings: Sequence[Reading], route: Route) -> None:
+        """Have all devices that the payload names looked up at once, where the topic names none."""
+        named = {reading.device for reading in readings if reading.device is not None}
+        entries = [self._routes.entry(route, serial_number) for serial_number in named]
+        unknown = [entry for entry in entries if entry.device is None and entry.refused() is None]
+        if unknown:
+            raise Unresolved(unknown)
+
+    def _first_time(self, readings: Sequence[Reading], route: Route, received_us: int) -> int:
+        """The receive time of the first reading, where the payload names the devices; the others follow without a gap.
+
+        A spool keeps this time only, and must come to the same times again: to date each device for itself would not.
+        """
+        owners = [self._owner(reading, route, None) for reading in readings]
+        first_us = max(received_us, 1 + max(owner.last_receive_us for owner in owners))
+        for owner in owners:
+            owner.last_receive_us = first_us + len(readings) - 1
+        return first_us
+
+    def _owner(self, reading: Reading, route: Route, device: Device | None) -> Device:
+        """The device that the payload names; it is that of the topic, where the topic names one."""
+        if reading.device is None:
+            raise MessageError(Reason.UNKNOWN_DEVICE, "neither the topic nor the payload names a device")
+        if device is None:
+            entry = self._routes.entry(route, reading.device)
+            device = entry.device or _known(entry, route)
+        if reading.device != device.serial_number:
+            raise MessageError(Reason.DEVICE_MISMATCH, f"the payload speaks for {reading.device[:200]!r}")
+        return device
+
+
+def _mind_days(rows: Sequence[bytes], most: int) -> None:
+    """Each day is a chunk or a partition that the transaction has to lock; there are not locks without end."""
+    days = len({row.time_us // _DAY_US for blob in rows for row in take_apart(blob)})
+    if days > most:
+        raise MessageError(
+            Reason.TOO_MANY_DAYS, f"its readings fall on {days} days, more than {most} (validation.max_days)"
+        )
+
+
+def _message_id(owner: Device, own_id: str) -> MessageId:
+    """What the message is remembered by."""
+    if len(own_id) > _LONGEST_ID:
+        what = f"message_id of {len(own_id)} characters, more than {_LONGEST_ID}: {own_id[:40]!r}…"
+        raise MessageError(Reason.BAD_SHAPE, what)
+    return owner.tenant_id, f"{owner.id}:{own_id}"
+
+
+def _mind_retained(route: Route, *, keyed: bool) -> None:
+    """Brokers replay what is retained at every subscribe; without a time it would be stored as if it were new."""
+    if route.retained == "auto" and not keyed:
+        raise _replayed()
+
+
+def _replayed() -> MessageError:
+    return MessageError(Reason.RETAINED, "a retained message, replayed by the broker")
+
+
+def _known(entry: Entry, route: Route) -> Device:
+    """The device of an entry that has none now: always raises, says what becomes of the message."""
+    refusal = entry.refused()
+    if refusal is None:
+        raise Unresolved([entry])
+    if route.unknown_device == "ignore" and refusal is Reason.UNKNOWN_DEVICE:
+        raise MessageError(Reason.DEVICE_IGNORED, "the device is unknown")
+    what = {
+        Reason.UNKNOWN_TENANT: f"no tenant {entry.tenant!r}: `gateway tenant add`",
+        Reason.UNKNOWN_DEVICE: f"no device {entry.serial_number!r} of tenant {entry.tenant!r}: `gateway device add`",
+        Reason.DEVICE_DISABLED: f"device {entry.serial_number!r} is disabled: `gateway device enable`",
+    }
+    raise MessageError(refusal, what[refusal])
+
+
+def _in_one(refused: MessageError, index: int) -> MessageError:
+    """The refusal of a message for one of its readings, which is named."""
+    return MessageError(refused.reason, f"[{index}]: {refused.detail}")
+
+
+def _with_notes(reading: Reading, flagged: dict[str, str] | None, flags: list[str]) -> dict[str, Any] | None:
+    """What is stored beside the data: what the device said, what was flagged, the message's own id.
+
+    Args:
+        flags: the reasons of what was flagged are added here.
+    """
+    metadata = dict(reading.metadata or {})
+    if flagged:
+        metadata["violations"] = flagged
+        flags.extend(flagged.values())
+    if reading.message_id is not None:
+        metadata["message_id"] = reading.message_id
+    return metadata or None

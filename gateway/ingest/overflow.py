@@ -1,0 +1,247 @@
+"""Messages that the databases keep waiting go to the disk spool, are acknowledged, and come back by the drain.
+
+Only messages that nobody has stored are spooled; one that may have been (a try that ended without an answer) is
+spooled with the identity and the receive time of that try, so that it meets itself in the tables when it is drained.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+
+from gateway import batches, errors
+from gateway.ingest.waiting import Waiting
+from gateway.messages import Message, Session, digest
+from gateway.observability import events, health
+from gateway.outcomes import Outcome
+from gateway.spool.records import Record
+from gateway.spool.spool import Spool
+from gateway.storage.retry import Retrying
+from gateway.writer.work import BatchWrite
+
+_RETRY_SECONDS = 1.0
+
+
+class Overflow:
+    """Decides when a database keeps us waiting too long, and spools what waits.
+
+    Args:
+        spooled: called with numbers and digests of what would look new if it were delivered again.
+        after: seconds that messages wait before they are spooled.
+        probe: sees whether the time-series database works; raises StoreError.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        component: health.Component,
+        stores: Retrying,
+        *,
+        spooled: Callable[[Sequence[int], Sequence[bytes]], None],
+        after: float,
+        probe: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._spool, self._component, self._stores, self._spooled = spool, component, stores, spooled
+        self._after, self._probe = after, probe
+        self._away = asyncio.Event()
+        self._broken = asyncio.Event()
+        self._refused: set[Retrying] = set()
+        self._own_times = batches.OwnTimesByKey()
+
+    async def in_time(self, patience: Retrying, attempt: Callable[[], Awaitable[None]]) -> bool:
+        """Whether this could be done within the time that messages wait."""
+        try:
+            async with asyncio.timeout(self._after):
+                await patience.until_done(attempt)
+        except TimeoutError:
+            return False
+        self._refused.discard(patience)
+        return True
+
+    async def deliver(
+        self, work: BatchWrite, write: Callable[[], Awaitable[None]], abandon: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Until the work is in the database, or in the spool; while the database is known to be away, at once there.
+
+        What was set apart goes to the spool too, out of the way: the drain finds out what is wrong with it.
+        """
+        while True:
+            if not self._away.is_set():
+                if not await self.in_time(self._stores, write):
+                    await abandon()
+                    self._away.set()
+                elif not work.left:
+                    return
+                else:
+                    _tell_held_back(work)
+            if await self.keep(_of_work(work), self._stores):
+                self.note(_looks_new(work))
+                _mark_spooled(work)
+                return
+            self._away.clear()
+
+    async def keep(self, records: Sequence[Record], instead_of: Retrying) -> bool:
+        """Spool these; False after a while when the disk will not have them. Nothing is spooled in part.
+
+        Args:
+            instead_of: with whom the messages waited too long.
+        """
+        try:
+            await self._spool.append(records)
+        except errors.SpoolError as error:
+            if str(error) != self._component.detail:
+                events.spool_failed(error=str(error))
+            self._component.failed(str(error))
+            self._refused.add(instead_of)
+            self._broken.set()
+            await asyncio.sleep(_RETRY_SECONDS)
+            return False
+        self._refused.discard(instead_of)
+        self._usable()
+        return True
+
+    def _usable(self) -> None:
+        self._broken.clear()
+        self._component.ready()
+
+    def note(self, entries: Sequence[tuple[int, Message]]) -> None:
+        """These numbers and messages are spooled: the broker may deliver them again before it has read the acks."""
+        self._spooled([number for number, _ in entries], [digest(message) for _, message in entries])
+
+    async def watch(self) -> None:
+        """Task: find out when the time-series database is back."""
+        while True:
+            await self._away.wait()
+            events.spooling_began()
+            await self._stores.until_done(self._probe)
+            self._away.clear()
+            events.spooling_ended(records=self._spool.records)
+
+    async def watch_disk(self) -> None:
+        """Task: find out when the spool can be used again, although nobody needs it any more."""
+        while True:
+            await self._broken.wait()
+            await asyncio.sleep(_RETRY_SECONDS)
+            if self._refused:  # who was refused tries again, and finds out
+                continue
+            with contextlib.suppress(errors.SpoolError):
+                await self._spool.try_out()
+                self._usable()
+
+    def records_of(self, waited: Sequence[Waiting]) -> list[Record]:
+        """Messages set aside, as records; whether they are redeliveries is still to be told."""
+        return [
+            _record(
+                one.message,
+                one.route.stream_name,
+                one.number,
+                self._own_times.next(_subject(one), one.delivery.received_us, _readings(one))
+                if one.received_us is None
+                else one.received_us,
+                session=one.delivery.session,
+                turn=one.delivery.turn,
+                resumed=one.delivery.resumed,
+            )
+            for one in waited
+        ]
+
+
+def _subject(one: Waiting) -> tuple[str | None, str | None]:
+    """Whose readings may not share a time: those of the device, or of all devices of a tenant, that the topic names."""
+    return one.route.tenant, one.route.serial_number
+
+
+def _readings(one: Waiting) -> int:
+    """How many readings the message has: it is dated anew when it is drained, one microsecond a reading."""
+    try:
+        return max(1, len(one.route.decode(one.message.payload)))
+    except Exception:  # it will be a dead letter
+        return 1
+
+
+def _of_work(work: BatchWrite) -> list[Record]:
+    """What is left of the work, as records."""
+    batch = work.batch
+    indices = [index for stretch in work.left for index in stretch.indices]
+    readings = [
+        _record(
+            batch.messages[index],
+            batch.origins[index].stream_name,
+            batch.numbers[index],
+            batch.unkeyed.get(index, batch.received_us[index]),
+            session=batch.session,
+            turn=batch.turn,
+        )
+        for index in indices
+    ]
+    letters = work.numbered([letter for stretch in work.left for letter in stretch.letters])
+    return readings + [
+        _record(
+            letter.message,
+            letter.stream,
+            number,
+            letter.received_us,
+            session=batch.session,
+            turn=batch.turn,
+        )
+        for number, letter in letters
+    ]
+
+
+def _record(
+    message: Message,
+    stream: str,
+    number: int,
+    received_us: int,
+    *,
+    session: Session,
+    turn: int,
+    resumed: bool = False,
+) -> Record:
+    return Record(
+        stream=stream,
+        topic=message.topic,
+        payload=message.payload,
+        received_us=received_us,
+        packet_id=message.packet_id,
+        retain=message.retain,
+        duplicate=message.duplicate and resumed,
+        resumed=resumed,
+        turn=session.position(turn) if session.id else 0,
+        session=session.id,
+        identity=batches.identity(number, message),
+        user_properties=tuple(message.user_properties),
+    )
+
+
+def _looks_new(work: BatchWrite) -> list[tuple[int, Message]]:
+    """Number and message of what is left of the work, of those that do not meet themselves in the tables."""
+    batch = work.batch
+    found = [
+        (batch.numbers[index], batch.messages[index])
+        for stretch in work.left
+        for index in stretch.indices
+        if index in batch.unkeyed or index in batch.ids
+    ]
+    letters = work.numbered([letter for stretch in work.left for letter in stretch.letters])
+    return found + [(number, letter.message) for number, letter in letters]
+
+
+def _mark_spooled(work: BatchWrite) -> None:
+    refused = {id(letter): index for index, letter in work.refused.items()}
+    own = {id(letter): at for at, letter in enumerate(work.batch.letters)}
+    for stretch in work.left:
+        for index in stretch.indices:
+            work.outcomes[index] = Outcome.SPOOLED
+        for letter in stretch.letters:
+            if id(letter) in own:
+                work.letter_outcomes[own[id(letter)]] = Outcome.SPOOLED
+            else:
+                work.outcomes[refused[id(letter)]] = Outcome.SPOOLED
+    work.left.clear()
+
+
+def _tell_held_back(work: BatchWrite) -> None:
+    count = sum(len(stretch.indices) + len(stretch.letters) for stretch in work.left)
+    events.held_back(count=count, where="spool", error=str(work.error))

@@ -1,0 +1,205 @@
+"""From a topic to the stream that takes it and the device it speaks of: one dictionary look-up per message."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Mapping, Sequence
+
+from gateway import settings, topics
+from gateway.decoders import Decode
+from gateway.devices.registry import Entry, Registry
+from gateway.ingest import fast_path, validation
+from gateway.ingest.validation import Check
+from gateway.messages import Device, DeviceType, Message, PlainRow
+from gateway.outcomes import Reason, Tally
+from gateway.writer import rows
+
+_MAX_TYPES = 10_000
+_NOBODY = Device(uuid.UUID(int=0), uuid.UUID(int=0), "", "", DeviceType(uuid.UUID(int=0), "", {}))
+_OTHERS_BYTES, _ROUTE_BYTES = 8 * 2**20, 1024
+"""Of topics of which no device is known; and what one of them costs beside its bytes, with its registry entry's key."""
+_TOPICS_OF_A_DEVICE = 16
+"""That are remembered as long as the device is; of more, such as a wildcard of the template makes, the latest."""
+_DETOUR = 64
+"""Deliveries for which a topic takes the general path before the fast one is tried again: a vain try costs 0.5 µs."""
+
+
+class Stream:
+    """A configured stream, ready to work."""
+
+    def __init__(self, options: settings.Stream, decode: Decode) -> None:
+        self.options, self.decode = options, decode
+        self.template = topics.Template(options.topic)
+        self.tally = Tally()
+
+
+class Route:
+    """All that is known of one topic. Satisfies :class:`gateway.batches.Origin`.
+
+    Attributes:
+        entry: the device of the topic; None where the payload names it, or where ``ending`` is set.
+        short: the device itself while messages may take the fast path (:mod:`gateway.ingest.fast_path`); else nobody.
+        ending: why messages of this topic never become readings; None: they may.
+        retained: what becomes of retained replays.
+    """
+
+    __slots__ = (
+        "_detour",
+        "_id_property",
+        "_plain_format",
+        "decode",
+        "ending",
+        "entry",
+        "id_in_payload",
+        "message_id_reused",
+        "on_conflict",
+        "provision_type",
+        "retained",
+        "serial_number",
+        "short",
+        "stream_name",
+        "tally",
+        "tenant",
+        "unknown_device",
+    )
+
+    def __init__(self, stream: Stream, captures: Mapping[str, str]) -> None:
+        options = stream.options
+        self.stream_name, self.tally, self.decode = options.name, stream.tally, stream.decode
+        self.id_in_payload = options.message_id == "payload"
+        self._id_property = options.message_id.partition(":")[2]
+        self.message_id_reused = options.message_id_reused
+        self.on_conflict, self.retained = options.on_conflict, options.retained
+        self.unknown_device, self.provision_type = options.unknown_device, options.provision_type
+        self.ending = Reason.STREAM_IGNORED if options.kind == "ignore" else None
+        self.tenant = captures.get("tenant", options.tenant)
+        self.serial_number = captures.get("device")
+        self.entry: Entry | None = None
+        self.short = _NOBODY
+        timed = fast_path.TIME_KEY in options.time_keys
+        self._plain_format = options.decoder == "json" and timed and not self._id_property
+        self._detour = 0
+
+    def shorten(self) -> None:
+        """The next messages may take the fast path, when the device is known and the topic is on no detour."""
+        device = None if self.entry is None else self.entry.device
+        if device is not None and self._plain_format and not self._detour:
+            self.short = device
+
+    def detour(self) -> None:
+        """Of a delivery's messages some took the general path; where the fast one was tried, the next do too."""
+        if self.short.plain_row is not None:
+            self._detour, self.short = _DETOUR, _NOBODY
+        elif self._detour:
+            self._detour -= 1
+        self.shorten()
+
+    def own_id(self, message: Message) -> str | None:
+        """The id that a user property of the message carries, where the stream says it stands there."""
+        if not self._id_property:
+            return None
+        return next((value for name, value in message.user_properties if name == self._id_property), None)
+
+
+class Routes:
+    """The streams in their order, and the routes of the topics seen."""
+
+    def __init__(self, streams: Sequence[Stream], registry: Registry, *, max_topics: int) -> None:
+        self._streams, self._registry, self._max_topics = streams, registry, max_topics
+        self._stray = _stray_stream()
+        self._beside = topics.Beside([stream.template.filter for stream in streams])
+        self.known: dict[str, Route] = {}
+        """Of devices of the registry, by topic; the path looks here first and calls :meth:`find` for the others."""
+        self._others: dict[str, Route] = {}
+        self._others_bytes = 0
+
+    def __len__(self) -> int:
+        """Topics that are remembered."""
+        return len(self.known) + len(self._others)
+
+    @property
+    def tallies(self) -> dict[str, Tally]:
+        """The books, by stream."""
+        return {stream.options.name: stream.tally for stream in (*self._streams, self._stray)}
+
+    def find(self, topic: str) -> Route:
+        """The route of a topic of which no device is known yet; room is made by forgetting the oldest.
+
+        What nobody entered is remembered in few bytes: whoever may publish can make as many topics as he likes. A topic
+        counts among the devices' when its device is known, and not too many others are this device's.
+        """
+        route = self._others.get(topic)
+        if route is None:
+            return self._remember(topic, self._make(topic))
+        entry = route.entry
+        if entry is not None and entry.device is not None and entry.topics < _TOPICS_OF_A_DEVICE:
+            self._forget([topic])
+            self._admit(topic, route, entry)
+        return route
+
+    def _remember(self, topic: str, route: Route) -> Route:
+        if self._others_bytes > _OTHERS_BYTES:
+            self._forget(list(itertools.islice(self._others, len(self._others) // 8 + 1)))
+        self._others[topic] = route
+        self._others_bytes += len(topic) + _ROUTE_BYTES
+        return route
+
+    def _admit(self, topic: str, route: Route, entry: Entry) -> None:
+        """Among those of devices."""
+        if len(self.known) >= self._max_topics:
+            for old in list(itertools.islice(self.known, self._max_topics // 8)):
+                left = self.known.pop(old).entry
+                assert left is not None
+                left.topics -= 1
+        self.known[topic] = route
+        entry.topics += 1
+
+    def _forget(self, topics: Sequence[str]) -> None:
+        for topic in topics:
+            del self._others[topic]
+            self._others_bytes -= len(topic) + _ROUTE_BYTES
+
+    def _make(self, topic: str) -> Route:
+        for stream in self._streams:
+            captures = stream.template.match(topic)
+            if captures is not None:
+                route = Route(stream, captures)
+                if route.ending is None and route.serial_number is not None:
+                    route.entry = self.entry(route, route.serial_number)
+                return route
+        route = Route(self._stray, {})
+        route.ending = Reason.STREAM_IGNORED if self._beside.holds(topic) else Reason.NO_STREAM
+        return route
+
+    def entry(self, route: Route, serial_number: str) -> Entry:
+        """The registry's entry of this device of the route's tenant."""
+        return self._registry.entry(route.tenant or "", serial_number, route.provision_type)
+
+
+def _stray_stream() -> Stream:
+    options = settings.Stream(name=settings.NO_STREAM, topic="#", kind="ignore")
+    return Stream(options, lambda _payload: [])
+
+
+class Preparation:
+    """Gives a device what its readings need: encoded columns, and what all of its type share."""
+
+    def __init__(self, rules: settings.Validation) -> None:
+        self._rules = rules
+        self._types: dict[int, tuple[DeviceType, Check | None, PlainRow | None]] = {}
+
+    def __call__(self, device: Device) -> None:
+        """Prepare this device."""
+        known = self._types.get(id(device.type))
+        if known is None:
+            if len(self._types) >= _MAX_TYPES:
+                self._types.clear()
+            # The type is kept beside what is made for it: its id() must not come to mean another.
+            check, plain_row = (
+                validation.field_check(device.type),
+                fast_path.plain_row(device.type, self._rules),
+            )
+            known = self._types[id(device.type)] = device.type, check, plain_row
+        _, device.check, device.plain_row = known
+        device.columns = rows.device_columns(device)

@@ -1,0 +1,91 @@
+"""Messages that cannot be decided yet, aside from the path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from gateway.batches import held_bytes
+from gateway.devices.registry import Entry
+from gateway.ingest.routes import Route
+from gateway.messages import Delivery, Message
+
+
+class Unresolved(Exception):  # noqa: N818 - a message meets it on its way, nobody has failed
+    """These devices must be looked up first."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        super().__init__(f"{len(entries)} devices to look up")
+        self.entries = entries
+
+
+class Waiting(msgspec.Struct):
+    """A message set aside.
+
+    Attributes:
+        delivery: its own, without the messages.
+        entries: the devices it waits for.
+        received_us: the receive time it was already given, µs; None: its delivery's.
+    """
+
+    number: int
+    message: Message
+    route: Route
+    delivery: Delivery
+    entries: Sequence[Entry] = ()
+    received_us: int | None = None
+
+
+class DeferredQueue:
+    """Messages set aside for one cause."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Waiting] = []
+        self._somebody = asyncio.Event()
+        self.size = 0
+        """Bytes held."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, one: Waiting) -> None:
+        """Set a message aside."""
+        self._waiting.append(one)
+        self.size += held_bytes(one.message)
+        self._somebody.set()
+
+    async def somebody(self) -> None:
+        """Returns when a message waits."""
+        await self._somebody.wait()
+
+    def call_in(self, who: Callable[[Waiting], bool]) -> list[Waiting]:
+        """Take those out for whom this holds, in the order of coming."""
+        called = [one for one in self._waiting if who(one)]
+        self._waiting = [one for one in self._waiting if not who(one)]
+        self.size = sum(held_bytes(one.message) for one in self._waiting)
+        if not self._waiting:
+            self._somebody.clear()
+        return called
+
+    def all(self) -> list[Waiting]:
+        """Those who wait now, in the order of coming."""
+        return list(self._waiting)
+
+    def entries(self) -> list[Entry]:
+        """The devices that are waited for, each once."""
+        return list({id(entry): entry for one in self._waiting for entry in one.entries}.values())
+
+    def earliest(self) -> Waiting:
+        """One of the oldest connection whose messages wait."""
+        return min(self._waiting, key=lambda one: one.delivery.since)
+
+    def oldest(self) -> int:
+        """The least delivery number; a large one when nobody waits."""
+        return min((one.number for one in self._waiting), default=2**63)
+
+    def count_by_stream(self) -> Counter[str]:
+        """How many messages of each stream wait."""
+        return Counter(one.route.stream_name for one in self._waiting)

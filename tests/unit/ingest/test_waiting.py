@@ -1,0 +1,89 @@
+"""Messages that cannot be decided yet, aside from the path."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.batches import OVERHEAD_BYTES
+from gateway.devices.registry import Entry
+from gateway.ingest.routes import Route
+from gateway.ingest.waiting import DeferredQueue, Unresolved, Waiting
+from gateway.messages import Delivery
+from tests.support.batching import NOW_US, published, settings_for
+from tests.support.flow import Flow
+
+A, B, C = (Entry("acme", serial, None) for serial in "ABC")
+
+
+@pytest.fixture
+async def routes() -> dict[str, Route]:
+    """A route of each of two streams."""
+    flow = Flow(settings_for(None, {}, {"name": "other", "topic": "o/{tenant}/{device}"}))
+    return {"telemetry": flow.path.routes.find("t/acme/A"), "other": flow.path.routes.find("o/acme/A")}
+
+
+def waiting(number: int, route: Route, *entries: Entry, payload: bytes = b"{}", since: int = 0) -> Waiting:
+    """A message set aside."""
+    return Waiting(number, published("t", payload), route, Delivery((), number, NOW_US, since=since), entries)
+
+
+async def test_an_empty_room() -> None:
+    """Nobody, nothing held, and nobody is called."""
+    room = DeferredQueue()
+    assert (len(room), room.size, room.all(), room.entries(), room.count_by_stream()) == (0, 0, [], [], {})
+    assert room.call_in(lambda _one: True) == []
+    assert room.oldest() > 2**62
+
+
+async def test_what_waits_is_counted(routes: dict[str, Route]) -> None:
+    """In messages by stream, in bytes, and by number and connection."""
+    room = DeferredQueue()
+    room.add(waiting(7, routes["telemetry"], payload=b"x" * 100, since=5))
+    room.add(waiting(3, routes["other"], since=2))
+    room.add(waiting(9, routes["telemetry"], since=5))
+    assert len(room) == 3
+    assert room.size == 104 + 3 * (OVERHEAD_BYTES + len("t"))
+    assert room.count_by_stream() == {"telemetry": 2, "other": 1}
+    assert (room.oldest(), room.earliest().number) == (3, 3)
+
+
+async def test_who_is_called_leaves_in_the_order_of_coming(routes: dict[str, Route]) -> None:
+    """The others stay, and the bytes held are theirs."""
+    room = DeferredQueue()
+    for number in range(6):
+        room.add(waiting(number, routes["telemetry"], payload=b"x" * number))
+    called = room.call_in(lambda one: one.number % 2 == 1)
+    assert [one.number for one in called] == [1, 3, 5]
+    assert [one.number for one in room.all()] == [0, 2, 4]
+    assert room.size == 6 + 3 * (OVERHEAD_BYTES + len("t"))
+
+
+async def test_devices_are_waited_for_once(routes: dict[str, Route]) -> None:
+    """However many messages wait for them: they are looked up together."""
+    room = DeferredQueue()
+    for number, entries in enumerate(((A,), (A, B), (C, B), (A,))):
+        room.add(waiting(number, routes["telemetry"], *entries))
+    assert room.entries() == [A, B, C]
+
+
+async def test_somebody_wakes_who_asks(routes: dict[str, Route]) -> None:
+    """At once when somebody waits already; not after the last has left."""
+    room = DeferredQueue()
+    asking = asyncio.create_task(room.somebody())
+    await asyncio.sleep(0)
+    assert not asking.done()
+    room.add(waiting(1, routes["telemetry"]))
+    await asyncio.wait_for(asking, 1)
+    await asyncio.wait_for(room.somebody(), 1)
+    room.call_in(lambda _one: True)
+    asking = asyncio.create_task(room.somebody())
+    await asyncio.sleep(0)
+    assert not asking.done()
+    asking.cancel()
+
+
+def test_unresolved_names_how_many() -> None:
+    """It is no failure; should it ever be seen, it says what it is."""
+    assert str(Unresolved([A, B])) == "2 devices to look up"

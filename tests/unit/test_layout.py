@@ -1,0 +1,73 @@
+"""The house: rooms and floors as pyproject.toml declares them, and that what breaks them is seen."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINT = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """A copy of the package with the contracts, to break."""
+    skip = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "gateway", tmp_path / "gateway", ignore=skip)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def lint(house: Path) -> str:
+    """What lint-imports says of a house that it refuses."""
+    done = subprocess.run(LINT, cwd=house, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout
+    return done.stdout + done.stderr
+
+
+def test_a_forbidden_import_is_seen(house: Path) -> None:
+    """One for each contract: upwards, beside, and to a library that only one room may know."""
+    for room, line in {
+        "writer": "from gateway.ingest import pipeline",
+        "storage": "from gateway.spool import spool",
+        "ingest": "from gateway import mqtt",
+        "daemon": "import asyncpg",
+        "devices": "import mqtt5",
+        "observability": "import rich",
+    }.items():
+        (house / "gateway" / room / "intruder.py").write_text(f"{line}\n")
+    said = lint(house)
+    assert re.findall(r"^(.+) BROKEN", said, re.MULTILINE) == [
+        "layers",
+        "the path never imports mqtt",
+        "MQTT libraries only under gateway.mqtt and gateway.tools",
+        "asyncpg only under gateway.storage, gateway.writer and gateway.tools",
+        "typer and rich only under gateway.cli and gateway.tools",
+    ]
+    assert "gateway.writer.intruder -> gateway.ingest.pipeline" in said
+    assert "gateway.storage.intruder -> gateway.spool.spool" in said
+
+
+def test_a_stray_module_is_seen(house: Path) -> None:
+    """A file in the package's root, or a room, that no floor names."""
+    (house / "gateway" / "leftovers.py").write_text("")
+    assert "leftovers" in lint(house)
+
+
+def test_documents_name_files_that_exist() -> None:
+    """A path in a document that is true today; ADRs and the changelog speak of their own day."""
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    named = re.compile(r"`((?:gateway|tests|config|docs|migrations)/[\w./-]+)`")
+    missing = {
+        f"{document.name}: {path}"
+        for document in documents
+        if document.name != "CHANGELOG.md"
+        for path in named.findall(document.read_text("utf-8"))
+        if not (ROOT / path).exists()
+    }
+    assert missing == set()
