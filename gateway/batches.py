@@ -158,7 +158,7 @@ class Batch:
         self.letter_numbers.append(number)
         self.letter_origins.append(origin)
         self.row_count += 1
-        self.row_bytes += len(letter.message.payload)
+        self.row_bytes += len(letter.message.payload) + len(letter.message.topic)
         self.size += held_bytes(letter.message) + OVERHEAD_BYTES
 
     def pick(self, indices: Sequence[int], letters: Sequence[int]) -> Batch:

@@ -58,7 +58,12 @@ class Path:
         self._writers: list[Writer] = []
         self._experience = Experience()
         self._tasks: list[tuple[str, Task]] = []
-        self.routes = Routes(_streams(options), self.registry, max_topics=options.registry.max_entries)
+        self.routes = Routes(
+            _streams(options),
+            self.registry,
+            max_topics=options.registry.max_entries,
+            longest_topic=options.mqtt.max_topic_bytes,
+        )
         self.spool = self._spool()
         self._redeliveries = Redeliveries()
         self.sessions = Sessions(

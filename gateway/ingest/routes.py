@@ -105,8 +105,11 @@ class Route:
 class Routes:
     """The streams in their order, and the routes of the topics seen."""
 
-    def __init__(self, streams: Sequence[Stream], registry: Registry, *, max_topics: int) -> None:
+    def __init__(
+        self, streams: Sequence[Stream], registry: Registry, *, max_topics: int, longest_topic: int = 65_535
+    ) -> None:
         self._streams, self._registry, self._max_topics = streams, registry, max_topics
+        self._longest = longest_topic
         self._stray = _stray_stream()
         self._beside = topics.Beside([stream.template.filter for stream in streams])
         self.known: dict[str, Route] = {}
@@ -131,7 +134,8 @@ class Routes:
         """
         route = self._others.get(topic)
         if route is None:
-            return self._remember(topic, self._make(topic))
+            route = self._make(topic)
+            return route if len(topic) > self._longest else self._remember(topic, route)
         entry = route.entry
         if entry is not None and entry.device is not None and entry.topics < _TOPICS_OF_A_DEVICE:
             self._forget([topic])
@@ -164,7 +168,8 @@ class Routes:
         for stream in self._streams:
             captures = stream.template.match(topic)
             if captures is not None:
-                route = Route(stream, captures)
+                # A message with a topic beyond the bound is refused: nothing is made of it but a dead letter.
+                route = Route(stream, captures if len(topic) <= self._longest else {})
                 if route.ending is None and route.serial_number is not None:
                     route.entry = self.entry(route, route.serial_number)
                 return route

@@ -307,4 +307,4 @@ async def test_every_reading_is_a_row(flow: Flow) -> None:
     flow.take(message(plain(4)))
     batch = flow.pipeline.held.queue.open
     assert batch.row_count == 6
-    assert batch.row_bytes == sum(map(len, batch.rows)) + 1
+    assert batch.row_bytes == sum(map(len, batch.rows)) + 1 + len(batch.letters[0].message.topic)

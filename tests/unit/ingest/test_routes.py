@@ -143,6 +143,14 @@ def device(routes: Routes, topic: str) -> None:
     routes.find(topic)
 
 
+async def test_a_topic_that_is_too_long_is_remembered_by_nobody() -> None:
+    """Its stream takes it, for the books; neither route nor device is kept."""
+    routes = routes_of()
+    route = routes.find(f"t/acme/{'x' * 2000}")
+    assert (route.stream_name, route.serial_number, route.entry) == ("telemetry", None, None)
+    assert (len(routes), len(routes._registry)) == (0, 0)
+
+
 async def test_topics_of_nobody_make_room_by_their_bytes() -> None:
     """And those of devices stay: of a device as many as it may have."""
     routes = routes_of({"topic": "t/{tenant}/{device}/#"})
