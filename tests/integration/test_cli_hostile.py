@@ -144,7 +144,7 @@ def _below(name: str, loaded: object) -> Iterator[str]:
 
 
 CALLS: dict[str, list[list[str]]] = {
-    "run": [["--config", NAME], ["BAD"], ["WRONG"]],
+    "run": [["--config", NAME], ["WRONG"]],  # BAD would be waited for
     "status": [["--url", "DAEMON"], ["--url", "DAEMON", "--json"], ["--url", f"http://{NAME}"]],
     "demo": [["--folder", NAME, "--seconds", NAME], [NAME]],
     "bench": [["--remove", NAME, "BAD"], ["--superuser-dsn", NAME]],
