@@ -69,7 +69,7 @@ class Reason(enum.StrEnum):
     GATEWAY_DEFECT = "gateway_defect"
     """The gateway itself failed on it; to be replayed with a version that does not."""
     SET_APART = "set_apart"
-    """It ended the process twice, and was not looked at again."""
+    """It ended the process three times, and was not looked at again."""
     # ignored, by configuration
     RETAINED = "retained"
     STREAM_IGNORED = "stream_ignored"

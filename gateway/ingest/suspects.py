@@ -1,10 +1,11 @@
-"""A message that ended the process twice is set apart: a dead letter, unread; and the rest goes on.
+"""A message that ends the process again and again is set apart: a dead letter, unread; and the rest goes on.
 
 Killed, out of memory, hung: such an end says nothing, and the broker delivers what was unacknowledged again, the cause
 among it. So the next process is careful for a while: it takes messages one by one, and notes which one is in hand, in a
 file of the spool's folder; a large one that came before is alone until it is settled. If that process ends without a
-word too, the note names the message (ADR 18). The file lives in the kernel's memory, which outlives a process; nothing
-is synced. Outside of such a time a delivery costs one look at :attr:`Suspects.passes`.
+word too, the note names the message, and where the next one does with the same in hand, it was that (ADR 18). The file
+lives in the kernel's memory, which outlives a process; nothing is synced. Outside of such a time a delivery costs one
+look at :attr:`Suspects.passes`.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class _State(msgspec.Struct):
         deaths: how many in a row did not, before this one.
         since: when this one began, s since the Unix epoch.
         in_hand: digest of the message in hand, hex; empty: none.
+        named: the one that was in hand at the last end: at random once, for a process may be killed from outside.
         apart: digests of those that are set apart.
     """
 
@@ -74,6 +76,7 @@ class _State(msgspec.Struct):
     deaths: int = 0
     since: float = 0.0
     in_hand: str = ""
+    named: str = ""
     size: int = 0
     apart: dict[str, _Apart] = {}
 
@@ -109,13 +112,18 @@ class Suspects:
         now = time.time()
         state.apart = {key: one for key, one in list(state.apart.items())[-_MOST:] if one.until > now}
         self.careful = state.running
-        if state.in_hand:
+        self._judge(state, now)
+        in_a_row = state.running and now - state.since < _ROW_SECONDS
+        state.deaths = (state.deaths if in_a_row else 0) + state.running
+
+    def _judge(self, state: _State, now: float) -> None:
+        """What was in hand at the last end, and at the one before, is set apart."""
+        if state.in_hand and state.in_hand == state.named:
             state.apart[state.in_hand] = _Apart(state.size, now + _APART_SECONDS)
             events.message_set_apart(digest=state.in_hand, size_bytes=state.size)
             state.in_hand, state.deaths = "", 0
-            self._write()
-        in_a_row = state.running and now - state.since < _ROW_SECONDS
-        state.deaths = (state.deaths if in_a_row else 0) + state.running
+        state.in_hand, state.named = "", state.in_hand
+        self._write()
 
     def begin(self) -> None:
         """Messages are taken from now on. Idempotent."""
@@ -167,7 +175,7 @@ class Suspects:
         if self._descriptor is None:
             return
         if self._begun and not self._keep:
-            self._state.running, self._state.in_hand, self._state.deaths = False, "", 0
+            self._state.running, self._state.in_hand, self._state.named, self._state.deaths = False, "", "", 0
             self._write()
         os.close(self._descriptor)
         self._descriptor = None
