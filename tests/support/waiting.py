@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import itertools
+import os
+import random
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
+_BELOW_EPHEMERAL = range(12_000, 32_000)
+"""The kernel gives away those from 32 768 on (Linux, ``ip_local_port_range``)."""
+_WORKERS = 16
 
 
 def eventually(
@@ -64,12 +71,32 @@ async def eventually_async(
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
+    """A TCP port on loopback that nothing listens on now, and that nothing else is given while its server is away.
+
+    Not one of the kernel's choice: what it gives is free again, for another worker's server, as soon as a server stops,
+    and a daemon that dials its broker again would be at that other one's.
+    """
+    return next(port for port in _ports if _is_free(port))
+
+
+def _ports_of_this_worker() -> Iterator[int]:
+    """In a circle that begins anywhere: another run may be on the machine."""
+    share = len(_BELOW_EPHEMERAL) // _WORKERS
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+    own = _BELOW_EPHEMERAL[worker * share : (worker + 1) * share]
+    start = random.randrange(share)
+    return itertools.cycle([*own[start:], *own[:start]])
+
+
+_ports = _ports_of_this_worker()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def listening(port: int) -> bool:
