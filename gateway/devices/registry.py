@@ -247,7 +247,7 @@ class Registry:
         async with self._pool.connection() as connection:
             try:
                 known = {row["part"]: row["version"] for row in await connection.fetch(_VERSIONS)}
-                if self._entries:
+                if len(self):
                     self.purge("changes were not followed until now")
                 self._component.ready()
                 while True:

@@ -211,9 +211,10 @@ class DeadLetters(Section):
     """How much of what could not become readings is kept."""
 
     max_payload_bytes: Bytes = Field(
-        64 * 2**10,
+        2**20,
         ge=1024,
-        description="of a larger payload so much is kept, and its length and SHA-256; it cannot be replayed",
+        description="of a larger payload so much is kept, with its length and SHA-256, and it cannot be replayed; "
+        "validation.max_payload_bytes or more keeps whole what could be stored later",
     )
     max_bytes_per_device: Bytes = Field(
         32 * 2**20,

@@ -315,6 +315,15 @@ async def test_a_device_that_is_entered_is_known_within_a_second(scene: Scene) -
     assert await scene.refused("A") is None
 
 
+async def test_what_was_entered_while_changes_were_not_followed_is_known(scene: Scene) -> None:
+    """A device that was refused meanwhile is looked up again as soon as they are, though no known one is cached."""
+    assert await scene.refused("A") is Reason.UNKNOWN_TENANT
+    scene.provision("A")
+    assert await scene.refused("A") is Reason.UNKNOWN_TENANT
+    await scene.follow()
+    assert await scene.refused("A") is None
+
+
 CHANGES = {
     "violations": "UPDATE device_types SET violations = 'reject' WHERE id = $1",
     "a field": "INSERT INTO field_mappings (device_type_id, field_name, data_type) VALUES ($1, 'x', 'int')",

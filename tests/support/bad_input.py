@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DAY_MS = 86_400_000
-KEPT = 64 * 1024
+KEPT = 2**20
 """``dead_letters.max_payload_bytes`` by default, of a payload."""
 NOW_MS = int(time.time() * 1000) - 60_000
 """The time of all readings here: a minute ago, so that none is in the future."""
