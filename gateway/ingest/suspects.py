@@ -45,7 +45,7 @@ _AT_ONCE = 64
 class Sink(Protocol):
     """The path, :class:`gateway.ingest.pipeline.Pipeline`."""
 
-    def take(self, chunk: Delivery) -> None:
+    def take(self, delivery: Delivery) -> None:
         """All messages of one delivery."""
 
     def idle(self) -> None:
@@ -200,14 +200,14 @@ class OneByOne:
     def __init__(self, suspects: Suspects, path: Sink) -> None:
         self._suspects, self._path = suspects, path
 
-    async def take(self, chunk: Delivery) -> None:
+    async def take(self, delivery: Delivery) -> None:
         """All messages of one delivery, in order."""
         suspects = self._suspects
         suspects.look()
-        if not suspects.careful and not any(map(suspects.is_apart, chunk.messages)):
-            self._path.take(chunk)
+        if not suspects.careful and not any(map(suspects.is_apart, delivery.messages)):
+            self._path.take(delivery)
             return
-        for number, piece in enumerate(_pieces(chunk)):
+        for number, piece in enumerate(_pieces(delivery)):
             message = piece.messages[0]
             if suspects.is_apart(message):
                 self._path.take(msgspec.structs.replace(piece, messages=(unreadable.set_apart(message),)))
@@ -236,11 +236,11 @@ class OneByOne:
                 await self._path.drain()
 
 
-def _pieces(chunk: Delivery) -> Iterator[Delivery]:
+def _pieces(delivery: Delivery) -> Iterator[Delivery]:
     """The delivery, as deliveries of one message."""
-    for number, message in enumerate(chunk.messages, chunk.first):
-        again = {number: chunk.again[number]} if number in chunk.again else NO_REPEATS
-        yield msgspec.structs.replace(chunk, messages=(message,), first=number, again=again)
+    for number, message in enumerate(delivery.messages, delivery.first):
+        again = {number: delivery.again[number]} if number in delivery.again else NO_REPEATS
+        yield msgspec.structs.replace(delivery, messages=(message,), first=number, again=again)
 
 
 class SourceControl(Protocol):
@@ -274,13 +274,13 @@ class Guard:
         self._waiting: deque[Delivery] = deque()
         self._busy, self._wake = False, asyncio.Event()
 
-    def take(self, chunk: Delivery) -> None:
+    def take(self, delivery: Delivery) -> None:
         """All messages of one socket read."""
         if self._suspects.passes and not self._busy:
-            self._path.take(chunk)
+            self._path.take(delivery)
             return
         self._suspects.begin()
-        self._waiting.append(chunk)
+        self._waiting.append(delivery)
         self._busy = True
         self._wake.set()
         self._path.source.pause()
