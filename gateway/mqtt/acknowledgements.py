@@ -34,6 +34,7 @@ class Acknowledgements:
         self._session: Session | None = None
         self._resumed = False
         self._since: int | None = None
+        self._begun = False
         self._outstanding: dict[int, Outstanding] = {}
         self._unsent = 0  # of those that are outstanding
         self._last_repeat = -1
@@ -47,6 +48,7 @@ class Acknowledgements:
     def connected(self, session_present: bool) -> None:
         """Messages of a connection may follow."""
         self._resumed, self._since, self._crossed = session_present, None, False
+        self._begun = False
         self._marks.clear()
         self._ids.connected()
         if session_present:
@@ -55,6 +57,7 @@ class Acknowledgements:
             self._session, self._ids = self._sessions.begin(), PacketIds(in_turn=self._ids.in_turn)
             self._outstanding = {}
             self._doubts.told()
+            self._sessions.confirmed(0, number=self._window.next, before=None)
 
     def lost(self) -> None:
         """The connection is gone: the broker may deliver again what it has no ack of."""
@@ -82,6 +85,10 @@ class Acknowledgements:
         self._observe(messages, packet_ids, ids, repeats, consecutive=consecutive)
         session = self._session
         assert session is not None
+        if ids and not self._begun:
+            self._begun = True
+            if self._resumed:
+                self._sessions.resumed(ids[0], number=first)
         return Delivery(
             messages,
             first,
@@ -198,9 +205,18 @@ class Acknowledgements:
 
     # acks leave, and are read ------------------------------------------------------------------
 
-    def settle(self, numbers: Iterable[int]) -> list[int]:
-        """The packet ids whose acks may leave now; see :meth:`gateway.mqtt.window.Window.settle`."""
-        return self._window.settle(numbers)
+    def settle(self, numbers: Iterable[int], *, leaving: bool = False) -> list[int]:
+        """The packet ids whose acks may leave now; see :meth:`gateway.mqtt.window.Window.settle`.
+
+        Args:
+            leaving: a goodbye follows, by whose reading all is known: nothing is held.
+        """
+        return self._window.settle(numbers, None if leaving else self._sessions.leave_before)
+
+    @property
+    def held(self) -> bool:
+        """Whether acks wait until it is kept what the broker has read; see :attr:`Sessions.leave_before`."""
+        return self._window.held
 
     @property
     def unconfirmed(self) -> bool:
@@ -231,4 +247,4 @@ class Acknowledgements:
             self._outstanding = {key: one for key, one in self._outstanding.items() if not one.sent}
         everything = not self._outstanding and before > self._last_repeat
         turn = self._ids.read = self._ids.turn_of(packet_id, self._window.newer(before))
-        self._sessions.confirmed(turn, before=before if everything else None)
+        self._sessions.confirmed(turn, number=before, before=before if everything else None)

@@ -36,6 +36,8 @@ T = TypeVar("T")
 Connect = Callable[[Mqtt, Receiver], Connection]
 _CONFIRM_SECONDS = 0.1
 """Between two pings that find out which acks the broker has read."""
+_HELD_SECONDS = 0.005
+"""Between two looks whether acks that are held may leave, see :attr:`gateway.mqtt.source.Sessions.leave_before`."""
 _FIRST_SECONDS = 3.0
 """So long is an answer awaited to a first CONNECT whose version the broker may not know: some say nothing."""
 _KEEP_SECONDS = 2.0
@@ -82,6 +84,7 @@ class ReconnectingSource:
         self._connection: Connection | None = None
         self._resumed = False
         self._confirming: asyncio.TimerHandle | None = None
+        self._held: asyncio.TimerHandle | None = None
         self._confirmed_at = 0.0
         self._acks = Acknowledgements(sessions, first)
         self._dropped: asyncio.Future[GatewayError] | None = None
@@ -116,6 +119,12 @@ class ReconnectingSource:
         if packet_ids and self._connection is not None:
             self._connection.acknowledge(packet_ids)
             self._find_out()
+        if self._acks.held and self._held is None:
+            self._held = asyncio.get_running_loop().call_later(_HELD_SECONDS, self._settle_held)
+
+    def _settle_held(self) -> None:
+        self._held = None
+        self.settle(())
 
     def pause(self) -> None:
         """Stop reading. A connection lost meanwhile is made again at the resume: it could yield nothing."""
@@ -248,6 +257,8 @@ class ReconnectingSource:
             if connection.dialled and self._up_since == math.inf:
                 self._unanswered += 1
             self._stop_finding_out()
+            if self._closed.is_set() and (last := self._acks.settle((), leaving=True)):
+                connection.acknowledge(last)
             acknowledged = self._acks.acknowledged
             await connection.close()
             if connection.goodbye_read:
@@ -298,7 +309,7 @@ class ReconnectingSource:
         if self._confirming is not None or not self._acks.unconfirmed:
             return
         loop = asyncio.get_running_loop()
-        due = self._confirmed_at + _CONFIRM_SECONDS
+        due = 0.0 if self._acks.held else self._confirmed_at + _CONFIRM_SECONDS
         self._confirming = loop.call_at(max(due, loop.time()), self._ping)
 
     def _ping(self) -> None:

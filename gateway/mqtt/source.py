@@ -45,8 +45,15 @@ class Sessions(Protocol):
     def out_of_turn(self) -> None:
         """The broker does not hand out packet ids in turn."""
 
-    def confirmed(self, turn: int, *, before: int | None) -> None:
-        """The broker has read our acknowledgements up to this turn."""
+    def confirmed(self, turn: int, *, number: int, before: int | None) -> None:
+        """The broker has read our acknowledgements up to this turn, and of all messages before this number."""
+
+    def resumed(self, packet_id: int, *, number: int) -> None:
+        """A resumed session begins with this packet id, of this delivery number."""
+
+    @property
+    def leave_before(self) -> int | None:
+        """Acks of this delivery number and later must wait; None: none must."""
 
 
 class Source(Protocol):

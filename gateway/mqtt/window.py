@@ -41,7 +41,7 @@ class Window:
         first: the first of the numbers.
     """
 
-    __slots__ = ("_again", "_base", "_confirmed", "_head", "_ids", "_settled", "last")
+    __slots__ = ("_again", "_base", "_confirmed", "_head", "_ids", "_settled", "held", "last")
 
     def __init__(self, first: int = 0) -> None:
         self._base = first  # delivery number of _ids[0]
@@ -52,6 +52,8 @@ class Window:
         self._again: dict[int, int] = {}  # what was sent again, and which message has its ack
         self.last = NO_ID
         """The last packet id of this connection, but for what was sent again."""
+        self.held = False
+        """Acks could leave, and were not let."""
 
     def register(self, packet_ids: Sequence[int], *, again: Mapping[int, int] = NO_REPEATS) -> int:
         """Messages came, with these packet ids (``NO_ID`` at QoS 0): the delivery number of the first.
@@ -98,8 +100,11 @@ class Window:
             if packet_id != NO_ID
         }
 
-    def settle(self, numbers: Iterable[int]) -> list[int]:
+    def settle(self, numbers: Iterable[int], until: int | None = None) -> list[int]:
         """The packet ids whose acks may leave now, in the order in which the messages came.
+
+        Args:
+            until: those of this delivery number and later stay, for a later call.
 
         Numbers from before :meth:`restart` are forgotten, and one settled twice counts once.
 
@@ -118,6 +123,9 @@ class Window:
         self._head = unsettled if unsettled >= 0 else len(settled)
         if self._again:
             self._head = min(self._head, self._first_sent_again())
+        self.held = until is not None and self._head > max(head, until - self._base)
+        if self.held and until is not None:
+            self._head = max(head, until - self._base)
         leaving = self._ids[head : self._head]
         if self._confirmed > _COMPACT_AT and self._confirmed * 2 > len(settled):
             self._compact()
@@ -128,7 +136,7 @@ class Window:
         outstanding = self._by_id(self._confirmed)
         self._base = self.next
         self._head = self._confirmed = 0
-        self.last = NO_ID
+        self.last, self.held = NO_ID, False
         self._again.clear()
         self._ids.clear()
         self._settled.clear()

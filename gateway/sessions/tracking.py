@@ -32,7 +32,12 @@ _IN_USE_SECONDS = 20.0
 _BEYOND = 2**62
 """No position and no time: there is room in 64 bits to go on from what is below."""
 _ADVANCE = PACKET_IDS // 4
-"""So far may packet ids come before it is saved: a later process must not be wrong by a whole round of them."""
+"""So far may packet ids come before it is saved."""
+_MOST_AHEAD = PACKET_IDS // 2 - 1
+"""So far may acks leave beyond what is saved: what comes first in a resumed session lies within half a round of it, or
+a later process takes it for a message of a broker that begins anew, and what it stored before for new."""
+_PATIENT_SECONDS = 2.0
+"""So long do acks wait for that to be saved. Rather twice than stalled."""
 
 
 class State(msgspec.Struct, frozen=True):
@@ -90,9 +95,13 @@ class Sessions:
         self._component.ready()
         self.inherited = self._current = Session(inherited=True)
         self.before: State | None = None
-        self._confirmed, self._in_turn = 0, True
+        self._confirmed: int | None = None
+        self._in_turn = True
         self._noted = False
-        self._saved_turn, self._saved_at, self._urgent = 0, 0.0, False
+        self._saved_turn: int | None = None
+        self._saved_at, self._urgent = 0.0, False
+        self._number, self._saved_number = 0, -PACKET_IDS  # nothing is saved of this process
+        self._unsaved_since: float | None = None
         self._changed, self._kept, self._looked_up = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._wanted: frozenset[str] = frozenset()
         self._asked: set[str] = set()
@@ -209,19 +218,48 @@ class Sessions:
             self._in_turn, self._urgent = False, True
             self._changed.set()
 
-    def confirmed(self, turn: int, *, before: int | None) -> None:
+    def resumed(self, packet_id: int, *, number: int) -> None:
+        """The broker goes on with this message, so it has read our acks of all before.
+
+        Where that is further than acks may have left (``_MOST_AHEAD``), ids have begun anew, and it says nothing.
+        """
+        known = self._confirmed if self._saved_turn is None else self._saved_turn
+        if known is None:  # a process counts from the first id that it receives
+            self._take_confirmed(packet_id - 1, number)
+        elif (ahead := (packet_id - 1 - known) % PACKET_IDS) <= _MOST_AHEAD:
+            self._take_confirmed(known + ahead, number)
+        else:
+            self._take_confirmed(0, number)
+
+    @property
+    def leave_before(self) -> int | None:
+        """Acks of this delivery number and later must wait until it is saved what the broker has read; None: none must.
+
+        Not where ids say nothing anyway, nor for longer than ``_PATIENT_SECONDS``.
+        """
+        since = self._unsaved_since
+        if not self.in_turn or (since is not None and time.monotonic() - since > _PATIENT_SECONDS):
+            return None
+        return self._saved_number + _MOST_AHEAD
+
+    def confirmed(self, turn: int, *, number: int, before: int | None) -> None:
         """The broker has read our acknowledgements.
 
         Args:
             turn: of the last message whose acknowledgement it has read.
+            number: of the message after it.
             before: delivery number; what came before can be forgotten. None: nothing can, now.
         """
         if before is not None:
             self._redeliveries.forget(before)
-        self._confirmed = max(self._confirmed, turn)
-        self._urgent |= turn - self._saved_turn >= _ADVANCE
+        self._take_confirmed(turn, number)
+
+    def _take_confirmed(self, turn: int, number: int) -> None:
+        self._confirmed, self._number = max(self._confirmed or 0, turn), max(self._number, number)
+        self._urgent |= self._number - self._saved_number >= _ADVANCE
         if self._urgent or self._noted:
             self._noted = False
+            self._unsaved_since = self._unsaved_since or time.monotonic()
             self._changed.set()
 
     def noted(self, numbers: Sequence[int]) -> list[bytes]:
@@ -261,12 +299,13 @@ class Sessions:
         await self.look_up()
         self._changed.clear()
         self._urgent = False
-        session, turn = self._current, self._confirmed
+        session, turn, number = self._current, self._confirmed, self._number
         filters = tuple(self.filters)
         state = State(session.id, self._position(), self.in_turn, now_us(), filters, in_use)
         failed = await self._save_in_each(state)
         if len(failed) < len(self._stores):
-            self._saved_turn, self._saved_at = turn, time.monotonic()
+            self._saved_at = time.monotonic()
+            self._saved(turn, number)
             self._known_us = state.at_us
             if session is self._current and filters == tuple(self.filters):
                 self._kept.set()
@@ -274,10 +313,16 @@ class Sessions:
             self._changed.set()
             raise failed[0]
 
+    def _saved(self, turn: int | None, number: int) -> None:
+        """A later process will know this position; without one, of no message of this process."""
+        if turn is not None:
+            self._saved_turn, self._saved_number = turn, number
+            self._unsaved_since = None if number == self._number else time.monotonic()
+
     def _position(self) -> int:
         """Up to where the broker has read our acknowledgements, in the session that lives now."""
         known = self.before.confirmed if self._current.inherited and self.before else 0
-        return max(known, self._current.position(self._confirmed)) if self._confirmed else known
+        return known if self._confirmed is None else max(known, self._current.position(self._confirmed))
 
     async def _save_in_each(self, state: State) -> list[GatewayError]:
         """The errors of those stores that did not take it."""

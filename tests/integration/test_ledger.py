@@ -104,7 +104,7 @@ async def test_what_the_broker_has_read_is_not_believed(table: Table, client: st
     """It is free to use the packet ids again, for messages of the same bytes."""
     life = Life(client)
     await life.enter(table, 3, message(1), message(2), message(3))
-    life.sessions.confirmed(2, before=2)
+    life.sessions.confirmed(2, number=2, before=2)
     await life.sessions.save()
     assert await known(client, table, life, message(1), message(2), message(3)) == [False, False, True]
 
@@ -203,11 +203,11 @@ async def test_positions_go_on_after_a_restart(table: Table, client: str) -> Non
     """Each process counts from the first packet id that it receives; the session's positions go on where they were."""
     first = Life(client)
     await first.enter(table, 40_000, message(40_000))
-    first.sessions.confirmed(39_000, before=0)
+    first.sessions.confirmed(39_000, number=39_000, before=0)
     await first.sessions.save()
     second = Life(client, first)
     await second.enter(table, 60_000, message(60_000))
-    second.sessions.confirmed(59_000, before=0)
+    second.sessions.confirmed(59_000, number=59_000, before=0)
     await second.sessions.save()
     assert (await known(client, table, second, message(40_000), message(60_000))) == [False, True]
     third = Life(client, second)

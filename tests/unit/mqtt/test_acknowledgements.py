@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -9,10 +10,87 @@ import pytest
 from gateway.messages import PACKET_IDS
 from gateway.mqtt.acknowledgements import Acknowledgements
 from gateway.mqtt.window import NO_ID
+from gateway.sessions import tracking
 from gateway.sessions.redeliveries import Redeliveries
 from gateway.sessions.tracking import Sessions
 from tests.support.sessions import MemoryStore
 from tests.unit.mqtt.test_redeliveries_model import Sent
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Acks wait, however busy the machine."""
+    monkeypatch.setattr(tracking, "_PATIENT_SECONDS", math.inf)
+
+
+class Process:
+    """A daemon, until it is killed: what it has received, and which acks have left."""
+
+    def __init__(self, store: MemoryStore, *, session_present: bool) -> None:
+        self.sessions = Sessions("gateway", [store], Redeliveries())
+        self.acks = Acknowledgements(self.sessions)
+        self.acks.connected(session_present)
+        self.left: list[int] = []
+
+    def takes(self, positions: range) -> None:
+        """Messages come, some at a time, of a broker that hands ids out in turn."""
+        for at in range(positions.start, positions.stop, 1000):
+            ids = [number % PACKET_IDS + 1 for number in range(at, min(at + 1000, positions.stop))]
+            self.acks.register([Sent(packet_id, 0, duplicate=False) for packet_id in ids], ids)
+
+    async def settles_all(self) -> None:
+        """The state is kept once before."""
+        await self.sessions.save()
+        self.settles()
+
+    def settles(self) -> None:
+        """All are stored; of the acks those leave that may."""
+        self.left += self.acks.settle(range(self.acks._window.next))
+
+
+@pytest.mark.parametrize("read", [1, 20_000, 32_766, 50_000, "all"])
+async def test_a_later_process_knows_how_far_the_broker_was(read: int | str) -> None:
+    """Killed with more acks on their way than half a round of ids: what comes first is placed right all the same.
+
+    Acks had left up to position 92 785 and 57 764 was kept: 92 786 was placed at 27 251, where a broker begins anew,
+    and 7 154 readings without a time were stored twice.
+    """
+    store, at = MemoryStore(), 0
+    for process in (Process(store, session_present=at > 0) for _ in range(6)):
+        await process.sessions.save()  # as Sessions.keep does at once
+        process.takes(range(at, 200_000))
+        session = process.sessions.inherited if at else process.acks._session
+        assert session is not None
+        assert session.position(session.first) == at + 1
+        process.settles()
+        assert not at or not process.left  # none, until it is kept where this process began
+        await process.settles_all()
+        assert process.acks.held
+        at += len(process.left) if read == "all" else min(int(read), len(process.left))
+    assert at >= 6
+
+
+async def test_what_comes_first_is_noted_behind_messages_without_an_ack() -> None:
+    """A message of QoS 0 before it: no ack may be held for what is never kept."""
+    store = MemoryStore()
+    for session_present in (False, True):
+        process = Process(store, session_present=session_present)
+        await process.sessions.save()
+        process.acks.register([Sent(NO_ID, 0, duplicate=False)], [NO_ID])
+        process.takes(range(10))
+        await process.settles_all()
+        assert (len(process.left), process.acks.held) == (10, False)
+
+
+async def test_acks_leave_on_as_it_is_kept_what_the_broker_has_read() -> None:
+    """None is held for ever, and none where that cannot be kept in time."""
+    store = MemoryStore()
+    process = Process(store, session_present=False)
+    process.takes(range(200_000))
+    while process.acks.held or not process.left:
+        await process.settles_all()
+        process.acks.confirm(process.acks.acknowledged)
+    assert len(process.left) == 200_000
 
 
 class Resumed:

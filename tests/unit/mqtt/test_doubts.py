@@ -14,7 +14,7 @@ from gateway.mqtt.acknowledgements import Acknowledgements
 from gateway.sessions.redeliveries import Redeliveries
 from gateway.sessions.tracking import Sessions
 from tests.support.sessions import MemoryStore
-from tests.unit.mqtt.test_redeliveries_model import Sent
+from tests.unit.mqtt.test_redeliveries_model import Sent, run
 
 DIFFERENT = [b"1", b"2", b"3"]
 EQUAL = [b"closed"] * 3
@@ -26,8 +26,10 @@ class Gateway:
 
     def __init__(self) -> None:
         self.redeliveries = Redeliveries()
-        self.acks = Acknowledgements(Sessions("gateway", [MemoryStore()], self.redeliveries))
+        self._sessions = Sessions("gateway", [MemoryStore()], self.redeliveries)
+        self.acks = Acknowledgements(self._sessions)
         self.acks.connected(False)
+        run(self._sessions.save())
 
     def takes(
         self, ids: Sequence[int], payloads: Sequence[bytes], *, dup: bool = False, timed: Sequence[bytes] = ()
@@ -42,6 +44,7 @@ class Gateway:
         ]
         self.redeliveries.enter([number for number, _ in numbered], [digest(one) for _, one in numbered])
         self.acks.settle(range(delivery.first, delivery.first + len(messages)))
+        assert not self.acks.held
 
     def reconnects(self) -> None:
         """The connection breaks; the session is resumed."""
@@ -130,4 +133,4 @@ def test_more_than_a_round_of_ids_is_new() -> None:
         ids = [number % 65_535 + 1 for number in range(start, start + 500)]
         delivery = gateway.acks.register([Sent(packet_id, 0, False) for packet_id in ids], ids)
         assert not delivery.again
-    assert len(gateway.acks.settle(range(140_000))) == 140_000
+    assert len(gateway.acks.settle(range(140_000), leaving=True)) == 140_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
 from hypothesis import settings
@@ -212,7 +212,15 @@ class Redelivery(RuleBasedStateMachine):
         ended = self.process.recognition.sent_again(delivery, held)
         every = [(delivery.first + at, one, delivery) for at, one in enumerate(messages)]
         self.process.held += [one for one in every if one[0] not in ended]
-        self.broker.acks += self.process.acks.settle(ended)
+        self._settle(ended)
+
+    def _settle(self, numbers: Collection[int]) -> None:
+        """Acks leave; those that are held as soon as it is kept how far the broker is."""
+        acks = self.process.acks
+        self.broker.acks += acks.settle(numbers)
+        if acks.held:
+            run(self.process.sessions.save())
+            self.broker.acks += acks.settle(())
 
     @precondition(
         lambda self: self.broker.in_flight and (self.again_beside_acks or not self.broker.acks),
@@ -230,7 +238,7 @@ class Redelivery(RuleBasedStateMachine):
         if dies:
             self._die()
         else:
-            self.broker.acks += self.process.acks.settle(numbers)
+            self._settle(numbers)
 
     def _store(self, count: int) -> list[int]:
         """Commit what came first, with rows of the ledger; the delivery numbers."""
@@ -289,7 +297,7 @@ class Redelivery(RuleBasedStateMachine):
     @rule()
     def goodbye(self) -> None:
         """A graceful stop: all that was taken is stored, all acks are read."""
-        self.broker.acks += self.process.acks.settle(self._store(len(self.process.held)))
+        self._settle(self._store(len(self.process.held)))
         self.broker.read_acks(len(self.broker.acks))
         self.process.acks.confirm(self.process.acks.acknowledged)
         run(self.process.sessions.save())
@@ -308,7 +316,7 @@ class Redelivery(RuleBasedStateMachine):
         """In the end everything is there; once, where that can be."""
         while self.broker.to_gateway or self.process.held or self.broker.acks:
             self._receive(WINDOW)
-            self.broker.acks += self.process.acks.settle(self._store(len(self.process.held)))
+            self._settle(self._store(len(self.process.held)))
             self.broker.read_acks(len(self.broker.acks))
             self._confirm()
             self.broker.send()
