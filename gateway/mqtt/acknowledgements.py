@@ -73,7 +73,8 @@ class Acknowledgements:
         ids = list(filter(None, packet_ids)) if NO_ID in packet_ids else packet_ids
         consecutive = are_consecutive(ids)
         first = self._window.next
-        if self._window.goes_on_with(ids, consecutive=consecutive):
+        goes_on = self._window.goes_on_with(ids, consecutive=consecutive)
+        if goes_on and (self._ids.in_turn or not any(map(_redelivered, messages))):
             self._window.register(packet_ids)
         else:
             again, packet_ids = self._sent_again(messages, packet_ids)
@@ -118,7 +119,8 @@ class Acknowledgements:
         again, new, last = dict[int, int](), list(packet_ids), self._window.last
         for at, (message, packet_id) in enumerate(zip(messages, packet_ids, strict=True)):
             one = here.get(packet_id)
-            if one is not None and not self._goes_on(packet_id, last) and self._is_certain(one, message):
+            certain = one is not None and self._is_certain(one, message)
+            if one is not None and certain and not self._goes_on(packet_id, last):
                 again[first + at], new[at] = one.number, NO_ID
             elif packet_id != NO_ID:
                 here[packet_id] = Outstanding(first + at, sent=False)

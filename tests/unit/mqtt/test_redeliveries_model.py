@@ -364,3 +364,13 @@ TestLowestFree, TestNewAtEachConnection = LowestFree.TestCase, NewAtEachConnecti
 for _case in (TestInTurn, TestWithoutDup, TestCycling, TestLowestFree, TestNewAtEachConnection):
     _case.settings = EXAMPLES
 del _case
+
+
+def test_an_id_that_comes_round_beside_what_is_sent_again() -> None:
+    """Acknowledged, sent again under the id whose turn it is, and the next message under it: that one was dropped."""
+    history = Cycling()
+    history.publish(WINDOW + 2)
+    history.receive(1)
+    history.goodbye()
+    history.send_again(first=0, count=1)
+    history.teardown()
