@@ -105,6 +105,19 @@ async def transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
         await work.commit()
 
 
+def require_replicated(connection: sessions.Session, database: str) -> None:
+    """See that all commits of the session are where the server says that a commit has to be.
+
+    Raises:
+        TransientError: one is at the primary only, to be tried again by another session.
+    """
+    if connection.unreplicated:
+        raise errors.TransientError(
+            f"{database}: committed at the primary only: the wait for its synchronous standby was cancelled, by "
+            "statement_timeout or by hand; tried again until a standby has it"
+        )
+
+
 @contextlib.asynccontextmanager
 async def tried_out(connection: asyncpg.Connection) -> AsyncIterator[None]:
     """The block in a transaction that leaves nothing."""

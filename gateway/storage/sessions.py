@@ -61,6 +61,7 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
     Attributes:
         standby, read_only: what the server was when the session began.
         looked_at: when it was seen that it still is, of :func:`time.monotonic`.
+        unreplicated: a COMMIT did not wait for a synchronous standby: it is done at the primary only.
         line: cluster and timeline of a primary; of others, or where there is no choice, none.
     """
 
@@ -72,6 +73,13 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
         self.standby = self.read_only = False
         self.looked_at = 0.0
         self.line: Line | None = None
+        self.unreplicated = False
+        self.add_log_listener(self._noticed)
+
+    def _noticed(self, _connection: object, notice: asyncpg.PostgresLogMessage) -> None:
+        """The wait of a COMMIT that is cancelled (statement_timeout, by hand) is but a warning, in any language."""
+        routine = getattr(notice, "server_source_function", None)
+        self.unreplicated |= routine == "SyncRepWaitForLSN"
 
     def began(self, found: asyncpg.Record, line: Line | None) -> None:
         """Note what the server is."""

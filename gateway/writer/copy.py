@@ -92,6 +92,7 @@ class Writer:
             connection = await self._open()
             try:
                 await self._attempt(connection, work)
+                pools.require_replicated(connection, self._name)
             except conflicts.RowTooLargeError as error:
                 work.refuse({index: self._too_large(size) for index, size in error.sizes.items()})
             except errors.StoreError as error:

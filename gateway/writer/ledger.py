@@ -22,6 +22,7 @@ from typing import Any
 
 from gateway.messages import DIGEST_BYTES, PACKET_IDS, Message, Session, digest
 from gateway.sessions.tracking import Sessions
+from gateway.storage import pools
 
 _PRUNE_EVERY = 256
 _COMMIT_SECONDS = 10.0
@@ -47,6 +48,8 @@ WHERE relation = 'redelivery_ledger'::regclass AND mode = 'RowExclusiveLock' AND
 """
 """Transactions that have written to the ledger and are not over."""
 _WRITTEN = "SELECT EXISTS (SELECT FROM redelivery_ledger WHERE batch_id = $1)"
+_BEHIND_IT = "SELECT pg_logical_emit_message(true, 'gateway', '')"
+"""Something to commit, which nobody reads: this COMMIT waits for a synchronous standby, and with it for all before."""
 
 Entry = tuple[int, Message]
 """A message and its delivery number."""
@@ -154,8 +157,15 @@ def positions(rows: Sequence[tuple[int, bytes, bytes]]) -> dict[int, tuple[int, 
 
 
 async def written(connection: Any, batch_id: uuid.UUID) -> bool:
-    """Whether the transaction of this batch was committed: asked after its answer was lost."""
-    return bool(await connection.fetchval(_WRITTEN, batch_id))
+    """Whether the transaction of this batch was committed: asked after its answer was lost.
+
+    Returns when a synchronous standby has it too: its own COMMIT may have been kept from waiting for that.
+    """
+    found = bool(await connection.fetchval(_WRITTEN, batch_id))
+    if found:
+        async with pools.transaction(connection):
+            await connection.execute(_BEHIND_IT)
+    return found
 
 
 def _unpack_ids(column: bytes) -> tuple[int, ...]:

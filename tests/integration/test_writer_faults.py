@@ -283,6 +283,72 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated(
     assert work.outcomes == [STORED if recognised else DUPLICATE] * 3
 
 
+WAITS_FOR_STANDBY = """
+SELECT pid FROM pg_stat_activity
+WHERE application_name = 'gateway-writer' AND wait_event = 'SyncRep' AND datname = current_database()
+"""
+
+
+@contextlib.asynccontextmanager
+async def without_its_standby(shared: Databases) -> AsyncIterator[None]:
+    """The server waits at every COMMIT for a synchronous standby, which is away."""
+    setting = "ALTER SYSTEM {} synchronous_standby_names"
+    execute(shared.server.dsn(), setting.format("SET") + " = 'nobody'")
+    try:
+        await eventually_async(lambda: commit_waits(shared))
+        yield
+    finally:
+        execute(shared.server.dsn(), setting.format("RESET"))
+        execute(shared.server.dsn(), "SELECT pg_reload_conf()")
+
+
+async def commit_waits(shared: Databases) -> Any:
+    """Whether a COMMIT waits; the server obeys a reload in its own time."""
+    execute(shared.server.dsn(), "SELECT pg_reload_conf()")
+    connection = await asyncpg.connect(shared.timeseries_dsn)
+    try:
+        await connection.execute("SELECT pg_logical_emit_message(true, 'test', '')", timeout=0.2)
+    except TimeoutError:
+        return True
+    finally:
+        connection.terminate()
+    return False
+
+
+@pytest.mark.parametrize("ended", ["pg_cancel_backend", "pg_terminate_backend"])
+@pytest.mark.parametrize("content", ["keyed", "unkeyed"])
+async def test_nothing_is_stored_before_the_synchronous_standby_has_it(
+    shared: Databases, make_writer: Writers, table: Table, content: str, ended: str
+) -> None:
+    """A wait for it that is cut off leaves the rows at the primary, for all to see: they are not acknowledged then."""
+    device, filling = a_device(), Filling()
+    getattr(filling, content)(device, NOW_US, {"n": 1})
+    work = BatchWrite(filling.batch)
+    writer = make_writer(shared.timeseries_dsn, command_timeout=20.0)
+    await writer.probe()
+    async with without_its_standby(shared):
+        writing = asyncio.create_task(writer.write(work))
+        pid = await eventually_async(lambda: table.fetchval(WAITS_FOR_STANDBY))
+        await table.execute(f"SELECT {ended}($1::int)", pid)
+        with pytest.raises(TransientError):
+            await writing
+        await eventually_async(
+            lambda: table.fetchval("SELECT count(*) = 1 FROM telemetry WHERE device_id = $1", device.id)
+        )
+        again = asyncio.create_task(write_until_done(writer, work))
+        await eventually_async(lambda: waits_anew(table, pid))
+        assert not again.done()
+        assert work.left
+    await again
+    assert await rows_of(table, device) == [(0, '{"n": 1}', None)]
+
+
+async def waits_anew(table: Table, before: int) -> Any:
+    """Whether another session of the writer than before waits for the standby."""
+    await table.execute("SELECT pg_stat_clear_snapshot()")
+    return any(row["pid"] != before for row in await table.fetch(WAITS_FOR_STANDBY))
+
+
 async def test_two_writers_of_the_same_readings(
     shared: Databases, make_writer: Writers, table: Table
 ) -> None:
