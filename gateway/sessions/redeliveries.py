@@ -27,18 +27,27 @@ class Redeliveries:
 
     def __init__(self) -> None:
         self._batches: deque[_Batch] = deque()
-        self._found: dict[int, bytes] | None = None
+        self._found: dict[int, bytes] | None = (
+            None  # made when it is first asked for, and kept up from then on
+        )
 
     def enter(self, numbers: Sequence[int], digests: Sequence[bytes]) -> None:
         """These have come to their end, or will have before anyone asks."""
         if numbers:
             self._batches.append(_Batch(max(numbers), numbers, digests))
-            self._found = None
+            if (
+                self._found is not None
+            ):  # each message that is known again is entered: it must not cost all others
+                self._found.update(zip(numbers, digests, strict=True))
 
     def forget(self, before: int) -> None:
         """The broker has read the acknowledgements of all messages before this number."""
         while self._batches and self._batches[0].last < before:
-            self._batches.popleft()
+            forgotten = self._batches.popleft()
+            if self._found is not None:
+                for number in forgotten.numbers:
+                    self._found.pop(number, None)
+        if not self._batches:
             self._found = None
 
     def knows(self, number: int, message: Message) -> bool:
