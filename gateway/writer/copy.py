@@ -280,24 +280,24 @@ class Writer:
 
     async def _known(self, connection: Any, work: BatchWrite) -> Known:
         """What is known of the messages of the next stretch, by their own ids or as replays."""
-        known = Known()
-        if replayed := work.replayed():
-            with pools.statement("UPDATE dead_letters"):
-                known.seen = await replays.enter(connection, replayed)
-        batch = work.batch
-        ids = {
-            index: batch.ids[index]
-            for index in (work.next.indices if batch.ids else ())
-            if index in batch.ids and index not in known.seen
-        }
+        known, batch = Known(), work.batch
+        ids = (
+            {index: batch.ids[index] for index in work.next.indices if index in batch.ids}
+            if batch.ids
+            else {}
+        )
         if ids:
             digests = {index: processed.digest(batch.messages[index].payload) for index in ids}
             refuse = [index for index in ids if batch.origins[index].message_id_reused == "dead_letter"]
             with pools.statement("INSERT INTO processed_messages"):
                 entered = await processed.enter(connection, ids, digests, self._horizon, refuse)
-            known.seen |= entered.seen
-            known.reused = entered.reused
+            known.seen, known.reused = entered.seen, entered.reused
             known.letters = {index: _reused(batch, index) for index in entered.reused.intersection(refuse)}
+        # Those whose ids are refused stay dead letters.
+        replayed = {index: one for index, one in work.replayed().items() if index not in known.letters}
+        if replayed:
+            with pools.statement("UPDATE dead_letters"):
+                known.seen |= await replays.enter(connection, replayed)
         return known
 
     async def _enter(self, connection: Any, work: BatchWrite) -> None:

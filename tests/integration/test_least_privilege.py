@@ -287,8 +287,12 @@ async def _write_again(scene: Scene) -> None:
     scene.superuser(REFUSE_POISON)
     for filling in (before, after, refused):
         work = BatchWrite(filling.batch)
-        work.next.uncertain = filling is after
+        work.next.uncertain, written_as = filling is after, work.next.id
         await writer.write(work)
+        if filling is after:  # and once more: now it is there
+            again = BatchWrite(filling.batch)
+            again.next.id, again.next.uncertain = written_as, True
+            await writer.write(again)
     share = settings.DeadLetters(max_bytes_per_device=2**20)
     bounded = Writer(scene.options().databases.timeseries, a_ledger("test"), horizon=60, letters=share)
     loud = Filling(Batch())

@@ -127,6 +127,25 @@ async def test_replaying_twice_stores_once(shared: Databases) -> None:
     assert scene.rows() == before
 
 
+async def test_what_its_message_id_refuses_again_stays(shared: Databases) -> None:
+    """It was noted as stored, though nothing of it was: with the id free for it, it is."""
+    scene = Scene(shared, {})
+    scene.provision("A")
+    first, other = ({"message_id": "m-1", "ts": NOW_MS + n, "metrics": {"n": n}} for n in range(2))
+    async with Flow(scene.options(message_id_reused="dead_letter")) as flow:
+        flow.take(scene.message(first), received_us=NOW_US)
+        assert await flow.settle() == {Outcome.STORED: 1}
+        flow.take(scene.message(other), received_us=NOW_US)
+        assert (await flow.settle())[Outcome.DEAD_LETTERED] == 1
+    for tries in (1, 2):
+        result = await scene.replay(message_id_reused="dead_letter")
+        assert result == Result(replayed=1, stored=0, failed_again=1)
+        assert scene.letters() == [("message_id_reused", tries, "dead_lettered")]
+    assert await scene.replay(message_id_reused="store") == Result(replayed=1, stored=1, failed_again=0)
+    assert scene.rows() == [(0, {"n": 0}), (1000, {"n": 1})]
+    assert scene.letters() == [("message_id_reused", 3, "stored")]
+
+
 async def test_what_fails_again_stays_with_its_new_reason(shared: Databases) -> None:
     """It is the dead letter it was, not another; its bytes and its receive time are untouched."""
     scene = Scene(shared)
