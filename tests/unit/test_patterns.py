@@ -126,6 +126,12 @@ def test_what_is_slow_is_found(bad: str) -> None:
     assert slowest(re.compile(bad), LONGEST, searched=True) is not None
 
 
+def test_what_is_slow_when_all_of_a_text_must_match_is_found() -> None:
+    """It was in quantities: a setting of 64 KB of blanks, and a sign behind them, took 21 s of CPU."""
+    bad = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+    assert slowest(bad, LONGEST, searched=False) is not None
+
+
 def _longest(module: str) -> int:
     return next((most for name, most in BOUNDED.items() if module.startswith(name)), LONGEST)
 
@@ -134,7 +140,8 @@ def slowest(pattern: re.Pattern[Any], longest: int, *, searched: bool) -> str | 
     """A text for which it takes too long, in words; None: there is none."""
     for before, pump, behind in _attacks(pattern):
         for length in LENGTHS:
-            text = (before + pump * max(1, min(length, longest) // len(pump)) + behind)[-longest:]
+            room = min(length, longest) - len(before) - len(behind)
+            text = (before + pump * max(1, room // len(pump)) + behind)[-longest:]
             given = text.encode("utf-8", "replace") if isinstance(pattern.pattern, bytes) else text
             # Thrice: other work of the machine, and what Python collects meanwhile, is in it too.
             if all(_seconds(pattern, given, searched=searched) > SECONDS for _ in range(3)):
@@ -165,6 +172,9 @@ def _attacks(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str, str]]:
     pumps = list(dict.fromkeys([*pieces, whole, *map("".join, itertools.pairwise(pieces))]))[:12]
     for pump in filter(None, pumps):
         yield from (("", pump, ""), (whole, pump, "\n"), ("", pump, "\0"))
+    parts = list(tree)
+    for at, part in enumerate(parts):  # two parts side by side that take the same, and nothing that ends them
+        yield _sample(parts[:at]), _sample([part]) or " ", "\0"
 
 
 def _pieces(tree: Iterable[Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import aiohttp
 from gateway.observability.metrics import LIVE
 
 _SAMPLE = re.compile(r"^(\w+?)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_LABEL = re.compile(r'\b(\w++)="([^"]*)"')
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
