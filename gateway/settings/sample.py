@@ -49,7 +49,7 @@ MINIMAL: Mapping[str, Any] = {
         }
     ],
 }
-"""The shortest configuration that works; what the sample sets."""
+"""A configuration that works; what the sample sets, with some defaults that are chosen first."""
 
 
 def sample() -> str:

@@ -2,10 +2,10 @@
 
 Each commit carries one stretch of a batch: its rows, and with the last stretch the dead letters. COPY goes
 straight into the table. A unique violation sends the same stretch through a staging table; data that the
-database refuses is sifted (:mod:`gateway.writer.sift`), or halved until the bad messages stand alone, log2(n)
-attempts each, and they become dead letters. Errors that time or an operator mends are raised: the same work is
-handed in again, and goes on where it stopped. What fails again and again while the server works is dealt with
-alike (:mod:`gateway.writer.work`).
+database refuses is sifted (:mod:`gateway.writer.sift`), or halved until the bad messages stand alone, in about
+2 log2(n) attempts each, and these become dead letters. Errors that time or an operator mends are raised: the same
+work is handed in again, and goes on where it stopped. What fails again and again while the server works is dealt
+with alike (:mod:`gateway.writer.work`).
 """
 
 from __future__ import annotations

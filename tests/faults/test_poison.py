@@ -45,7 +45,7 @@ def test_bad_payloads(make_cell: MakeCell, share: str) -> None:
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("how", ["constraint", "trigger"])
 def test_refused_by_the_database(make_cell: MakeCell, how: str, share: str) -> None:
-    """Values that only the database refuses: isolated in log2(n) attempts each, the rest of their batch is stored."""
+    """Values that only the database refuses: isolated in log2(n) refusals each, the others are stored."""
     cell = make_cell(f"{how} of the database refuses {share}", {"batch": {"max_rows": BATCH}})
     refused = refuses(SHARES[share])
     cell.start(count=FIRST, bad_percent=0)

@@ -1,4 +1,4 @@
-"""The shortest configuration that works, as the README shows it."""
+"""A configuration that works: what the annotated sample sets."""
 
 from __future__ import annotations
 

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import tower
+
 ROOT = Path(__file__).parents[2]
 LINT = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+MOST_ROOMS = 25
+MOST_FLOORS = 11
 
 
 @pytest.fixture
@@ -59,15 +63,19 @@ def test_a_stray_module_is_seen(house: Path) -> None:
     assert "leftovers" in lint(house)
 
 
-def test_documents_name_files_that_exist() -> None:
-    """A path in a document that is true today; ADRs and the changelog speak of their own day."""
-    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
-    named = re.compile(r"`((?:gateway|tests|config|docs|migrations)/[\w./-]+)`")
-    missing = {
-        f"{document.name}: {path}"
-        for document in documents
-        if document.name != "CHANGELOG.md"
-        for path in named.findall(document.read_text("utf-8"))
-        if not (ROOT / path).exists()
-    }
-    assert missing == set()
+def test_no_room_stands_above_one_that_imports_it() -> None:
+    """Rooms on floors, none in a circle; few enough of both to be kept in mind."""
+    rooms = tower.imports()
+    stands = tower.floors(rooms)
+    assert len(rooms.keys() - {"__main__"}) <= MOST_ROOMS
+    assert len(stands) <= MOST_FLOORS
+    drawn = tower.drawing(stands, ROOT / "gateway")
+    assert f"\n```\n{drawn}```\n" in (ROOT / "ARCHITECTURE.md").read_text("utf-8"), (
+        f"ARCHITECTURE.md must show:\n{drawn}"
+    )
+
+
+def test_a_circle_is_named() -> None:
+    """By its way from room to room."""
+    with pytest.raises(ValueError, match=r"^b -> c -> b$"):
+        tower.floors({"a": {"b"}, "b": {"c"}, "c": {"b"}})
