@@ -369,7 +369,7 @@ def careful(*, deaths: int, seconds: float) -> None:
 
 
 def message_set_apart(*, digest: str, size_bytes: int) -> None:
-    """A message ended the process twice, the second time alone: it becomes a dead letter, unread."""
+    """A message ended the process three times, twice alone: it becomes a dead letter, unread."""
     log.error("message set apart", digest=digest, size_bytes=size_bytes, remedy="gateway dead-letter show")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.core import TyperCommand, TyperGroup
 
-from gateway import cli, errors, settings
+from gateway import cli, decoders, errors, settings
 from gateway.daemon import app
 from gateway.settings import tree
 from tests.support.minimal import MINIMAL
@@ -79,6 +79,23 @@ def test_commands_can_be_typed(page: str) -> None:
     named = [text for text in CODE.findall(TEXTS[page]) if re.match("gateway [a-z]", text)]
     wrong = {wrong_command(call) for call in (*named, *LINE.findall(TEXTS[page]))}
     assert wrong - {""} == set()
+
+
+def test_readme_lists_every_command() -> None:
+    """Its table has them all, each with its verbs."""
+    rows = re.findall(r"^\| `gateway ([^`]+)` \|", TEXTS["README.md"], re.MULTILINE)
+    calls = {
+        f"{words[0]}{verb}"
+        for row in rows
+        for words in [row.replace("\\|", "|").rpartition(" ")]
+        for verb in [f" {verb}" if words[0] else verb for verb in words[2].split("|")]
+    }
+    assert calls == {name for name, found in COMMANDS.items() if not isinstance(found, TyperGroup)}
+
+
+def test_every_decoder_is_described() -> None:
+    """`docs/payloads.md` says what each takes."""
+    assert [name for name in decoders._FORMATS if f"`{name}`" not in TEXTS["docs/payloads.md"]] == []
 
 
 def test_wrong_commands_are_seen() -> None:
