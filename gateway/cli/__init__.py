@@ -73,14 +73,14 @@ class Commands(TyperGroup):
 def load(name: str) -> TyperCommand | TyperGroup:
     """A command as it is called, by its name; each of its leaves takes ``--raw``."""
     module = importlib.import_module(f"gateway.cli.{name.replace('-', '_')}")
-    if name in _COMMANDS:
-        holder = typer.Typer(rich_markup_mode=None, add_completion=False)
-        holder.command(name)(getattr(module, name))
-    else:
-        holder = typer.Typer(
-            rich_markup_mode=None, add_completion=False, help=_NOUNS[name], no_args_is_help=True
-        )
+    is_noun = name in _NOUNS
+    holder = typer.Typer(
+        rich_markup_mode=None, add_completion=False, help=_NOUNS.get(name), no_args_is_help=is_noun
+    )
+    if is_noun:
         holder.add_typer(module.app)
+    else:
+        holder.command(name)(getattr(module, name))
     command = typer.main.get_command(holder)
     command.name = name
     assert isinstance(command, TyperCommand | TyperGroup)
@@ -160,12 +160,16 @@ def main() -> None:
     try:
         app(prog_name="gateway")
     except errors.GatewayError as error:
-        told = redact(str(error))
-        if "--json" in sys.argv and not isinstance(error, common.UnfinishedError):
-            common.print_json({"error": told})
-        text = common.clean_lines(f"gateway: {told}")
-        typer.secho(text, err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+        _tell_error(error)
         sys.exit(exit_code(error))
+
+
+def _tell_error(error: errors.GatewayError) -> None:
+    told = redact(str(error))
+    if "--json" in sys.argv and not isinstance(error, common.UnfinishedError):
+        common.print_json({"error": told})
+    text = common.clean_lines(f"gateway: {told}")
+    typer.secho(text, err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
 
 
 def _tell_defect(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""What all commands share: options, output, and how errors end."""
+"""What all commands share: how work is run, how answers are printed, and how errors end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
@@ -17,21 +17,9 @@ from gateway import errors, foreign
 from gateway.cli import tables
 
 if TYPE_CHECKING:
-    from gateway import settings
+    from rich.progress import Progress as Bar
 
 T = TypeVar("T")
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        envvar="GATEWAY_CONFIG",
-        help="Configuration file; else config/gateway.toml, /etc/gateway/gateway.toml, environment only.",
-        show_default=False,
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 _COUNT_WIDTH = 40
 """Columns of a line of progress that its count and its clock may take."""
@@ -39,42 +27,6 @@ _COUNT_WIDTH = 40
 _before_work: Callable[[], None] = lambda: None  # noqa: E731
 _raw = False
 """Whether foreign text is printed as it is."""
-
-_PLACES = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
-
-
-def settings_file(path: Path | None) -> Path | None:
-    """The file of ``--config``, or the first of the usual places that has one; None: environment only."""
-    return path or next((place for place in _PLACES if place.is_file()), None)
-
-
-def load_settings(path: Path | None) -> settings.Settings:
-    """The settings, from ``--config`` or the usual places.
-
-    Raises:
-        ConfigurationError: naming the file and the mistake, or the places where there is no file.
-    """
-    from gateway import settings
-    from gateway.settings import explain
-
-    file = settings_file(path)
-    if file is None and not explain.in_environment(
-        settings.Settings.model_fields, list(settings.options(settings.Settings))
-    ):
-        tried = ", ".join(str(place.absolute()) for place in _PLACES)
-        raise errors.ConfigurationError(
-            f"no configuration: neither {tried} nor --config, GATEWAY_CONFIG or variables such as GATEWAY__MQTT__HOST; "
-            f"`mkdir -p {_PLACES[0].parent} && gateway config sample > {_PLACES[0]}` makes one to start from"
-        )
-    try:
-        return settings.load(file)
-    except errors.ConfigurationError as error:
-        if file is not None:
-            raise
-        tried = " nor ".join(str(place.absolute()) for place in _PLACES)
-        raise errors.ConfigurationError(
-            f"{error}\n  (there is neither {tried}; `gateway config sample` prints a file to start from)"
-        ) from error
 
 
 class InterruptError(errors.GatewayError):
@@ -178,19 +130,8 @@ def progress(what: str, *, shown: bool = True) -> Iterator[Progress]:
     if not (shown and sys.stderr.isatty()):
         yield lambda _done, _total=None, _waits="": None
         return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed}{task.fields[of]} {task.description}", markup=False),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[waits]}", markup=False),
-    )
-    console = Console(stderr=True, highlight=False)
-    room = max(0, console.width - _COUNT_WIDTH)  # or the text would press the count out of the line
-    with Bar(*columns, console=console, transient=True) as bar:
+    with _bar() as bar:
+        room = max(0, bar.console.width - _COUNT_WIDTH)  # or the text would press the count out of the line
         task = bar.add_task(what, total=None, waits="", of="")
 
         def show(done: int, total: int | None = None, waits: str = "", /) -> None:
@@ -199,6 +140,20 @@ def progress(what: str, *, shown: bool = True) -> Iterator[Progress]:
             bar.update(task, completed=done, total=total, of=of, waits=said)
 
         yield show
+
+
+def _bar() -> Bar:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.completed}{task.fields[of]} {task.description}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[waits]}", markup=False),
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+    )
 
 
 def _plain(value: object) -> object:

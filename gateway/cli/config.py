@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli import common
+from gateway.cli import common, configuration, options
 
 if TYPE_CHECKING:
     from gateway import settings
@@ -17,13 +17,15 @@ app = typer.Typer()
 
 
 @app.command()
+@options.spread
 def check(
-    config: common.ConfigOption = None,
+    config: options.ConfigOption = None,
     connect: Annotated[
         bool,
         typer.Option("--connect", help="Try the broker and both databases too; nothing is changed there."),
     ] = False,
-    as_json: common.JsonOption = False,
+    *,
+    output: options.Output,
 ) -> None:
     """Say whether the configuration is right.
 
@@ -36,27 +38,25 @@ def check(
     from gateway.daemon import exposure
     from gateway.daemon.check import check as check_settings
 
-    file = common.settings_file(config)
-    options = common.load_settings(config)
-    check_settings(options)
-    warnings = list(exposure.warnings(options))
-    if not as_json:
-        for warning in warnings:
-            common.say(f"warning: {warning}")
-        common.say(f"{file or 'environment'}: valid")
-    found = common.run(_tried(options, as_json=as_json)) if connect else []
-    if as_json:
+    loaded = configuration.load(config)
+    check_settings(loaded)
+    warnings = list(exposure.warnings(loaded))
+    if not output.as_json:
+        said = [f"warning: {warning}" for warning in warnings]
+        common.say("\n".join([*said, f"{configuration.file_of(config) or 'environment'}: valid"]))
+    found = common.run(_tried(loaded, as_json=output.as_json)) if connect else []
+    if output.as_json:
         common.print_json({"valid": True, "warnings": warnings, "found": [one._asdict() for one in found]})
     if not all(one.ok for one in found):
         raise typer.Exit(1)
 
 
-async def _tried(options: settings.Settings, *, as_json: bool) -> list[trial.Finding]:
+async def _tried(loaded: settings.Settings, *, as_json: bool) -> list[trial.Finding]:
     """Print each as it is found: a server that is away takes its time."""
     from gateway.daemon import trial
 
     found = []
-    async for one in trial.findings(options):
+    async for one in trial.findings(loaded):
         found.append(one)
         if not as_json:
             common.say(f"{one.what}: {'ok' if one.ok else 'FAILS'}: {one.text}")
@@ -64,7 +64,8 @@ async def _tried(options: settings.Settings, *, as_json: bool) -> list[trial.Fin
 
 
 @app.command()
-def show(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
+@options.spread
+def show(config: options.ConfigOption = None, *, output: options.Output) -> None:
     """Show every option in force and where it comes from.
 
     Secrets are hidden.
@@ -75,12 +76,12 @@ def show(config: common.ConfigOption = None, as_json: common.JsonOption = False)
 
     from gateway.settings import effective
 
-    common.load_settings(config)  # says best where there is none
-    options = effective.effective(common.settings_file(config))
-    if as_json:
-        common.print_json(msgspec.to_builtins(options))
+    configuration.load(config)  # says best where there is none
+    found = effective.effective(configuration.file_of(config))
+    if output.as_json:
+        common.print_json(msgspec.to_builtins(found))
     else:
-        for option in options:
+        for option in found:
             common.say(f"{option.origin:<11}  {option.name} = {_written(option.value)}")
 
 

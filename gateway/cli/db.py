@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway import errors
-from gateway.cli import common, connecting, tables
+from gateway.cli import common, options, tables
 
 if TYPE_CHECKING:
-    from gateway import settings
     from gateway.storage import roles, schema_status
     from gateway.storage.revisions import Name, Revision
 
@@ -47,6 +46,7 @@ WhichArgument = Annotated[Which, typer.Argument(help="Which database.")]
 
 
 @app.command()
+@options.spread
 def init(
     which: WhichArgument = Which.ALL,
     *,
@@ -63,13 +63,11 @@ def init(
     prefix: Annotated[
         str, typer.Option(help="The roles are PREFIX_owner, PREFIX_writer, PREFIX_reader.")
     ] = "gateway",
-    password_dir: Annotated[
-        Path, typer.Option(help="Folder of the password files, ROLE.password each.")
-    ] = Path("secrets"),
+    password_dir: options.PasswordDirOption = Path("secrets"),
     engine: Annotated[
         EngineChoice, typer.Option(help="postgresql: leave TimescaleDB out though the server offers it.")
     ] = EngineChoice.AUTO,
-    config: common.ConfigOption = None,
+    config: options.ConfigOption = None,
 ) -> None:
     """Create databases and roles of least privilege.
 
@@ -84,25 +82,22 @@ def init(
     from gateway.storage.initialise import initialise
 
     wanted = _roles(prefix)
-    server = _superuser(superuser_dsn, superuser_password_file)
-    databases = {
-        name: dsn.database_name(connecting.database(name, config, None, None)) for name in which.names
-    }
+    server = options.superuser(superuser_dsn, superuser_password_file)
+    login = options.Login(config)
+    databases = {name: dsn.database_name(login.database(name)) for name in which.names}
     extension = engine is not EngineChoice.POSTGRESQL
     for line in common.run(initialise(server, databases, wanted, password_dir, extension=extension)):
         common.say(line)
-    common.say(
-        f"ready; now run: gateway db upgrade --db-user {wanted.owner} "
-        f"--db-password-file {password_dir / wanted.owner}.password\n"
-        f"and let the daemon's DSNs name the user {wanted.writer}, with "
-        f'password_file = "{password_dir / wanted.writer}.password"'
+    common.say(_what_next(wanted, password_dir))
+
+
+def _what_next(made: roles.Roles, password_dir: Path) -> str:
+    return (
+        f"ready; now run: gateway db upgrade --db-user {made.owner} "
+        f"--db-password-file {password_dir / made.owner}.password\n"
+        f"and let the daemon's DSNs name the user {made.writer}, with "
+        f'password_file = "{password_dir / made.writer}.password"'
     )
-
-
-def _superuser(login: str, password_file: Path | None) -> settings.Database:
-    from gateway import settings
-
-    return settings.Database.model_validate({"dsn": login, "password_file": password_file})
 
 
 def _roles(prefix: str) -> roles.Roles:
@@ -116,6 +111,7 @@ def _roles(prefix: str) -> roles.Roles:
 
 
 @app.command()
+@options.spread
 def upgrade(
     which: WhichArgument = Which.ALL,
     *,
@@ -126,9 +122,7 @@ def upgrade(
             help="Of an empty database: auto takes TimescaleDB where the server offers it. For good."
         ),
     ] = EngineChoice.AUTO,
-    config: common.ConfigOption = None,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    login: options.Login,
 ) -> None:
     """Apply what is pending. Each revision is one transaction; two runs wait for each other.
 
@@ -137,20 +131,18 @@ def upgrade(
     from gateway.storage import migrate
 
     for name in which.names:
-        chosen = connecting.database(name, config, db_user, db_password_file)
-        applied = common.run(migrate.upgrade(name, chosen, to, engine=engine.value))
+        applied = common.run(migrate.upgrade(name, login.database(name), to, engine=engine.value))
         _report(name, "applied", applied)
 
 
 @app.command()
+@options.spread
 def downgrade(
     which: Annotated[Which, typer.Argument(help="Which database.", show_default=False)],
     *,
     to: Annotated[str, typer.Option(help="Revision to go back to, or base.", show_default=False)],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    config: common.ConfigOption = None,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    login: options.Login,
 ) -> None:
     """Undo revisions. Their tables are dropped, with all rows in them.
 
@@ -161,8 +153,7 @@ def downgrade(
     from gateway.storage import migrate
 
     for name in which.names:
-        chosen = connecting.database(name, config, db_user, db_password_file)
-        _report(name, "undone", common.run(migrate.downgrade(name, chosen, to)))
+        _report(name, "undone", common.run(migrate.downgrade(name, login.database(name), to)))
 
 
 def _report(name: Name, verb: str, steps: list[Revision]) -> None:
@@ -173,13 +164,11 @@ def _report(name: Name, verb: str, steps: list[Revision]) -> None:
 
 
 @app.command()
+@options.spread
 def current(
     which: WhichArgument = Which.ALL,
     *,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    call: options.Call,
 ) -> None:
     """Show the revision that each database is at.
 
@@ -187,20 +176,14 @@ def current(
     """
     from gateway.storage import migrate
 
-    found = {
-        name: common.run(migrate.current(name, connecting.database(name, config, db_user, db_password_file)))
-        for name in which.names
-    }
-    if as_json:
-        common.print_json(found)
-    else:
-        common.table(
-            tables.Columns(("database", "revision")), [(name, at or "none") for name, at in found.items()]
-        )
+    found = {name: common.run(migrate.current(name, call.database(name))) for name in which.names}
+    rows = ((name, at or "none") for name, at in found.items())
+    call.table(tables.Columns(("database", "revision")), rows, lambda: found)
 
 
 @app.command()
-def history(which: WhichArgument = Which.ALL, *, as_json: common.JsonOption = False) -> None:
+@options.spread
+def history(which: WhichArgument = Which.ALL, *, output: options.Output) -> None:
     """Show all revisions, oldest first. Asks no database.
 
     Example: gateway db history metadata --json
@@ -208,23 +191,20 @@ def history(which: WhichArgument = Which.ALL, *, as_json: common.JsonOption = Fa
     from gateway.storage import revisions
 
     known = {name: revisions.history(name) for name in which.names}
-    if as_json:
-        common.print_json(
-            {name: [dataclasses.asdict(step) for step in steps] for name, steps in known.items()}
-        )
-    else:
-        rows = [(name, step.id, step.title) for name, steps in known.items() for step in steps]
-        common.table(tables.Columns(("database", "revision", "what it does")), rows)
+    rows = ((name, step.id, step.title) for name, steps in known.items() for step in steps)
+    output.table(
+        tables.Columns(("database", "revision", "what it does")),
+        rows,
+        lambda: {name: [dataclasses.asdict(step) for step in steps] for name, steps in known.items()},
+    )
 
 
 @app.command()
+@options.spread
 def status(
     which: WhichArgument = Which.ALL,
     *,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    call: options.Call,
 ) -> None:
     """Show server, engine and pending revisions.
 
@@ -234,16 +214,13 @@ def status(
     """
     from gateway.storage import schema_status
 
-    found = [
-        common.run(schema_status.status(name, connecting.database(name, config, db_user, db_password_file)))
-        for name in which.names
-    ]
-    if as_json:
-        common.print_json([{**dataclasses.asdict(one), "up_to_date": one.up_to_date} for one in found])
-    else:
-        rows = [(one.name, one.engine, one.current or "none", one.head, _verdict(one)) for one in found]
-        names = ("database", "engine", "revision", "head", "state")
-        common.table(tables.Columns(names, always=("database", "state")), rows)
+    found = [common.run(schema_status.status(name, call.database(name))) for name in which.names]
+    rows = ((one.name, one.engine, one.current or "none", one.head, _verdict(one)) for one in found)
+    call.table(
+        tables.Columns(("database", "engine", "revision", "head", "state"), always=("database", "state")),
+        rows,
+        lambda: [{**dataclasses.asdict(one), "up_to_date": one.up_to_date} for one in found],
+    )
     if not all(one.up_to_date for one in found):
         raise typer.Exit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import datetime as dt
 import difflib
 import uuid
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway import errors, quantities
-from gateway.cli import common, connecting, tables
+from gateway.cli import common, options, tables
 
 if TYPE_CHECKING:
-    from gateway.writer.dead_letters import Selection
+    from gateway.writer.dead_letters import Count, Selection
 
 app = typer.Typer()
 
@@ -27,6 +28,7 @@ _COLUMNS = tables.Columns(
     then=("id", "detail", "stream", "topic"),
     free="detail",
 )
+_COUNTS = tables.Columns(("reason", "letters", "first", "last"), always=("reason", "letters"))
 
 
 def _reasons() -> list[str]:
@@ -35,115 +37,107 @@ def _reasons() -> list[str]:
     return [reason.value for reason in DEAD_LETTER_REASONS]
 
 
-ReasonOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Only this reason; docs/dead-letters.md explains all.",
-        show_default=False,
-        autocompletion=_reasons,
-    ),
-]
-StreamOption = Annotated[str | None, typer.Option(help="Only this stream.", show_default=False)]
-DeviceOption = Annotated[str | None, typer.Option(help="Only this serial number.", show_default=False)]
-SinceOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Only received since: an age (2h, 30min, 7d) or a time (2026-11-20T12:00:00Z).",
-        show_default=False,
-    ),
-]
-UntilOption = Annotated[
-    str | None, typer.Option(help="Only received before: an age or a time, likewise.", show_default=False)
-]
-TenantOption = Annotated[str | None, typer.Option(help="Only of this tenant.", show_default=False)]
 LimitOption = Annotated[int, typer.Option(min=1, help="At most so many, the newest.")]
+ReplayedOption = Annotated[bool, typer.Option("--replayed", help="Also those a replay has stored.")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+    """Which dead letters a command is about."""
+
+    reason: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this reason; docs/dead-letters.md explains all.",
+            show_default=False,
+            autocompletion=_reasons,
+        ),
+    ] = None
+    stream: Annotated[str | None, typer.Option(help="Only this stream.", show_default=False)] = None
+    device: Annotated[str | None, typer.Option(help="Only this serial number.", show_default=False)] = None
+    tenant: options.OnlyTenantOption = None
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Only received since: an age (2h, 30min, 7d) or a time (2026-11-20T12:00:00Z).",
+            show_default=False,
+        ),
+    ] = None
+    until: Annotated[
+        str | None,
+        typer.Option(help="Only received before: an age or a time, likewise.", show_default=False),
+    ] = None
+
+    def selection(self, *, ids: list[uuid.UUID] | None = None, stored: bool = False) -> Selection:
+        """What they select.
+
+        Raises:
+            UsageError: an option selects nothing ever.
+        """
+        from gateway.writer.dead_letters import Selection
+
+        reason = _known(self.reason)
+        since, until = _moment("--since", self.since), _moment("--until", self.until)
+        if since is not None and until is not None and since >= until:
+            raise errors.UsageError(
+                f"--since {self.since} is not before --until {self.until}: nothing is between them"
+            )
+        return Selection(
+            ids=ids or None, reason=reason, stream=self.stream, device=self.device,
+            tenant=self.tenant, since=since, until=until, stored=stored,
+        )  # fmt: skip
 
 
 @app.command("list")
+@options.spread
 def list_(
     *,
-    reason: ReasonOption = None,
-    stream: StreamOption = None,
-    device: DeviceOption = None,
-    tenant: TenantOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    filters: Filters,
     limit: LimitOption = 50,
-    replayed: Annotated[bool, typer.Option("--replayed", help="Also those a replay has stored.")] = False,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    replayed: ReplayedOption = False,
+    call: options.Call,
 ) -> None:
     """List dead letters, the newest first.
 
     Example: gateway dead-letter list --reason unknown_device --since 2h
     """
-    chosen = _selection(reason, stream, device, tenant, since=since, until=until, stored=replayed)
-    found, total = connecting.on(
-        "timeseries", (config, db_user, db_password_file), lambda c: _page(c, chosen, limit)
-    )
-    if as_json:
-        common.print_json([_as_json(record) for record in found])
-        return
-    common.table(_COLUMNS, ([one[name] for name in _SHOWN] for one in found))
-    if total > len(found):
+    chosen = filters.selection(stored=replayed)
+    found, total = call.on("timeseries", lambda c: _page(c, chosen, limit))
+    rows = ([one[name] for name in _SHOWN] for one in found)
+    call.table(_COLUMNS, rows, lambda: [_as_json(record) for record in found])
+    if total > len(found) and not call.as_json:
         hint = "--limit, --reason, --device, --tenant, --since, --until"
         common.say(f"{len(found)} of {total} shown: {hint}", error=True)
 
 
 @app.command()
+@options.spread
 def count(
     *,
-    reason: ReasonOption = None,
-    stream: StreamOption = None,
-    device: DeviceOption = None,
-    tenant: TenantOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    replayed: Annotated[bool, typer.Option("--replayed", help="Also those a replay has stored.")] = False,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    filters: Filters,
+    replayed: ReplayedOption = False,
+    call: options.Call,
 ) -> None:
     """Count dead letters by their reasons, the most frequent first.
 
     Example: gateway dead-letter count --since 24h
     """
-    from gateway.writer import dead_letters
-
-    chosen = _selection(reason, stream, device, tenant, since=since, until=until, stored=replayed)
-
-    async def look(connection: Any) -> tuple[list[dead_letters.Count], int]:
-        by_reason = await dead_letters.by_reason(connection, chosen)
-        return by_reason, 0 if reason else await dead_letters.not_kept(connection, chosen)
-
-    found, not_kept = connecting.on("timeseries", (config, db_user, db_password_file), look)
+    chosen = filters.selection(stored=replayed)
+    found, not_kept = call.on("timeseries", lambda c: _counts(c, chosen))
     if not_kept:
         common.say(f"{not_kept} more were only counted (dead_letters.max_bytes_per_device)", error=True)
-    if as_json:
-        common.print_json(
-            [
-                {"reason": one.reason, "letters": one.letters, "first": one.first, "last": one.last}
-                for one in found
-            ]
-        )
-        return
-    columns = tables.Columns(("reason", "letters", "first", "last"), always=("reason", "letters"))
-    common.table(columns, [(one.reason, one.letters, one.first, one.last) for one in found])
+    rows = [(one.reason, one.letters, one.first, one.last) for one in found]
+    call.table(_COUNTS, rows, lambda: [dict(zip(_COUNTS.names, row, strict=True)) for row in rows])
 
 
 @app.command()
+@options.spread
 def show(
     letter: Annotated[
         uuid.UUID, typer.Argument(help="Id, from `gateway dead-letter list`.", show_default=False)
     ],
     *,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    call: options.Call,
 ) -> None:
     """Show one dead letter with its payload.
 
@@ -153,36 +147,24 @@ def show(
     from gateway.writer.dead_letters import Selection
 
     chosen = Selection(ids=(letter,), stored=True)
-    found = connecting.on(
-        "timeseries", (config, db_user, db_password_file), lambda c: dead_letters.find(c, chosen, limit=1)
-    )
+    found = call.on("timeseries", lambda c: dead_letters.find(c, chosen, limit=1))
     if not found:
         raise errors.UsageError(f"no dead letter {letter}: see `gateway dead-letter list --replayed`")
     record = _as_json(found[0])
-    if as_json:
-        common.print_json(record)
-        return
-    common.attributes((name, value) for name, value in record.items() if value is not None)
+    call.attributes(((name, value) for name, value in record.items() if value is not None), lambda: record)
 
 
 @app.command()
+@options.spread
 def replay(
     letters: Annotated[
         list[uuid.UUID] | None,
         typer.Argument(help="Ids; none: all that the options select.", show_default=False),
     ] = None,
     *,
-    reason: ReasonOption = None,
-    stream: StreamOption = None,
-    device: DeviceOption = None,
-    tenant: TenantOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    filters: Filters,
     limit: LimitOption = 1_000_000,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    call: options.Call,
 ) -> None:
     """Send dead letters through the path again, after the cause is gone.
 
@@ -197,44 +179,16 @@ def replay(
 
     from gateway.daemon import replay as replaying
 
-    chosen = _selection(reason, stream, device, tenant, since=since, until=until, ids=letters)
-    options = connecting.settings_as(config, db_user, db_password_file)
+    chosen = filters.selection(ids=letters)
+    loaded = call.load()
     result = replaying.Result()
     with (
-        common.telling(lambda: msgspec.structs.asdict(result), result.said, as_json=as_json),
-        common.progress("replayed") as show,
+        call.telling(lambda: msgspec.structs.asdict(result), result.said),
+        common.progress("replayed") as shown,
     ):
-        common.run(replaying.run(options, chosen, result, limit=limit, progress=show))
+        common.run(replaying.run(loaded, chosen, result, limit=limit, progress=shown))
     if result.failed_again:
         raise typer.Exit(1)
-
-
-def _selection(
-    reason: str | None,
-    stream: str | None,
-    device: str | None,
-    tenant: str | None,
-    *,
-    since: str | None,
-    until: str | None,
-    ids: list[uuid.UUID] | None = None,
-    stored: bool = False,
-) -> Selection:
-    from gateway.writer.dead_letters import Selection
-
-    chosen = Selection(
-        ids=ids or None,
-        reason=_known(reason),
-        stream=stream,
-        device=device,
-        tenant=tenant,
-        since=_moment("--since", since),
-        until=_moment("--until", until),
-        stored=stored,
-    )
-    if chosen.since is not None and chosen.until is not None and chosen.since >= chosen.until:
-        raise errors.UsageError(f"--since {since} is not before --until {until}: nothing is between them")
-    return chosen
 
 
 def _known(reason: str | None) -> str | None:
@@ -264,11 +218,19 @@ def _moment(option: str, text: str | None) -> dt.datetime | None:
 
 
 async def _page(connection: Any, chosen: Selection, limit: int) -> tuple[list[Mapping[str, Any]], int]:
+    """The newest dead letters, and how many there are."""
     from gateway.writer import dead_letters
 
-    return await dead_letters.find(connection, chosen, limit=limit), await dead_letters.count(
-        connection, chosen
-    )
+    found = await dead_letters.find(connection, chosen, limit=limit)
+    return found, await dead_letters.count(connection, chosen)
+
+
+async def _counts(connection: Any, chosen: Selection) -> tuple[list[Count], int]:
+    """Those of each reason, and how many more were not kept; these have no reason."""
+    from gateway.writer import dead_letters
+
+    by_reason = await dead_letters.by_reason(connection, chosen)
+    return by_reason, 0 if chosen.reason else await dead_letters.not_kept(connection, chosen)
 
 
 def _as_json(record: Mapping[str, Any]) -> dict[str, Any]:

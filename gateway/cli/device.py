@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway import errors
-from gateway.cli import common, connecting, tables
+from gateway.cli import common, options, tables
 
 if TYPE_CHECKING:
     from gateway.devices import imports, models
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 SerialArgument = Annotated[str, typer.Argument(help="Serial number.", show_default=False)]
-TenantOption = Annotated[str, typer.Option(help="Slug of the tenant.", show_default=False)]
+_COLUMNS = tables.Columns(
+    ("tenant", "serial number", "type", "name", "location", "status", "last seen"),
+    always=("serial number", "status", "last seen"),
+)
 
 
 class Status(enum.StrEnum):
@@ -30,17 +33,15 @@ class Status(enum.StrEnum):
 
 
 @app.command()
+@options.spread
 def add(
     serial_number: SerialArgument,
     *,
-    tenant: TenantOption,
+    tenant: options.TenantOption,
     device_type: Annotated[str, typer.Option("--type", help="Name of its device type.", show_default=False)],
     name: Annotated[str | None, typer.Option(help="For people.", show_default=False)] = None,
     location: Annotated[str | None, typer.Option(help="Where it is.", show_default=False)] = None,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    call: options.Call,
 ) -> None:
     """Enter a device.
 
@@ -51,25 +52,21 @@ def add(
     new = models.checked(
         models.NewDevice, serial_number=serial_number, type=device_type, name=name, location=location
     )
-    connecting.on_metadata(
-        config, db_user, db_password_file, lambda c: provisioning.add_device(c, tenant, new)
-    )
-    connecting.report(f"device {serial_number} of tenant {tenant} is entered", new, as_json=as_json)
+    call.on_registry(lambda c: provisioning.add_device(c, tenant, new))
+    call.say(f"device {serial_number} of tenant {tenant} is entered", new.model_dump())
 
 
 @app.command("import")
+@options.spread
 def import_(
     path: Annotated[
         Path,
         typer.Argument(help="CSV or JSON lines; - for standard input.", show_default=False, allow_dash=True),
     ],
     *,
-    tenant: TenantOption,
+    tenant: options.TenantOption,
     update: Annotated[bool, typer.Option("--update", help="Change devices that exist already.")] = False,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    call: options.Call,
 ) -> None:
     """Enter many devices from a file, all or none.
 
@@ -83,17 +80,15 @@ def import_(
     from gateway.devices import imports
 
     async def work(connection: Any) -> imports.Imported:
-        with _lines(path) as lines, common.progress("devices", shown=not as_json) as progress:
+        with _lines(path) as lines, common.progress("devices", shown=not call.as_json) as progress:
             return await imports.import_devices(connection, tenant, lines, update=update, progress=progress)
 
     try:
-        done = connecting.on_metadata(config, db_user, db_password_file, work)
+        done = call.on_registry(work)
     except common.InterruptError as error:
         raise common.InterruptError("interrupted: no device was entered or changed") from error
-    if as_json:
-        common.print_json({"lines": done.lines, "added": done.added, "updated": done.updated})
-    else:
-        common.say(f"{done.lines} device(s) read: {done.added} added, {done.updated} updated")
+    told = f"{done.lines} device(s) read: {done.added} added, {done.updated} updated"
+    call.say(told, {"lines": done.lines, "added": done.added, "updated": done.updated})
 
 
 @contextlib.contextmanager
@@ -110,18 +105,16 @@ def _lines(path: Path) -> Iterator[Iterator[str]]:
 
 
 @app.command("list")
+@options.spread
 def list_(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only of this tenant.", show_default=False)] = None,
+    tenant: options.OnlyTenantOption = None,
     device_type: Annotated[
         str | None, typer.Option("--type", help="Only of this type.", show_default=False)
     ] = None,
     status: Annotated[Status | None, typer.Option(help="Only in this state.", show_default=False)] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    call: options.Call,
 ) -> None:
     """List devices by tenant and serial number.
 
@@ -129,108 +122,63 @@ def list_(
     """
     from gateway.devices import provisioning
 
-    async def work(connection: Any) -> list[models.Device]:
-        return await provisioning.list_devices(
-            connection,
-            tenant=tenant,
-            device_type=device_type,
-            status=status.value if status else None,
-            limit=limit,
+    found = call.on_registry(
+        lambda c: provisioning.list_devices(
+            c, tenant=tenant, device_type=device_type, status=status.value if status else None, limit=limit
         )
-
-    found = connecting.on_metadata(config, db_user, db_password_file, work)
-    if as_json:
-        common.print_json([device.model_dump() for device in found])
-        return
-    rows = [
+    )
+    rows = (
         (one.tenant, one.serial_number, one.type, one.name, one.location, one.status, one.last_seen_at)
         for one in found
-    ]
-    columns = tables.Columns(
-        ("tenant", "serial number", "type", "name", "location", "status", "last seen"),
-        always=("serial number", "status", "last seen"),
     )
-    common.table(columns, rows)
-    if len(found) == limit:
+    call.table(_COLUMNS, rows, lambda: [device.model_dump() for device in found])
+    if len(found) == limit and not call.as_json:
         common.say(f"these are the first {limit}; --limit shows more", error=True)
 
 
 @app.command()
-def show(
-    serial_number: SerialArgument,
-    *,
-    tenant: TenantOption,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
-) -> None:
+@options.spread
+def show(serial_number: SerialArgument, *, tenant: options.TenantOption, call: options.Call) -> None:
     """Show a device.
 
     Example: gateway device show VIB-SN-001 --tenant acme
     """
     from gateway.devices import provisioning
 
-    found = connecting.on_metadata(
-        config, db_user, db_password_file, lambda c: provisioning.show_device(c, tenant, serial_number)
-    )
-    if as_json:
-        common.print_json(found.model_dump())
-    else:
-        common.attributes(found)
+    found = call.on_registry(lambda c: provisioning.show_device(c, tenant, serial_number))
+    call.attributes(found, found.model_dump)
 
 
 @app.command()
-def disable(
-    serial_number: SerialArgument,
-    *,
-    tenant: TenantOption,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
-) -> None:
+@options.spread
+def disable(serial_number: SerialArgument, *, tenant: options.TenantOption, call: options.Call) -> None:
     """Take no more messages of a device.
 
     They become dead letters until it is enabled again.
 
     Example: gateway device disable VIB-SN-001 --tenant acme
     """
-    _set_status(serial_number, tenant, "disabled", (config, db_user, db_password_file), as_json=as_json)
+    _set_status(serial_number, tenant, "disabled", call)
 
 
 @app.command()
-def enable(
-    serial_number: SerialArgument,
-    *,
-    tenant: TenantOption,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
-) -> None:
+@options.spread
+def enable(serial_number: SerialArgument, *, tenant: options.TenantOption, call: options.Call) -> None:
     """Take messages of a device again.
 
     Dead letters of the meantime can be replayed.
 
     Example: gateway device enable VIB-SN-001 --tenant acme
     """
-    _set_status(serial_number, tenant, "active", (config, db_user, db_password_file), as_json=as_json)
+    _set_status(serial_number, tenant, "active", call)
 
 
-def _set_status(
-    serial_number: str,
-    tenant: str,
-    status: models.Status,
-    login: tuple[Path | None, str | None, Path | None],
-    *,
-    as_json: bool,
-) -> None:
+def _set_status(serial_number: str, tenant: str, status: models.Status, call: options.Call) -> None:
     from gateway.devices import provisioning
 
     async def work(connection: Any) -> models.Device:
         await provisioning.set_device_status(connection, tenant, serial_number, status)
         return await provisioning.show_device(connection, tenant, serial_number)
 
-    device = connecting.on_metadata(*login, work)
-    connecting.report(f"device {serial_number} of tenant {tenant} is {status}", device, as_json=as_json)
+    device = call.on_registry(work)
+    call.say(f"device {serial_number} of tenant {tenant} is {status}", device.model_dump())

@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import common, connecting, tables
+from gateway.cli import common, options, tables
 
 app = typer.Typer()
 
-TenantOption = Annotated[str, typer.Option(help="Slug of the tenant.", show_default=False)]
+NameArgument = Annotated[str, typer.Argument(help="Name of the type.", show_default=False)]
+_COLUMNS = tables.Columns(
+    ("tenant", "type", "devices", "violations", "fields"), always=("type",), free="fields"
+)
+_FIELDS = tables.Columns(("field", "type", "unit", "minimum", "maximum", "required"))
 
 
 class Violations(enum.StrEnum):
@@ -30,10 +34,11 @@ class UnknownFields(enum.StrEnum):
 
 
 @app.command()
+@options.spread
 def add(
-    name: Annotated[str, typer.Argument(help="Name of the type.", show_default=False)],
+    name: NameArgument,
     *,
-    tenant: TenantOption,
+    tenant: options.TenantOption,
     field: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,10 +54,7 @@ def add(
     unknown_fields: Annotated[
         UnknownFields, typer.Option(help="Fields that the type does not have; reject: dead letter.")
     ] = UnknownFields.KEEP,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    call: options.Call,
 ) -> None:
     """Enter a device type with its fields.
 
@@ -62,27 +64,19 @@ def add(
     from gateway.devices import models, provisioning
 
     new = models.checked(
-        models.NewDeviceType,
-        name=name,
-        description=description,
-        violations=violations.value,
-        unknown_fields=unknown_fields.value,
-        fields=tuple(models.NewField.parse(text) for text in field or ()),
-    )
-    connecting.on_metadata(
-        config, db_user, db_password_file, lambda c: provisioning.add_device_type(c, tenant, new)
-    )
-    connecting.report(f"device type {name} of tenant {tenant} is entered", new, as_json=as_json)
+        models.NewDeviceType, name=name, description=description, violations=violations.value,
+        unknown_fields=unknown_fields.value, fields=tuple(models.NewField.parse(text) for text in field or ()),
+    )  # fmt: skip
+    call.on_registry(lambda c: provisioning.add_device_type(c, tenant, new))
+    call.say(f"device type {name} of tenant {tenant} is entered", new.model_dump())
 
 
 @app.command("list")
+@options.spread
 def list_(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only of this tenant.", show_default=False)] = None,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    tenant: options.OnlyTenantOption = None,
+    call: options.Call,
 ) -> None:
     """List device types.
 
@@ -90,33 +84,21 @@ def list_(
     """
     from gateway.devices import provisioning
 
-    found = connecting.on_metadata(
-        config, db_user, db_password_file, lambda c: provisioning.list_device_types(c, tenant)
+    found = call.on_registry(lambda c: provisioning.list_device_types(c, tenant))
+    rows = (
+        (one.tenant, one.name, one.devices, one.violations, ", ".join(f.name for f in one.fields))
+        for one in found
     )
-    if as_json:
-        common.print_json([one.model_dump() for one in found])
-    else:
-        rows = [
-            (one.tenant, one.name, one.devices, one.violations, ", ".join(f.name for f in one.fields))
-            for one in found
-        ]
-        common.table(
-            tables.Columns(
-                ("tenant", "type", "devices", "violations", "fields"), always=("type",), free="fields"
-            ),
-            rows,
-        )
+    call.table(_COLUMNS, rows, lambda: [one.model_dump() for one in found])
 
 
 @app.command()
+@options.spread
 def show(
-    name: Annotated[str, typer.Argument(help="Name of the type.", show_default=False)],
+    name: NameArgument,
     *,
-    tenant: TenantOption,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    tenant: options.TenantOption,
+    call: options.Call,
 ) -> None:
     """Show a device type and its fields.
 
@@ -124,15 +106,11 @@ def show(
     """
     from gateway.devices import provisioning
 
-    found = connecting.on_metadata(
-        config, db_user, db_password_file, lambda c: provisioning.show_device_type(c, tenant, name)
-    )
-    if as_json:
-        common.print_json(found.model_dump())
-        return
-    common.say(
-        f"{found.name} of {found.tenant}, version {found.version}, {found.devices} device(s); "
-        f"violations: {found.violations}; unknown fields: {found.unknown_fields}"
-    )
-    rows = [(f.name, f.data_type, f.unit, f.minimum, f.maximum, f.required or None) for f in found.fields]
-    common.table(tables.Columns(("field", "type", "unit", "minimum", "maximum", "required")), rows)
+    found = call.on_registry(lambda c: provisioning.show_device_type(c, tenant, name))
+    if not call.as_json:
+        common.say(
+            f"{found.name} of {found.tenant}, version {found.version}, {found.devices} device(s); "
+            f"violations: {found.violations}; unknown fields: {found.unknown_fields}"
+        )
+    rows = ((f.name, f.data_type, f.unit, f.minimum, f.maximum, f.required or None) for f in found.fields)
+    call.table(_FIELDS, rows, found.model_dump)

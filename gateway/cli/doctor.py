@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from gateway.cli import common
+from gateway.cli import common, configuration, options
 
 if TYPE_CHECKING:
     from gateway import settings
     from gateway.daemon.doctor import Finding
 
 
-def doctor(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
+@options.spread
+def doctor(config: options.ConfigOption = None, *, output: options.Output) -> None:
     """Say what an operator should know of this installation.
 
     The settings; what `gateway config check --connect` tries; protection on the network; clocks, locks that others
@@ -25,22 +26,22 @@ def doctor(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
     """
     from gateway.daemon.check import check as check_settings
 
-    options = common.load_settings(config)
-    check_settings(options)
-    found = common.run(_looked(options, as_json=as_json))
+    loaded = configuration.load(config)
+    check_settings(loaded)
+    found = common.run(_looked(loaded, as_json=output.as_json))
     healthy = all(one.state != "problem" for one in found)
-    if as_json:
+    if output.as_json:
         common.print_json({"healthy": healthy, "found": [one._asdict() for one in found]})
     if not healthy:
         raise typer.Exit(1)
 
 
-async def _looked(options: settings.Settings, *, as_json: bool) -> list[Finding]:
+async def _looked(loaded: settings.Settings, *, as_json: bool) -> list[Finding]:
     """Print each as it is found: a server that is away takes its time."""
     from gateway.daemon.doctor import findings
 
     found = []
-    async for one in findings(options):
+    async for one in findings(loaded):
         found.append(one)
         if not as_json:
             common.say(f"{one.state:<7}  {one.what}: {one.text}")

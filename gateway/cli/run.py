@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.common import ConfigOption, load_settings, settings_file
+from gateway.cli import configuration, options
 
 
 class Divide(enum.StrEnum):
@@ -18,7 +18,7 @@ class Divide(enum.StrEnum):
 
 
 def run(
-    config: ConfigOption = None,
+    config: options.ConfigOption = None,
     count: Annotated[int, typer.Option("--workers", min=1, max=64, help="Processes to run.")] = 1,
     divide: Annotated[
         Divide,
@@ -40,8 +40,8 @@ def run(
     from gateway.daemon import app, workers
     from gateway.daemon.check import check
 
-    options = load_settings(config)
-    check(options)
+    loaded = configuration.load(config)
+    check(loaded)
     if count == 1:
-        raise typer.Exit(app.run(options))
-    raise typer.Exit(workers.run(options, settings_file(config), count, divide.value))
+        raise typer.Exit(app.run(loaded))
+    raise typer.Exit(workers.run(loaded, configuration.file_of(config), count, divide.value))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway import clock, errors
-from gateway.cli import common, tables
+from gateway.cli import common, configuration, options, tables
 
 if TYPE_CHECKING:
     from gateway.writer.session_store import Kept
@@ -19,7 +20,8 @@ _COLUMNS = tables.Columns(
 
 
 @app.command("list")
-def list_sessions(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
+@options.spread
+def list_sessions(config: options.ConfigOption = None, *, output: options.Output) -> None:
     """List the sessions of all gateways on this database.
 
     What they subscribe to, and whether they are in use.
@@ -28,19 +30,18 @@ def list_sessions(config: common.ConfigOption = None, as_json: common.JsonOption
     """
     from gateway.daemon import former_sessions
 
-    found = common.run(former_sessions.find(common.load_settings(config)))
+    found = common.run(former_sessions.find(configuration.load(config)))
     rows = [_shown(kept, in_use=former_sessions.is_in_use(kept)) for kept in found]
-    if as_json:
-        common.print_json(rows)
-    else:
-        common.table(_COLUMNS, [[_plain(value) for value in row.values()] for row in rows])
+    output.table(_COLUMNS, ([_plain(value) for value in row.values()] for row in rows), lambda: rows)
 
 
 @app.command()
+@options.spread
 def end(
     client_id: Annotated[str, typer.Argument(help="As `gateway session list` shows it.")],
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
+    config: options.ConfigOption = None,
+    *,
+    output: options.Output,
 ) -> None:
     """Read a session empty that is not used any more.
 
@@ -52,19 +53,23 @@ def end(
     """
     from gateway.daemon import former_sessions
 
-    options = common.load_settings(config)
-    kept = {one.client_id: one for one in common.run(former_sessions.find(options))}
+    loaded = configuration.load(config)
+    _refuse_unless_left(client_id, common.run(former_sessions.find(loaded)))
+    result = former_sessions.Result()
+    with output.telling(lambda: {"messages": result.messages}, lambda: f"{result.messages} messages read"):
+        common.run(former_sessions.end(loaded, client_id, result))
+
+
+def _refuse_unless_left(client_id: str, found: Iterable[Kept]) -> None:
+    from gateway.daemon import former_sessions
+
+    kept = {one.client_id: one for one in found}
     if client_id not in kept:
         raise errors.UsageError(
             f"no gateway on this database had a session under {client_id}; see `gateway session list`"
         )
     if former_sessions.is_in_use(kept[client_id]):
         raise errors.UsageError(f"a gateway uses the session of {client_id}: stop it first")
-    result = former_sessions.Result()
-    with common.telling(
-        lambda: {"messages": result.messages}, lambda: f"{result.messages} messages read", as_json=as_json
-    ):
-        common.run(former_sessions.end(options, client_id, result))
 
 
 def _shown(kept: Kept, *, in_use: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gateway import clock, errors
-from gateway.cli import common, connecting
+from gateway.cli import common, configuration, options
 
 if TYPE_CHECKING:
     from gateway import settings
@@ -21,24 +21,23 @@ app = typer.Typer()
 
 
 @app.command()
-def status(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
+@options.spread
+def status(config: options.ConfigOption = None, *, output: options.Output) -> None:
     """Show what waits on disk: records, bytes, age, room left.
 
     Example: gateway spool status --config /etc/gateway/gateway.toml
     """
     from gateway.spool import inspection
 
-    options = _options(config)
-    found = [_shown(inspection.status(folder, options.max_bytes)) for folder in _folders(options)]
-    if as_json:
-        common.print_json(found)
-        return
-    for one in found:
-        common.attributes((name, _plain(value)) for name, value in one.items())
+    spool = configuration.load(config).spool
+    found = [_shown(inspection.status(folder, spool.max_bytes)) for folder in _folders(spool)]
+    rows = ((name, _plain(value)) for one in found for name, value in one.items())
+    output.attributes(rows, lambda: found)
 
 
 @app.command()
-def verify(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
+@options.spread
+def verify(config: options.ConfigOption = None, *, output: options.Output) -> None:
     """Read everything and check every checksum.
 
     Exit code 1 when something is damaged.
@@ -51,8 +50,8 @@ def verify(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
 
     from gateway.spool import inspection
 
-    found = [inspection.verify(folder) for folder in _folders(_options(config))]
-    if as_json:
+    found = [inspection.verify(folder) for folder in _folders(configuration.load(config).spool)]
+    if output.as_json:
         common.print_json(msgspec.to_builtins(found, enc_hook=str))
     else:
         common.say("\n".join(line for verdict in found for line in _said(verdict)))
@@ -61,7 +60,8 @@ def verify(config: common.ConfigOption = None, as_json: common.JsonOption = Fals
 
 
 @app.command()
-def export(config: common.ConfigOption = None) -> None:
+@options.spread
+def export(config: options.ConfigOption = None) -> None:
     """Print all records as JSON lines.
 
     A payload that is no text stands as payload_base64.
@@ -72,18 +72,14 @@ def export(config: common.ConfigOption = None) -> None:
 
     from gateway.spool import inspection
 
-    for folder in _folders(_options(config)):
+    for folder in _folders(configuration.load(config).spool):
         for record in inspection.read(folder):
             common.say_json(msgspec.json.encode(_as_json(record)).decode())
 
 
 @app.command()
-def drain(
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
-) -> None:
+@options.spread
+def drain(call: options.Call) -> None:
     """Send what is spooled into the databases.
 
     Without a daemon; also what workers left that run no more. A running daemon drains its own spool; it must not
@@ -94,28 +90,21 @@ def drain(
     """
     from gateway.daemon import spool_drain
 
-    options = connecting.settings_as(config, db_user, db_password_file)
-    folders = _folders(options.spool)
+    loaded = call.load()
+    folders = _folders(loaded.spool)
     result = spool_drain.Result()
-    with (
-        common.telling(result.as_dict, result.said, as_json=as_json),
-        common.progress("drained") as show,
-    ):
-        common.run(spool_drain.run(options, folders, result, progress=show))
+    with call.telling(result.as_dict, result.said), common.progress("drained") as show:
+        common.run(spool_drain.run(loaded, folders, result, progress=show))
 
 
-def _options(config: Path | None) -> settings.Spool:
-    return common.load_settings(config).spool
-
-
-def _folders(options: settings.Spool) -> list[Path]:
-    if options.folder is None:
+def _folders(spool: settings.Spool) -> list[Path]:
+    if spool.folder is None:
         raise errors.UsageError(
             "no spool is configured: set spool.folder (`gateway config sample` explains it)"
         )
     from gateway.spool import inspection
 
-    return inspection.folders(options.folder)
+    return inspection.folders(spool.folder)
 
 
 def _shown(found: inspection.Status) -> dict[str, Any]:

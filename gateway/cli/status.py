@@ -12,15 +12,17 @@ from typing import Any
 import typer
 
 from gateway import errors
-from gateway.cli import common, tables
+from gateway.cli import common, configuration, options, tables
 
 _EVERY = 1.0
 
 
+@options.spread
 def status(
-    config: common.ConfigOption = None,
+    config: options.ConfigOption = None,
     url: str | None = typer.Option(None, help="Of the daemon; by default as configured, on this host."),
-    as_json: common.JsonOption = False,
+    *,
+    output: options.Output,
     watch: bool = typer.Option(False, "--watch", help="Ask again every second, until Ctrl-C."),
 ) -> None:
     """Show books, components and figures of the running daemon.
@@ -31,18 +33,16 @@ def status(
     """
     from gateway.observability import ask
 
-    target = url or ask.address(common.load_settings(config).observability)
+    target = url or ask.address(configuration.load(config).observability)
     width = tables.terminal_width()
     if watch:
         with contextlib.suppress(KeyboardInterrupt, common.InterruptError):
-            _watch(target, width, as_json=as_json)
+            _watch(target, width, as_json=output.as_json)
     said = common.run(ask.ask(target))
-    if as_json:
+    if output.as_json:
         common.print_json(said)
-    elif watch and width is None:
-        common.say(_one_line(said))
     else:
-        common.say("\n".join(report(said, width)))
+        common.say(_one_line(said) if watch and width is None else "\n".join(report(said, width)))
     raise typer.Exit(0 if said["ready"] and said["balanced"] else 1)
 
 

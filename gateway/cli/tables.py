@@ -65,10 +65,7 @@ def lines(
         yield from ("\t".join(row) for row in cells)
         return
     sample = list(itertools.islice(cells, _SAMPLE))
-    widths = [
-        min(max(_width(row[place]) for row in (columns.names, *sample)), _WIDEST)
-        for place in range(len(columns.names))
-    ]
+    widths = _widths([columns.names, *sample])
     kept = _kept(columns, widths, width)
     shown = [widths[place] for place in kept]
     bound = width if columns.names[kept[-1]] == columns.free else None
@@ -76,8 +73,17 @@ def lines(
     for row in itertools.chain(sample, cells):
         yield _line([row[place] for place in kept], shown, bound)
     if left_out := [name for place, name in enumerate(columns.names) if place not in kept]:
-        told = f"(no room for {', '.join(left_out)}: a wider terminal, a pipe or --json has all)"
-        yield typer.style("\n".join(textwrap.wrap(told, width)), dim=True)
+        yield _no_room_for(left_out, width)
+
+
+def _no_room_for(names: Sequence[str], width: int) -> str:
+    told = f"(no room for {', '.join(names)}: a wider terminal, a pipe or --json has all)"
+    return typer.style("\n".join(textwrap.wrap(told, width)), dim=True)
+
+
+def _widths(sample: Sequence[Sequence[str]]) -> list[int]:
+    """Of each column."""
+    return [min(max(_width(cell) for cell in column), _WIDEST) for column in zip(*sample, strict=True)]
 
 
 def _kept(columns: Columns, widths: Sequence[int], width: int) -> list[int]:

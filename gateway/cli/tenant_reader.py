@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli import common, connecting, tables
+from gateway.cli import options, tables
 
 if TYPE_CHECKING:
     from gateway.storage.revisions import Name
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+
+_COLUMNS = tables.Columns(("role", "tenant", "registry", "readings"))
 
 RoleArgument = Annotated[
     str, typer.Argument(metavar="ROLE", help="As `gateway tenant reader list` shows it.")
@@ -21,6 +23,7 @@ RoleArgument = Annotated[
 
 
 @app.command()
+@options.spread
 def add(
     tenant: Annotated[str, typer.Argument(help="The tenant as topics name it.", show_default=False)],
     *,
@@ -28,13 +31,8 @@ def add(
         str | None,
         typer.Option(help="The role, an existing one too; else gateway_reader_TENANT.", show_default=False),
     ] = None,
-    password_dir: Annotated[
-        Path, typer.Option(help="Folder of the password files, ROLE.password each.")
-    ] = Path("secrets"),
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    password_dir: options.PasswordDirOption = Path("secrets"),
+    call: options.Call,
 ) -> None:
     """Have a log-in to the databases read one tenant.
 
@@ -45,37 +43,31 @@ def add(
 
     Example: gateway tenant reader add acme --db-user postgres --password-dir /etc/gateway/secrets
     """
-    from gateway.devices import provisioning
     from gateway.storage import passwords, readers, revisions
 
-    login = (config, db_user, db_password_file)
-
-    async def chosen(connection: Any) -> tuple[uuid.UUID, str]:
-        found = await provisioning.tenant_id(connection, tenant)
-        role = readers.checked(name) if name else await readers.default_role(connection, tenant)
-        return found, role
-
-    tenant_id, role = connecting.on_metadata(*login, chosen)
+    tenant_id, role = call.on_registry(lambda c: _chosen(c, tenant, name))
 
     def bind(where: Name) -> bool:
-        return connecting.on(where, login, lambda c: readers.bind(c, where, role, tenant_id, password_dir))
+        return call.on(where, lambda c: readers.bind(c, where, role, tenant_id, password_dir))
 
     made = [bind(where) for where in revisions.NAMES]
     file = str(passwords.path(password_dir, role)) if any(made) else None
-    if as_json:
-        common.print_json({"tenant": tenant, "role": role, "password_file": file})
-    else:
-        common.say(f"{role} reads tenant {tenant}" + (f"; its password is in {file}" if file else ""))
+    told = f"{role} reads tenant {tenant}" + (f"; its password is in {file}" if file else "")
+    call.say(told, {"tenant": tenant, "role": role, "password_file": file})
+
+
+async def _chosen(connection: Any, tenant: str, role: str | None) -> tuple[uuid.UUID, str]:
+    """The id of the tenant, and the role that is to read it."""
+    from gateway.devices import provisioning
+    from gateway.storage import readers
+
+    found = await provisioning.tenant_id(connection, tenant)
+    return found, readers.checked(role) if role else await readers.default_role(connection, tenant)
 
 
 @app.command("list")
-def list_(
-    *,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
-) -> None:
+@options.spread
+def list_(call: options.Call) -> None:
     """List the log-ins that read one tenant.
 
     And whether they are bound to it in both databases.
@@ -85,34 +77,23 @@ def list_(
     from gateway.devices import provisioning
     from gateway.storage import readers
 
-    login = (config, db_user, db_password_file)
-    slugs = {one.id: one.slug for one in connecting.on("metadata", login, provisioning.list_tenants)}
-    registry = connecting.on("metadata", login, lambda c: readers.bound(c, "metadata"))
-    readings = connecting.on("timeseries", login, lambda c: readers.bound(c, "timeseries"))
+    slugs = {one.id: one.slug for one in call.on("metadata", provisioning.list_tenants)}
+    registry = call.on("metadata", lambda c: readers.bound(c, "metadata"))
+    readings = call.on("timeseries", lambda c: readers.bound(c, "timeseries"))
     found = [
-        {
-            "role": role,
-            "tenant": slugs.get(tenant, str(tenant)),
-            "registry": registry.get(role) == tenant,
-            "readings": readings.get(role) == tenant,
-        }
+        (role, slugs.get(tenant, str(tenant)), registry.get(role) == tenant, readings.get(role) == tenant)
         for role, tenant in sorted({**readings, **registry}.items())
     ]
-    if as_json:
-        common.print_json(found)
-    else:
-        rows = [[_shown(value) for value in row.values()] for row in found]
-        common.table(tables.Columns(("role", "tenant", "registry", "readings")), rows)
+    rows = ([_shown(value) for value in row] for row in found)
+    call.table(_COLUMNS, rows, lambda: [dict(zip(_COLUMNS.names, row, strict=True)) for row in found])
 
 
 @app.command()
+@options.spread
 def remove(
     role: RoleArgument,
     *,
-    config: common.ConfigOption = None,
-    as_json: common.JsonOption = False,
-    db_user: connecting.DbUserOption = None,
-    db_password_file: connecting.DbPasswordFileOption = None,
+    call: options.Call,
 ) -> None:
     """Show a log-in nothing any more, at once.
 
@@ -123,18 +104,15 @@ def remove(
     from gateway import errors
     from gateway.storage import readers, revisions
 
-    login, checked = (config, db_user, db_password_file), readers.checked(role)
+    checked = readers.checked(role)
 
     def unbind(where: Name) -> bool:
-        return connecting.on(where, login, lambda c: readers.unbind(c, where, checked))
+        return call.on(where, lambda c: readers.unbind(c, where, checked))
 
     unbound = [unbind(where) for where in revisions.NAMES]
     if not any(unbound):
         raise errors.UsageError(f"{role} reads no tenant; see `gateway tenant reader list`")
-    if as_json:
-        common.print_json({"role": role})
-    else:
-        common.say(f"{role} reads nothing any more")
+    call.say(f"{role} reads nothing any more", {"role": role})
 
 
 def _shown(value: object) -> object:
