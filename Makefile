@@ -41,12 +41,12 @@ soak: $(STAMP)  ## half the top speed with a fault every 20 s, for half an hour 
 bench: $(STAMP)  ## measure on this machine, with servers of its own (ARGS="--quick --scenario drain --json")
 	@$(BIN)/python -m tests.support.bench $(ARGS)
 
-check: $(STAMP)  ## ruff, mypy --strict, import rules, drift of generated files and the lock
+check: $(STAMP)  ## ruff, mypy --strict, rules of imports and names, drift of generated files and the lock
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/unit/test_repository.py
+	$(BIN)/python -m pytest -q tests/unit/test_layout.py tests/unit/test_repository.py
 
 fmt: $(STAMP)  ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only

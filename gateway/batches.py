@@ -24,7 +24,7 @@ _MOST_KEYS = 10_000
 """Of which the times are remembered, as long as they lie ahead."""
 
 
-class Origin(Protocol):
+class Route(Protocol):
     """Which stream a message came by, and what its topic says."""
 
     @property
@@ -102,7 +102,7 @@ class Batch:
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self.messages: list[Message] = []
-        self.origins: list[Origin] = []
+        self.origins: list[Route] = []
         self.received_us: list[int] = []
         self.rows: list[bytes] = []
         self.unkeyed: dict[int, int] = {}
@@ -110,7 +110,7 @@ class Batch:
         self.replayed = self.spooled = False
         self.letters: list[DeadLetter] = []
         self.letter_numbers: list[int] = []
-        self.letter_origins: list[Origin] = []
+        self.letter_origins: list[Route] = []
         self.session, self.turn = NO_SESSION, 0
         self.size = self.row_count = self.row_bytes = 0
 
@@ -121,7 +121,7 @@ class Batch:
         self,
         number: int,
         message: Message,
-        origin: Origin,
+        origin: Route,
         received_us: int,
         row: bytes,
         *,
@@ -137,7 +137,7 @@ class Batch:
         self.row_bytes += len(row)
         self.size += held_bytes(message) + len(row)
 
-    def add_all(self, delivery: Delivery, origins: Sequence[Origin], rows: Sequence[bytes]) -> None:
+    def add_all(self, delivery: Delivery, origins: Sequence[Route], rows: Sequence[bytes]) -> None:
         """Hold all messages of a delivery, each with one row."""
         count = len(rows)
         self.numbers += range(delivery.first, delivery.first + count)
@@ -152,7 +152,7 @@ class Batch:
         self.row_bytes += encoded
         self.size += received + encoded + OVERHEAD_BYTES * count + sum(map(_of_properties, with_more))
 
-    def add_letter(self, number: int, origin: Origin, letter: DeadLetter) -> None:
+    def add_letter(self, number: int, origin: Route, letter: DeadLetter) -> None:
         """Hold a message on its way to the dead letters."""
         self.letters.append(letter)
         self.letter_numbers.append(number)
@@ -204,9 +204,7 @@ class Batch:
         return Counter(origin.stream_name for origin in (*self.origins, *self.letter_origins))
 
 
-def letter(
-    number: int, message: Message, origin: Origin, received_us: int, error: MessageError
-) -> DeadLetter:
+def letter(number: int, message: Message, origin: Route, received_us: int, error: MessageError) -> DeadLetter:
     """The message as a dead letter; the one it was before, when it is replayed."""
     before = letter_before(message)
     return DeadLetter(

@@ -145,7 +145,7 @@ def _configure_logs() -> None:
     from gateway.observability import logs
 
     # Standard output belongs to answers; `gateway run` configures logs anew, as the settings say.
-    logs.configure(settings.Observability(log_level="warning"))
+    logs.configure(settings.ObservabilitySettings(log_level="warning"))
 
 
 def main() -> None:

@@ -10,14 +10,14 @@ import typer
 
 from gateway.cli import common, configuration, options
 from gateway.errors import UsageError
-from gateway.tools.bench.options import Options, Scenario
+from gateway.tools.bench.options import BenchOptions, Scenario
 
 if TYPE_CHECKING:
     from gateway import settings
-    from gateway.tools.bench.installation import Installation
-    from gateway.tools.bench.report import Report
+    from gateway.tools.bench.installation import BenchInstallation
+    from gateway.tools.bench.report import BenchReport
 
-_DEFAULTS = Options()
+_DEFAULTS = BenchOptions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class OwnServers:
         typer.Option(help="File holding the superuser's password (first line).", show_default=False),
     ] = None
 
-    def superuser(self) -> settings.Database | None:
+    def superuser(self) -> settings.DatabaseSettings | None:
         """The server on which it makes its databases; None: one that it starts.
 
         Raises:
@@ -72,9 +72,9 @@ class Amount:
         False
     )
 
-    def options(self) -> Options:
+    def options(self) -> BenchOptions:
         """The same, as the bench takes it."""
-        chosen = Options(
+        chosen = BenchOptions(
             scenarios=tuple(dict.fromkeys(self.scenario or Scenario)), messages=self.messages,
             seconds=self.seconds, rounds=self.rounds, devices=self.devices, seed=self.seed, folder=self.folder,
         )  # fmt: skip
@@ -113,7 +113,9 @@ def bench(
         common.run(session.remove(installation, remove))
 
 
-def _run(chosen: Options, installation: Installation | None, superuser: settings.Database | None) -> Report:
+def _run(
+    chosen: BenchOptions, installation: BenchInstallation | None, superuser: settings.DatabaseSettings | None
+) -> BenchReport:
     """On the installation; without one, on servers of its own."""
     from gateway.tools.bench import session
 
@@ -122,7 +124,7 @@ def _run(chosen: Options, installation: Installation | None, superuser: settings
     return common.run(session.run_there(chosen, installation, _tell))
 
 
-def _installation(call: options.Call) -> Installation:
+def _installation(call: options.Call) -> BenchInstallation:
     from gateway.tools.bench.installation import configured
 
     loaded = configuration.load(call.config)

@@ -51,7 +51,7 @@ def check(
         raise typer.Exit(1)
 
 
-async def _tried(loaded: settings.Settings, *, as_json: bool) -> list[trial.Finding]:
+async def _tried(loaded: settings.Settings, *, as_json: bool) -> list[trial.TrialResult]:
     """Print each as it is found: a server that is away takes its time."""
     from gateway.daemon import trial
 

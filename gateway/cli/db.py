@@ -225,7 +225,7 @@ def status(
         raise typer.Exit(1)
 
 
-def _verdict(one: schema_status.Status) -> str:
+def _verdict(one: schema_status.SchemaStatus) -> str:
     if one.error is not None:
         return one.error if one.reachable else f"not reachable: {one.error}"
     if one.pending:

@@ -181,7 +181,7 @@ def replay(
 
     chosen = filters.selection(ids=letters)
     loaded = call.load()
-    result = replaying.Result()
+    result = replaying.ReplayResult()
     with (
         call.telling(lambda: msgspec.structs.asdict(result), result.said),
         common.progress("replayed") as shown,

@@ -53,5 +53,5 @@ def demo(
         raise typer.Exit(run(serving.serve(folder, command or (), console)))
     if command:
         raise typer.BadParameter("a command is run by --serve only", param_hint="COMMAND")
-    options = session.Options(folder=folder, seconds=seconds, rate=rate, seed=seed, fresh=fresh)
+    options = session.DemoOptions(folder=folder, seconds=seconds, rate=rate, seed=seed, fresh=fresh)
     raise typer.Exit(0 if run(session.run(options, console)) else 1)

@@ -25,7 +25,7 @@ _COLUMNS = tables.Columns(
 )
 
 
-class Status(enum.StrEnum):
+class DeviceStatus(enum.StrEnum):
     """Whether messages of a device are taken."""
 
     ACTIVE = "active"
@@ -112,7 +112,9 @@ def list_(
     device_type: Annotated[
         str | None, typer.Option("--type", help="Only of this type.", show_default=False)
     ] = None,
-    status: Annotated[Status | None, typer.Option(help="Only in this state.", show_default=False)] = None,
+    status: Annotated[
+        DeviceStatus | None, typer.Option(help="Only in this state.", show_default=False)
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     call: options.Call,
 ) -> None:
@@ -176,7 +178,7 @@ def enable(serial_number: SerialArgument, *, tenant: options.TenantOption, call:
 def _set_status(serial_number: str, tenant: str, status: models.Status, call: options.Call) -> None:
     from gateway.devices import provisioning
 
-    async def work(connection: Any) -> models.Device:
+    async def work(connection: Any) -> models.DeviceRecord:
         await provisioning.set_device_status(connection, tenant, serial_number, status)
         return await provisioning.show_device(connection, tenant, serial_number)
 

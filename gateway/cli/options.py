@@ -147,21 +147,21 @@ class Login(_Configured):
         from gateway.storage import revisions
 
         loaded = configuration.load(self.config)
-        both: dict[str, settings.Database] = {
+        both: dict[str, settings.DatabaseSettings] = {
             name: self._as_user(getattr(loaded.databases, name)) for name in revisions.NAMES
         }
         return loaded.model_copy(update={"databases": loaded.databases.model_copy(update=both)})
 
-    def database(self, name: Name) -> settings.Database:
+    def database(self, name: Name) -> settings.DatabaseSettings:
         """One of the databases, as ``--db-user`` where it is given.
 
         Raises:
             ConfigurationError: there are no settings, or they are wrong.
         """
-        configured: settings.Database = getattr(configuration.load(self.config).databases, name)
+        configured: settings.DatabaseSettings = getattr(configuration.load(self.config).databases, name)
         return self._as_user(configured)
 
-    def _as_user(self, configured: settings.Database) -> settings.Database:
+    def _as_user(self, configured: settings.DatabaseSettings) -> settings.DatabaseSettings:
         from gateway.storage import dsn
 
         if self.db_user is None:
@@ -194,7 +194,9 @@ class Call(Login, Output, _Configured):
     """What almost every command takes: configuration, output and log-in, in the order in which help shows them."""
 
 
-async def _connected(name: Name, database: settings.Database, work: Callable[[Any], Awaitable[T]]) -> T:
+async def _connected(
+    name: Name, database: settings.DatabaseSettings, work: Callable[[Any], Awaitable[T]]
+) -> T:
     from gateway.storage import pools
 
     connection = await pools.connect(database, application_name="gateway-cli", name=name)
@@ -205,8 +207,8 @@ async def _connected(name: Name, database: settings.Database, work: Callable[[An
         await connection.close(timeout=5)
 
 
-def superuser(dsn: str, password_file: Path | None) -> settings.Database:
+def superuser(dsn: str, password_file: Path | None) -> settings.DatabaseSettings:
     """The log-in that makes databases and roles."""
     from gateway import settings
 
-    return settings.Database.model_validate({"dsn": dsn, "password_file": password_file})
+    return settings.DatabaseSettings.model_validate({"dsn": dsn, "password_file": password_file})

@@ -55,7 +55,7 @@ def end(
 
     loaded = configuration.load(config)
     _refuse_unless_left(client_id, common.run(former_sessions.find(loaded)))
-    result = former_sessions.Result()
+    result = former_sessions.FormerSessionResult()
     with output.telling(lambda: {"messages": result.messages}, lambda: f"{result.messages} messages read"):
         common.run(former_sessions.end(loaded, client_id, result))
 

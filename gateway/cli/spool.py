@@ -92,12 +92,12 @@ def drain(call: options.Call) -> None:
 
     loaded = call.load()
     folders = _folders(loaded.spool)
-    result = spool_drain.Result()
+    result = spool_drain.DrainResult()
     with call.telling(result.as_dict, result.said), common.progress("drained") as show:
         common.run(spool_drain.run(loaded, folders, result, progress=show))
 
 
-def _folders(spool: settings.Spool) -> list[Path]:
+def _folders(spool: settings.SpoolSettings) -> list[Path]:
     if spool.folder is None:
         raise errors.UsageError(
             "no spool is configured: set spool.folder (`gateway config sample` explains it)"
@@ -107,7 +107,7 @@ def _folders(spool: settings.Spool) -> list[Path]:
     return inspection.folders(spool.folder)
 
 
-def _shown(found: inspection.Status) -> dict[str, Any]:
+def _shown(found: inspection.SpoolStatus) -> dict[str, Any]:
     import msgspec
 
     shown = msgspec.structs.asdict(found) | {"room_bytes": found.room_bytes}
@@ -117,7 +117,7 @@ def _shown(found: inspection.Status) -> dict[str, Any]:
     return shown
 
 
-def _said(verdict: inspection.Verdict) -> Iterator[str]:
+def _said(verdict: inspection.Verification) -> Iterator[str]:
     for place in verdict.damage:
         yield f"{verdict.folder / place.file}: {place.length} bytes damaged at offset {place.offset}"
     yield (

@@ -13,15 +13,15 @@ import uvloop
 from gateway import mqtt, settings
 from gateway.daemon import exposure, former_sessions, former_spools
 from gateway.daemon.dead_letter_purge import DeadLetterPurge
-from gateway.daemon.partitions import Partitions
+from gateway.daemon.partitions import PartitionUpkeep
 from gateway.ingest import stall
-from gateway.ingest.assembly import Path
+from gateway.ingest.assembly import IngestPath
 from gateway.ingest.dead_letter_share import DeadLetterShare
 from gateway.observability import events, logs, metrics
 from gateway.observability.health import Health
 from gateway.observability.notify import Notify
 from gateway.observability.server import Server
-from gateway.observability.status import Report
+from gateway.observability.status import StatusReport
 from gateway.tasks import Signals, TaskGuard
 from gateway.writer import processed
 
@@ -52,16 +52,16 @@ def run(options: settings.Settings) -> int:
 
 async def _run(options: settings.Settings) -> int:
     with Notify() as notify:
-        return await Daemon(options, notify).run()
+        return await Gateway(options, notify).run()
 
 
-class Daemon:
+class Gateway:
     """All parts of a running gateway. Making one does no I/O."""
 
     def __init__(self, options: settings.Settings, notify: Notify) -> None:
         self._options, self._notify = options, notify
         self.health = Health()
-        self._path = Path(options, self.health)
+        self._path = IngestPath(options, self.health)
         self.pipeline = self._path.pipeline
         self._source = mqtt.open_source(
             options.mqtt,
@@ -71,7 +71,7 @@ class Daemon:
             self._path.sessions,
         )
         self.pipeline.source = self._source
-        self.report = Report(
+        self.report = StatusReport(
             health=self.health,
             tallies=self._path.routes.tallies,
             in_flight=self.pipeline.held.by_stream,
@@ -91,7 +91,7 @@ class Daemon:
             self.health.component("dead letters"),
             limit=options.watchdog.dead_letter_share,
         )
-        self._partitions = Partitions(options.databases.timeseries, self._path.stores)
+        self._partitions = PartitionUpkeep(options.databases.timeseries, self._path.stores)
         self._tasks = TaskGuard()
 
     async def run(self) -> int:

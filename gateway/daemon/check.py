@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from gateway import decoders
 from gateway.errors import ConfigurationError, GatewayError
 from gateway.mqtt import tls
-from gateway.settings import Database, Settings
+from gateway.settings import DatabaseSettings, Settings
 from gateway.storage import dsn, libpq
 
 
@@ -39,7 +39,7 @@ def _attempts(settings: Settings) -> Iterator[Callable[[], object]]:
         yield functools.partial(decoders.build, name, decoders.Limits())
 
 
-def _dsn(name: str, database: Database) -> None:
+def _dsn(name: str, database: DatabaseSettings) -> None:
     try:
         dsn.database_name(database)
         libpq.read(database)

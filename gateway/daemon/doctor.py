@@ -55,7 +55,7 @@ async def findings(options: settings.Settings) -> AsyncIterator[Finding]:
 
 async def _database(name: Name, options: settings.Settings) -> list[Finding]:
     """What is not said by trying it out; nothing where it cannot be reached, which is told already."""
-    database: settings.Database = getattr(options.databases, name)
+    database: settings.DatabaseSettings = getattr(options.databases, name)
     try:
         connection = await pools.connect(database.for_a_job(), application_name="gateway-doctor", name=name)
         try:
@@ -131,7 +131,7 @@ async def _sessions(options: settings.Settings) -> list[Finding]:
     return found
 
 
-def _spool(options: settings.Spool) -> Iterator[Finding]:
+def _spool(options: settings.SpoolSettings) -> Iterator[Finding]:
     if options.folder is None:
         yield Finding(
             "spool", "warning", "there is none (spool.folder): what waits for a database waits at the broker"

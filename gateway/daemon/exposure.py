@@ -25,7 +25,7 @@ def warnings(options: settings.Settings) -> list[str]:
     return [*found, *_of_broker(options.mqtt)]
 
 
-def _of_database(name: str, database: settings.Database) -> Iterator[str]:
+def _of_database(name: str, database: settings.DatabaseSettings) -> Iterator[str]:
     target = libpq.read(database)
     parts = dsn_text.split(target.dsn)
     mode = (parts.query.get("sslmode") if parts else None) or os.environ.get("PGSSLMODE") or _DEFAULT
@@ -37,7 +37,7 @@ def _of_database(name: str, database: settings.Database) -> Iterator[str]:
         )
 
 
-def _of_broker(mqtt: settings.Mqtt) -> Iterator[str]:
+def _of_broker(mqtt: settings.MqttSettings) -> Iterator[str]:
     if mqtt.unix_socket is None and mqtt.tls is None and not is_local(mqtt.host):
         yield (
             f"mqtt: {mqtt.host}:{mqtt.port} without TLS: whoever is on the way reads messages"

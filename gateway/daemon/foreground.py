@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway import settings
-from gateway.ingest.assembly import Path
-from gateway.observability.health import Health, State
+from gateway.ingest.assembly import IngestPath
+from gateway.observability.health import ComponentState, Health
 from gateway.tasks import TaskGuard
 
 PATIENCE = 60.0
@@ -30,7 +30,7 @@ def for_a_job(options: settings.Settings) -> settings.Settings:
     return options.model_copy(update={"databases": options.databases.model_copy(update=databases)})
 
 
-async def run(path: Path, health: Health, job: Coroutine[Any, Any, None], tell: Tell) -> None:
+async def run(path: IngestPath, health: Health, job: Coroutine[Any, Any, None], tell: Tell) -> None:
     """Do the job with the tasks of the path beside it, then close the path.
 
     Raises:
@@ -56,6 +56,10 @@ async def run(path: Path, health: Health, job: Coroutine[Any, Any, None], tell: 
 async def _tell(health: Health, tell: Tell) -> None:
     while True:
         components = health.as_dict()["components"].values()
-        waits = (one["detail"] for one in components if one["state"] in (State.WAITING, State.FAILED))
+        waits = (
+            one["detail"]
+            for one in components
+            if one["state"] in (ComponentState.WAITING, ComponentState.FAILED)
+        )
         tell("; ".join(waits))
         await asyncio.sleep(_TELL_SECONDS)

@@ -15,9 +15,9 @@ import msgspec
 
 from gateway import errors, mqtt, settings
 from gateway.daemon import foreground
-from gateway.ingest.assembly import Path
+from gateway.ingest.assembly import IngestPath
 from gateway.observability import events
-from gateway.observability.health import Component, Health, State
+from gateway.observability.health import Component, ComponentState, Health
 from gateway.storage import pools
 from gateway.writer import session_store
 from gateway.writer.session_store import Kept
@@ -35,7 +35,7 @@ _FIRST_NUMBERS = itertools.count(1 << 48, 1 << 48)
 """Delivery numbers that neither the daemon's own source nor another session has: dead letters are known by them."""
 
 
-class Result(msgspec.Struct):
+class FormerSessionResult(msgspec.Struct):
     """What was in the session. True at every instant, also when its reading ends early."""
 
     messages: int = 0
@@ -129,7 +129,7 @@ class Silence:
 async def end(
     options: settings.Settings,
     client_id: str,
-    result: Result | None = None,
+    result: FormerSessionResult | None = None,
     tell: foreground.Tell = lambda _waits: None,
 ) -> None:
     """Take the session of this client id over, unsubscribe all it has, and store what it holds.
@@ -141,10 +141,10 @@ async def end(
         StoreError: a database must be mended, or was away for too long.
         UsageError: the broker does not let us have the session.
     """
-    result = result or Result()
+    result = result or FormerSessionResult()
     alone = _alone(options, client_id)
     health = Health()
-    path = Path(alone, health, patience=foreground.PATIENCE)
+    path = IngestPath(alone, health, patience=foreground.PATIENCE)
     component, first = health.component("mqtt"), next(_FIRST_NUMBERS)
     source = mqtt.open_source(alone.mqtt, (), path.pipeline, component, path.sessions, first=first)
     path.pipeline.source = source
@@ -160,14 +160,16 @@ def _alone(options: settings.Settings, client_id: str) -> settings.Settings:
             update={
                 "mqtt": own,
                 "spool": options.spool.model_copy(update={"folder": None}),
-                "buffer": settings.Buffer(max_bytes=_BUFFER_BYTES),
+                "buffer": settings.BufferSettings(max_bytes=_BUFFER_BYTES),
                 "writer": options.writer.model_copy(update={"connections": 1}),
             }
         )
     )
 
 
-async def _read_empty(path: Path, source: mqtt.Source, health: Health, result: Result) -> None:
+async def _read_empty(
+    path: IngestPath, source: mqtt.Source, health: Health, result: FormerSessionResult
+) -> None:
     running = asyncio.create_task(source.run(), name="source")
     try:
         await _connected(path, health)
@@ -183,10 +185,10 @@ async def _read_empty(path: Path, source: mqtt.Source, health: Health, result: R
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def _connected(path: Path, health: Health) -> None:
+async def _connected(path: IngestPath, health: Health) -> None:
     """Connected, all subscriptions ended, and time for the first messages to come."""
     component, deadline = health.component("mqtt"), time.monotonic() + foreground.PATIENCE
-    while component.state is not State.READY or path.sessions.filters:
+    while component.state is not ComponentState.READY or path.sessions.filters:
         if time.monotonic() > deadline:
             raise errors.UsageError(
                 f"the session of {path.sessions.client_id} could not be taken over: {component.detail}"
@@ -195,7 +197,7 @@ async def _connected(path: Path, health: Health) -> None:
     await asyncio.sleep(_QUIET_SECONDS)
 
 
-def _received(path: Path) -> int:
+def _received(path: IngestPath) -> int:
     return sum(tally.received for tally in path.routes.tallies.values())
 
 

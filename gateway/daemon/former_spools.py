@@ -11,7 +11,7 @@ from gateway.observability import events
 from gateway.spool import inspection
 
 
-def tell(options: settings.Spool, own: Collection[Path | None]) -> None:
+def tell(options: settings.SpoolSettings, own: Collection[Path | None]) -> None:
     """Name each folder that holds messages and is not drained by one of its ``own`` daemons."""
     if options.folder is None:
         return

@@ -20,14 +20,14 @@ _ALL_MADE = 3600.0
 _POSTPONED = 60.0
 
 
-class Partitions:
+class PartitionUpkeep:
     """Keeps a week of partitions ready; has a connection of its own, for it may take long, while it is at work.
 
     Args:
         patience: with what must be mended first.
     """
 
-    def __init__(self, database: settings.Database, patience: Retrying) -> None:
+    def __init__(self, database: settings.DatabaseSettings, patience: Retrying) -> None:
         self._database, self._patience = database, patience
         self._left: set[str] = set()
         self._postponed = False
@@ -62,7 +62,7 @@ class Partitions:
         else:
             self._postponed = False
 
-    async def _make(self, today: dt.date) -> engines.Partitions:
+    async def _make(self, today: dt.date) -> engines.PartitionOutcome:
         connection = await pools.connect(
             self._database, application_name="gateway-partitions", name="timeseries"
         )

@@ -16,7 +16,7 @@ import msgspec
 
 from gateway import errors, settings
 from gateway.daemon import foreground
-from gateway.ingest.assembly import Path
+from gateway.ingest.assembly import IngestPath
 from gateway.messages import Delivery
 from gateway.observability.health import Health
 from gateway.outcomes import Outcome, Reason
@@ -32,7 +32,7 @@ Progress = Callable[[int, int, str], None]
 """Called with the number of letters done and of all, and with what is waited for; an empty text when nothing is."""
 
 
-class Result(msgspec.Struct):
+class ReplayResult(msgspec.Struct):
     """How many letters were replayed, and how they ended. True at every instant, also when the replay ends early."""
 
     replayed: int = 0
@@ -51,7 +51,7 @@ class Replay:
         ended: letters that have come to their end.
     """
 
-    def __init__(self, path: Path, result: Result) -> None:
+    def __init__(self, path: IngestPath, result: ReplayResult) -> None:
         self._path, self._result = path, result
         self._numbered: list[uuid.UUID] = []
         self._before = msgspec.structs.replace(result)
@@ -124,7 +124,7 @@ class Pages:
         self._left: list[Mapping[str, Any]] = []
         self._size, self._refused = _PAGE, 0
 
-    async def next(self, path: Path) -> list[Mapping[str, Any]]:
+    async def next(self, path: IngestPath) -> list[Mapping[str, Any]]:
         """The next letters; none at the end. Those that come meanwhile are not replayed."""
 
         async def read() -> None:
@@ -171,7 +171,7 @@ class Pages:
 
 
 async def run(
-    options: settings.Settings, selection: Selection, result: Result, *, limit: int, progress: Progress
+    options: settings.Settings, selection: Selection, result: ReplayResult, *, limit: int, progress: Progress
 ) -> None:
     """Replay the selected letters in the order in which they were received.
 
@@ -183,11 +183,11 @@ async def run(
         StoreError: a database must be mended, or was away for too long. What was stored until then stays stored, once.
     """
     # The spool is the daemon's, which may run; and a write that takes longer than spool.after would never be done.
-    options = foreground.for_a_job(options.model_copy(update={"spool": settings.Spool()}))
+    options = foreground.for_a_job(options.model_copy(update={"spool": settings.SpoolSettings()}))
     pages, all_done = Pages(selection, limit), False
     while not all_done:
         health = Health()
-        path = Path(options, health, patience=foreground.PATIENCE)
+        path = IngestPath(options, health, patience=foreground.PATIENCE)
         source = Replay(path, result)
         try:
             await foreground.run(

@@ -10,14 +10,14 @@ import msgspec
 
 from gateway import settings
 from gateway.daemon import foreground
-from gateway.ingest.assembly import Path as IngestPath
+from gateway.ingest.assembly import IngestPath
 from gateway.observability.health import Health
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of records done and of all in the folder, and with what is waited for; empty: nothing is."""
 
 
-class Result(msgspec.Struct):
+class DrainResult(msgspec.Struct):
     """What became of the records. True at every instant, also when the drain ends early.
 
     Attributes:
@@ -41,7 +41,7 @@ class Result(msgspec.Struct):
 
 
 async def run(
-    options: settings.Settings, folders: Iterable[Path], result: Result, *, progress: Progress
+    options: settings.Settings, folders: Iterable[Path], result: DrainResult, *, progress: Progress
 ) -> None:
     """Send what is spooled in these folders through the path, one after the other.
 
@@ -58,7 +58,7 @@ async def run(
         await _drain(foreground.for_a_job(options.model_copy(update={"spool": spool})), result, progress)
 
 
-async def _drain(options: settings.Settings, result: Result, progress: Progress) -> None:
+async def _drain(options: settings.Settings, result: DrainResult, progress: Progress) -> None:
     health, before = Health(), result.ended.copy()
     path = IngestPath(options, health, patience=foreground.PATIENCE)
     spool, drain = path.spool, path.drain

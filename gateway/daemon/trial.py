@@ -13,7 +13,7 @@ from gateway.storage.revisions import NAMES, Name
 _OWNER = "run `gateway db upgrade` as the owner of the tables (--db-user)"
 
 
-class Finding(NamedTuple):
+class TrialResult(NamedTuple):
     """What was found of one thing; ``ok``: the daemon can work with it."""
 
     what: str
@@ -21,7 +21,7 @@ class Finding(NamedTuple):
     text: str
 
 
-async def findings(options: settings.Settings) -> AsyncIterator[Finding]:
+async def findings(options: settings.Settings) -> AsyncIterator[TrialResult]:
     """One after another, as they are found. Nothing is changed anywhere."""
     yield await _broker(options)
     for name in NAMES:
@@ -29,24 +29,24 @@ async def findings(options: settings.Settings) -> AsyncIterator[Finding]:
             yield finding
 
 
-async def _broker(options: settings.Settings) -> Finding:
+async def _broker(options: settings.Settings) -> TrialResult:
     try:
         transport, problems = await mqtt.try_broker(options.mqtt, options.streams)
     except GatewayError as error:
-        return Finding("broker", False, str(error))
+        return TrialResult("broker", False, str(error))
     version = "MQTT 5" if transport == "bulk" else "MQTT 3.1.1"
     place = mqtt.broker_name(options.mqtt)
     if not problems:
-        return Finding("broker", True, f"{place} accepts us and our subscriptions ({version})")
-    return Finding("broker", False, f"{place} accepts us ({version}), but {'; '.join(problems)}")
+        return TrialResult("broker", True, f"{place} accepts us and our subscriptions ({version})")
+    return TrialResult("broker", False, f"{place} accepts us ({version}), but {'; '.join(problems)}")
 
 
-async def _database(name: Name, options: settings.Settings) -> AsyncIterator[Finding]:
-    database: settings.Database = getattr(options.databases, name)
+async def _database(name: Name, options: settings.Settings) -> AsyncIterator[TrialResult]:
+    database: settings.DatabaseSettings = getattr(options.databases, name)
     try:
         status = await schema_status.status(name, database)
         if status.error is not None:
-            yield Finding(name, False, status.error)
+            yield TrialResult(name, False, status.error)
             return
         connection = await pools.connect(database, application_name="gateway-cli", name=name)
         try:
@@ -55,31 +55,33 @@ async def _database(name: Name, options: settings.Settings) -> AsyncIterator[Fin
         finally:
             await connection.close(timeout=5)
     except GatewayError as error:
-        found = [Finding(name, False, str(error))]
+        found = [TrialResult(name, False, str(error))]
     for finding in found:
         yield finding
 
 
 async def _found(
-    connection: Any, name: Name, status: schema_status.Status, options: settings.Settings
-) -> list[Finding]:
+    connection: Any, name: Name, status: schema_status.SchemaStatus, options: settings.Settings
+) -> list[TrialResult]:
     who = await privileges.user(connection)
     at = f"{status.engine}, revision {status.current or 'none'}, as {who}"
     if status.pending:
-        return [Finding(name, False, f"{at}; pending: {', '.join(status.pending)}: run `gateway db upgrade`")]
+        return [
+            TrialResult(name, False, f"{at}; pending: {', '.join(status.pending)}: run `gateway db upgrade`")
+        ]
     lacking = await privileges.missing(connection, name)
     if lacking:
-        return [Finding(name, False, f"{at}; it may not {', '.join(lacking)}: {_OWNER}")]
+        return [TrialResult(name, False, f"{at}; it may not {', '.join(lacking)}: {_OWNER}")]
     if name == "timeseries":
-        return [Finding(name, True, at)]
+        return [TrialResult(name, True, at)]
     if not await privileges.sees_all_tenants(connection):
         told = f"{at}; row-level security hides tenants from it: ALTER ROLE … BYPASSRLS, as a superuser"
-        return [Finding(name, False, told)]
+        return [TrialResult(name, False, told)]
     types = [await _provision_type(connection, stream) for stream in options.streams if stream.provision_type]
-    return [Finding(name, True, at), *types]
+    return [TrialResult(name, True, at), *types]
 
 
-async def _provision_type(connection: Any, stream: settings.Stream) -> Finding:
+async def _provision_type(connection: Any, stream: settings.StreamSettings) -> TrialResult:
     """Devices of tenants without the type cannot be provisioned: their messages become dead letters."""
     kind, what = stream.provision_type or "", f"stream {stream.name}"
     tenants = await privileges.tenants_without(connection, kind, stream.tenant)
@@ -87,14 +89,14 @@ async def _provision_type(connection: Any, stream: settings.Stream) -> Finding:
     add = f"`gateway device-type add {kind} --tenant …`"
     if not tenants:
         missing = f"no tenant {stream.tenant!r}" if stream.tenant else "no tenant"
-        return Finding(
+        return TrialResult(
             what, False, f"provision_type = {kind!r}, and there is {missing}: `gateway tenant add`"
         )
     if len(lacking) == len(tenants):
-        return Finding(what, False, f"there is no device type {kind!r} (provision_type): {add}")
+        return TrialResult(what, False, f"there is no device type {kind!r} (provision_type): {add}")
     some = (
         f"; not tenants {', '.join(lacking)}, whose unknown devices become dead letters: {add}"
         if lacking
         else ""
     )
-    return Finding(what, True, f"provision_type {kind!r} exists{some}")
+    return TrialResult(what, True, f"provision_type {kind!r} exists{some}")

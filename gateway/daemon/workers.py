@@ -232,9 +232,9 @@ def _spool(options: settings.Settings, number: int) -> Path | None:
     return None if folder is None else folder / f"worker-{number}"
 
 
-def _groups(streams: Sequence[settings.Stream]) -> list[list[settings.Stream]]:
+def _groups(streams: Sequence[settings.StreamSettings]) -> list[list[settings.StreamSettings]]:
     """Streams whose topics overlap are one worker's: two would both take a message that matches both."""
-    groups: list[list[settings.Stream]] = []
+    groups: list[list[settings.StreamSettings]] = []
     for stream in streams:
         near = [group for group in groups if any(_overlap(stream, one) for one in group)]
         groups = [group for group in groups if group not in near]
@@ -242,7 +242,7 @@ def _groups(streams: Sequence[settings.Stream]) -> list[list[settings.Stream]]:
     return sorted(groups, key=lambda group: streams.index(group[0]))
 
 
-def _overlap(one: settings.Stream, other: settings.Stream) -> bool:
+def _overlap(one: settings.StreamSettings, other: settings.StreamSettings) -> bool:
     return topics.overlap(topics.Template(one.topic).filter, topics.Template(other.topic).filter)
 
 

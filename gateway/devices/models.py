@@ -163,7 +163,7 @@ class NewDevice(New):
     metadata: Annotated[dict[str, Any], AfterValidator(_storable)] | None = None
 
 
-class Tenant(BaseModel):
+class TenantRecord(BaseModel):
     """A tenant of the registry, with how much it has."""
 
     id: uuid.UUID
@@ -185,7 +185,7 @@ class TypeField(BaseModel):
     required: bool
 
 
-class DeviceType(BaseModel):
+class DeviceTypeRecord(BaseModel):
     """A device type of the registry, with its fields."""
 
     id: uuid.UUID
@@ -201,7 +201,7 @@ class DeviceType(BaseModel):
     updated_at: dt.datetime
 
 
-class Device(BaseModel):
+class DeviceRecord(BaseModel):
     """A device of the registry."""
 
     id: uuid.UUID

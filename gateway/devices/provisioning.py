@@ -29,9 +29,9 @@ async def add_tenant(connection: Connection, new: models.NewTenant) -> None:
         raise errors.UsageError(f"tenant {new.slug!r} exists already; see `gateway tenant list`")
 
 
-async def list_tenants(connection: Connection) -> list[models.Tenant]:
+async def list_tenants(connection: Connection) -> list[models.TenantRecord]:
     """All tenants, by slug."""
-    return [models.Tenant(**row) for row in await connection.fetch(_TENANTS)]
+    return [models.TenantRecord(**row) for row in await connection.fetch(_TENANTS)]
 
 
 async def tenant_id(connection: Connection, slug: str) -> uuid.UUID:
@@ -64,14 +64,16 @@ async def add_device_type(connection: Connection, tenant: str, new: models.NewDe
         await connection.executemany(_ADD_FIELD, rows)
 
 
-async def list_device_types(connection: Connection, tenant: str | None = None) -> list[models.DeviceType]:
+async def list_device_types(
+    connection: Connection, tenant: str | None = None
+) -> list[models.DeviceTypeRecord]:
     """The device types of a tenant, or of all, with their fields."""
     owner = await tenant_id(connection, tenant) if tenant is not None else None
     rows = await connection.fetch(_DEVICE_TYPES, owner, None)
     return [await _with_fields(connection, row) for row in rows]
 
 
-async def show_device_type(connection: Connection, tenant: str, name: str) -> models.DeviceType:
+async def show_device_type(connection: Connection, tenant: str, name: str) -> models.DeviceTypeRecord:
     """One device type, with its fields."""
     owner = await tenant_id(connection, tenant)
     row = await connection.fetchrow(_DEVICE_TYPES, owner, name)
@@ -128,20 +130,20 @@ async def list_devices(
     device_type: str | None = None,
     status: models.Status | None = None,
     limit: int = 100,
-) -> list[models.Device]:
+) -> list[models.DeviceRecord]:
     """Devices by tenant and serial number, at most ``limit``."""
     owner = await tenant_id(connection, tenant) if tenant is not None else None
     rows = await connection.fetch(_DEVICES, owner, device_type, status, None, limit)
-    return [models.Device(**row) for row in rows]
+    return [models.DeviceRecord(**row) for row in rows]
 
 
-async def show_device(connection: Connection, tenant: str, serial_number: str) -> models.Device:
+async def show_device(connection: Connection, tenant: str, serial_number: str) -> models.DeviceRecord:
     """One device."""
     owner = await tenant_id(connection, tenant)
     row = await connection.fetchrow(_DEVICES, owner, None, None, serial_number, 1)
     if row is None:
         raise _no_device(tenant, serial_number)
-    return models.Device(**row)
+    return models.DeviceRecord(**row)
 
 
 async def set_device_status(
@@ -153,9 +155,9 @@ async def set_device_status(
         raise _no_device(tenant, serial_number)
 
 
-async def _with_fields(connection: Connection, row: Any) -> models.DeviceType:
+async def _with_fields(connection: Connection, row: Any) -> models.DeviceTypeRecord:
     fields = await connection.fetch(_FIELDS, row["id"])
-    return models.DeviceType(**row, fields=tuple(models.TypeField(**field) for field in fields))
+    return models.DeviceTypeRecord(**row, fields=tuple(models.TypeField(**field) for field in fields))
 
 
 async def _no_device_type(connection: Connection, tenant: str, name: str) -> errors.UsageError:

@@ -96,7 +96,7 @@ class Registry:
     def __init__(
         self,
         pool: pools.Pool,
-        options: settings.Registry,
+        options: settings.RegistrySettings,
         component: health.Component,
         prepare: Callable[[Device], None],
     ) -> None:

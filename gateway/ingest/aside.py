@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.devices.registry import Entry, Registry
-from gateway.ingest.in_flight import Held
+from gateway.ingest.in_flight import InFlight
 from gateway.ingest.overflow import Overflow
 from gateway.ingest.recognition import Recognition
 from gateway.ingest.waiting import DeferredQueue, Waiting
@@ -15,7 +15,7 @@ from gateway.storage.retry import Retrying
 Attempt = Callable[[], Awaitable[None]]
 
 
-class Aside:
+class Deferred:
     """Two tasks that empty two waiting rooms.
 
     Args:
@@ -25,7 +25,7 @@ class Aside:
 
     def __init__(
         self,
-        held: Held,
+        held: InFlight,
         registry: Registry,
         recognition: Recognition,
         *,

@@ -39,7 +39,7 @@ _DRAIN_BYTES = 8 << 20
 _DRAIN_TOPICS = 50_000
 
 
-class Path:
+class IngestPath:
     """The path and what it stands on, but for its source. Making it does no I/O.
 
     Args:
@@ -139,7 +139,7 @@ class Path:
         hold_back = self._options.spool.hold_back if daemon else self._options.writer.hold_back
         small = self._options.model_copy(
             update={
-                "buffer": settings.Buffer(max_bytes=_DRAIN_BYTES),
+                "buffer": settings.BufferSettings(max_bytes=_DRAIN_BYTES),
                 "writer": self._options.writer.model_copy(update={"connections": 1, "hold_back": hold_back}),
             }
         )

@@ -36,7 +36,7 @@ _required: Any = Required
 """Fields are known when a device type is, not when mypy looks."""
 
 
-def plain_row(kind: DeviceType, rules: settings.Validation) -> PlainRow | None:
+def plain_row(kind: DeviceType, rules: settings.ValidationSettings) -> PlainRow | None:
     """The fast path for devices of this type; None when no message of theirs can be plain."""
     metrics_type = _metrics_type(kind)
     if metrics_type is None:
@@ -66,7 +66,7 @@ def plain_row(kind: DeviceType, rules: settings.Validation) -> PlainRow | None:
     return row
 
 
-def _envelope(metrics_type: Any, rules: settings.Validation) -> Any:
+def _envelope(metrics_type: Any, rules: settings.ValidationSettings) -> Any:
     earliest_ms = max(_EARLIEST_MS, -(-clock.from_datetime(rules.min_time) // 1000))
     stamp = Annotated[int, Meta(ge=earliest_ms, lt=_LATEST_MS)]
     fields = [(TIME_KEY, stamp), ("metrics", metrics_type)]

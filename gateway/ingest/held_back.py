@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from gateway.backoff import Backoff
-from gateway.ingest.in_flight import Held
+from gateway.ingest.in_flight import InFlight
 from gateway.observability import events, health
 from gateway.storage.retry import Retrying
 from gateway.writer.experience import Experience
@@ -36,7 +36,7 @@ class HeldBack:
 
     def __init__(
         self,
-        held: Held,
+        held: InFlight,
         experience: Experience,
         *,
         limit: float,

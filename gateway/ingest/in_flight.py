@@ -8,14 +8,14 @@ import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-from gateway.batches import Batch, Origin
+from gateway.batches import Batch, Route
 from gateway.ingest.queue import Queue
 from gateway.ingest.waiting import DeferredQueue
 from gateway.messages import Message
 from gateway.writer.work import BatchWrite
 
 
-class Held:
+class InFlight:
     """Every place in which a message can be between its receipt and its settlement.
 
     Attributes:
@@ -93,7 +93,7 @@ class Held:
         yield from self.queue
         yield from (work.batch for work in (*self.writing, *self.back))
 
-    def _messages(self) -> Iterator[tuple[int, Origin, Message, str]]:
+    def _messages(self) -> Iterator[tuple[int, Route, Message, str]]:
         for cause, room in (("a device look-up", self.unresolved), ("the ledger", self.unrecognised)):
             yield from ((one.number, one.route, one.message, cause) for one in room.all())
         for batch in self.queue:
@@ -104,7 +104,7 @@ class Held:
             yield from _messages_of(work.batch, f"another try: {work.error}")
 
 
-def _messages_of(batch: Batch, cause: str) -> Iterator[tuple[int, Origin, Message, str]]:
+def _messages_of(batch: Batch, cause: str) -> Iterator[tuple[int, Route, Message, str]]:
     for number, origin, message in zip(batch.numbers, batch.origins, batch.messages, strict=True):
         yield number, origin, message, cause
     for number, origin, letter in zip(batch.letter_numbers, batch.letter_origins, batch.letters, strict=True):

@@ -10,7 +10,7 @@ from gateway import clock, settings, unreadable
 from gateway.batches import MessageId
 from gateway.devices.registry import Entry
 from gateway.errors import MessageError
-from gateway.ingest.routes import Route, Routes
+from gateway.ingest.routes import Routes, TopicRoute
 from gateway.ingest.validation import TimeCheck, flag_time, receive_time
 from gateway.ingest.waiting import Unresolved
 from gateway.messages import Delivery, Device, Message, Reading
@@ -29,14 +29,14 @@ Encoded = tuple[bytes, int | None, list[MessageId], int]
 class Intake:
     """The stages before the batch, one after the other."""
 
-    def __init__(self, options: settings.Validation, routes: Routes) -> None:
+    def __init__(self, options: settings.ValidationSettings, routes: Routes) -> None:
         self._largest, self._routes = options.max_payload_bytes, routes
         self._max_days = options.max_days
         self._judge_time = TimeCheck(options).judge
         self.flagged: Counter[tuple[str, str]] = Counter()
         """What was flagged in readings that will be stored, by stream and reason, until the path reports it."""
 
-    def plain_rows(self, delivery: Delivery, routes: Sequence[Route]) -> list[bytes | None]:
+    def plain_rows(self, delivery: Delivery, routes: Sequence[TopicRoute]) -> list[bytes | None]:
         """The row of each message that is plain; None: :meth:`encode` decides."""
         received_us = delivery.received_us
         return [
@@ -46,7 +46,7 @@ class Intake:
             for message, route in zip(delivery.messages, routes, strict=True)
         ]
 
-    def encode(self, message: Message, route: Route, delivery: Delivery) -> Encoded:
+    def encode(self, message: Message, route: TopicRoute, delivery: Delivery) -> Encoded:
         """What the message becomes.
 
         Raises:
@@ -95,14 +95,14 @@ class Intake:
             self.flagged.update((route.stream_name, reason) for reason in flags)
         return rows[0] if len(rows) == 1 else b"".join(rows), unkeyed, ids, len(rows)
 
-    def _mind(self, rows: Sequence[bytes], message: Message, route: Route, *, keyed: bool) -> None:
+    def _mind(self, rows: Sequence[bytes], message: Message, route: TopicRoute, *, keyed: bool) -> None:
         """What nearly no message has: readings of many days, and the retain flag."""
         if len(rows) > self._max_days:
             _mind_days(rows, self._max_days)
         if message.retain:
             _mind_retained(route, keyed=keyed)
 
-    def _admit(self, message: Message, route: Route) -> None:
+    def _admit(self, message: Message, route: TopicRoute) -> None:
         """Let only those pass whose payload may be looked at."""
         fault = unreadable.fault(message)
         if fault is not None and route.ending is not Reason.STREAM_IGNORED:
@@ -115,7 +115,7 @@ class Intake:
         if size > self._largest:
             raise MessageError(Reason.TOO_LARGE, f"{size} bytes (validation.max_payload_bytes)")
 
-    def _see_that_known(self, readings: Sequence[Reading], route: Route) -> None:
+    def _see_that_known(self, readings: Sequence[Reading], route: TopicRoute) -> None:
         """Have all devices that the payload names looked up at once, where the topic names none."""
         named = {reading.device for reading in readings if reading.device is not None}
         entries = [self._routes.entry(route, serial_number) for serial_number in named]
@@ -123,7 +123,7 @@ class Intake:
         if unknown:
             raise Unresolved(unknown)
 
-    def _first_time(self, readings: Sequence[Reading], route: Route, received_us: int) -> int:
+    def _first_time(self, readings: Sequence[Reading], route: TopicRoute, received_us: int) -> int:
         """The receive time of the first reading, where the payload names the devices; the others follow without a gap.
 
         A spool keeps this time only, and must come to the same times again: to date each device for itself would not.
@@ -134,7 +134,7 @@ class Intake:
             owner.last_receive_us = first_us + len(readings) - 1
         return first_us
 
-    def _owner(self, reading: Reading, route: Route, device: Device | None) -> Device:
+    def _owner(self, reading: Reading, route: TopicRoute, device: Device | None) -> Device:
         """The device that the payload names; it is that of the topic, where the topic names one."""
         if reading.device is None:
             raise MessageError(Reason.UNKNOWN_DEVICE, "neither the topic nor the payload names a device")
@@ -163,7 +163,7 @@ def _message_id(owner: Device, own_id: str) -> MessageId:
     return owner.tenant_id, f"{owner.id}:{own_id}"
 
 
-def _mind_retained(route: Route, *, keyed: bool) -> None:
+def _mind_retained(route: TopicRoute, *, keyed: bool) -> None:
     """Brokers replay what is retained at every subscribe; without a time it would be stored as if it were new."""
     if route.retained == "auto" and not keyed:
         raise _replayed()
@@ -173,7 +173,7 @@ def _replayed() -> MessageError:
     return MessageError(Reason.RETAINED, "a retained message, replayed by the broker")
 
 
-def _known(entry: Entry, route: Route) -> Device:
+def _known(entry: Entry, route: TopicRoute) -> Device:
     """The device of an entry that has none now: always raises, says what becomes of the message."""
     refusal = entry.refused()
     if refusal is None:

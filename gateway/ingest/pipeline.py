@@ -29,14 +29,14 @@ from gateway import batches, settings
 from gateway.batches import Batch
 from gateway.devices.registry import Registry
 from gateway.errors import MessageError
-from gateway.ingest.aside import Aside
+from gateway.ingest.aside import Deferred
 from gateway.ingest.held_back import HeldBack
-from gateway.ingest.in_flight import Held
+from gateway.ingest.in_flight import InFlight
 from gateway.ingest.intake import Intake
 from gateway.ingest.overflow import Overflow
 from gateway.ingest.queue import Queue
 from gateway.ingest.recognition import Recognition
-from gateway.ingest.routes import Route, Routes
+from gateway.ingest.routes import Routes, TopicRoute
 from gateway.ingest.waiting import Unresolved, Waiting
 from gateway.messages import DeadLetter, Delivery, Message
 from gateway.observability import events, health, metrics
@@ -87,7 +87,7 @@ class Pipeline:
         self._intake = Intake(options.validation, routes)
         self._queue = Queue(max_rows=options.batch.max_rows, max_bytes=options.batch.max_bytes)
         self._go = asyncio.Event()
-        self.held = Held(self._queue)
+        self.held = InFlight(self._queue)
         self._held_back = HeldBack(
             self.held,
             experience,
@@ -97,7 +97,7 @@ class Pipeline:
             component=component,
             wake=self._go.set,
         )
-        self.aside = Aside(
+        self.aside = Deferred(
             self.held,
             registry,
             recognition,
@@ -148,7 +148,7 @@ class Pipeline:
         else:
             batch.replayed = True
 
-    def _end_sent_again(self, delivery: Delivery, routes: Sequence[Route]) -> set[int]:
+    def _end_sent_again(self, delivery: Delivery, routes: Sequence[TopicRoute]) -> set[int]:
         """Numbers of those that came before on this connection: whatever becomes of the first is their end too."""
         numbers = self._recognition.sent_again(delivery, self.held.find(set(delivery.again.values())))
         for number in numbers:
@@ -159,7 +159,7 @@ class Pipeline:
         self,
         batch: Batch,
         delivery: Delivery,
-        routes: Sequence[Route],
+        routes: Sequence[TopicRoute],
         rows: Sequence[bytes | None],
         without: Collection[int] = (),
     ) -> None:
@@ -176,7 +176,7 @@ class Pipeline:
         for route in {route for route, row in zip(routes, rows, strict=True) if row is None}:
             route.detour()
 
-    def _accept(self, number: int, message: Message, route: Route, delivery: Delivery) -> None:
+    def _accept(self, number: int, message: Message, route: TopicRoute, delivery: Delivery) -> None:
         """One message, the general path: into the batch, to the dead letters, aside, or to its end."""
         try:
             encoded, unkeyed, ids, readings = self._intake.encode(message, route, delivery)
@@ -204,7 +204,7 @@ class Pipeline:
         batch.add(number, message, route, delivery.received_us, encoded, readings=readings)
 
     def _refuse(
-        self, number: int, message: Message, route: Route, delivery: Delivery, error: MessageError
+        self, number: int, message: Message, route: TopicRoute, delivery: Delivery, error: MessageError
     ) -> None:
         """To the dead letters, or to its end when configuration says that it is ignored.
 
@@ -221,7 +221,7 @@ class Pipeline:
             self._queue.open.add_letter(number, route, letter)
 
     def _seen_before(
-        self, number: int, message: Message, route: Route, delivery: Delivery, received_us: int
+        self, number: int, message: Message, route: TopicRoute, delivery: Delivery, received_us: int
     ) -> bool:
         """Whether the path is done with it: a redelivery of what is durable, or one that waits to be recognised."""
         if not delivery.may_repeat(message):
@@ -235,7 +235,7 @@ class Pipeline:
             return False
         return True
 
-    def _end(self, number: int, route: Route, outcome: Outcome) -> None:
+    def _end(self, number: int, route: TopicRoute, outcome: Outcome) -> None:
         route.tally.settled[outcome] += 1
         self._ended.append(number)
 

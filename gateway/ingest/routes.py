@@ -28,14 +28,14 @@ _DETOUR = 64
 class Stream:
     """A configured stream, ready to work."""
 
-    def __init__(self, options: settings.Stream, decode: Decode) -> None:
+    def __init__(self, options: settings.StreamSettings, decode: Decode) -> None:
         self.options, self.decode = options, decode
         self.template = topics.Template(options.topic)
         self.tally = Tally()
 
 
-class Route:
-    """All that is known of one topic. Satisfies :class:`gateway.batches.Origin`.
+class TopicRoute:
+    """All that is known of one topic. Satisfies :class:`gateway.batches.Route`.
 
     Attributes:
         entry: the device of the topic; None where the payload names it, or where ``ending`` is set.
@@ -112,9 +112,9 @@ class Routes:
         self._longest = longest_topic
         self._stray = _stray_stream()
         self._beside = topics.Beside([stream.template.filter for stream in streams])
-        self.known: dict[str, Route] = {}
+        self.known: dict[str, TopicRoute] = {}
         """Of devices of the registry, by topic; the path looks here first and calls :meth:`find` for the others."""
-        self._others: dict[str, Route] = {}
+        self._others: dict[str, TopicRoute] = {}
         self._others_bytes = 0
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class Routes:
         """The books, by stream."""
         return {stream.options.name: stream.tally for stream in (*self._streams, self._stray)}
 
-    def find(self, topic: str) -> Route:
+    def find(self, topic: str) -> TopicRoute:
         """The route of a topic of which no device is known yet; room is made by forgetting the oldest.
 
         What nobody entered is remembered in few bytes: whoever may publish can make as many topics as he likes. A topic
@@ -142,14 +142,14 @@ class Routes:
             self._admit(topic, route, entry)
         return route
 
-    def _remember(self, topic: str, route: Route) -> Route:
+    def _remember(self, topic: str, route: TopicRoute) -> TopicRoute:
         if self._others_bytes > _OTHERS_BYTES:
             self._forget(list(itertools.islice(self._others, len(self._others) // 8 + 1)))
         self._others[topic] = route
         self._others_bytes += len(topic) + _ROUTE_BYTES
         return route
 
-    def _admit(self, topic: str, route: Route, entry: Entry) -> None:
+    def _admit(self, topic: str, route: TopicRoute, entry: Entry) -> None:
         """Among those of devices."""
         if len(self.known) >= self._max_topics:
             for old in list(itertools.islice(self.known, self._max_topics // 8)):
@@ -164,33 +164,33 @@ class Routes:
             del self._others[topic]
             self._others_bytes -= len(topic) + _ROUTE_BYTES
 
-    def _make(self, topic: str) -> Route:
+    def _make(self, topic: str) -> TopicRoute:
         for stream in self._streams:
             captures = stream.template.match(topic)
             if captures is not None:
                 # A message with a topic beyond the bound is refused: nothing is made of it but a dead letter.
-                route = Route(stream, captures if len(topic) <= self._longest else {})
+                route = TopicRoute(stream, captures if len(topic) <= self._longest else {})
                 if route.ending is None and route.serial_number is not None:
                     route.entry = self.entry(route, route.serial_number)
                 return route
-        route = Route(self._stray, {})
+        route = TopicRoute(self._stray, {})
         route.ending = Reason.STREAM_IGNORED if self._beside.holds(topic) else Reason.NO_STREAM
         return route
 
-    def entry(self, route: Route, serial_number: str) -> Entry:
+    def entry(self, route: TopicRoute, serial_number: str) -> Entry:
         """The registry's entry of this device of the route's tenant."""
         return self._registry.entry(route.tenant or "", serial_number, route.provision_type)
 
 
 def _stray_stream() -> Stream:
-    options = settings.Stream(name=settings.NO_STREAM, topic="#", kind="ignore")
+    options = settings.StreamSettings(name=settings.NO_STREAM, topic="#", kind="ignore")
     return Stream(options, lambda _payload: [])
 
 
 class Preparation:
     """Gives a device what its readings need: encoded columns, and what all of its type share."""
 
-    def __init__(self, rules: settings.Validation) -> None:
+    def __init__(self, rules: settings.ValidationSettings) -> None:
         self._rules = rules
         self._types: dict[int, tuple[DeviceType, Check | None, PlainRow | None]] = {}
 

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from gateway.observability import events
-from gateway.observability.health import Health, State
+from gateway.observability.health import ComponentState, Health
 from gateway.outcomes import Tally
 
 _EVERY_SECONDS = 1.0
 _OLDEST = 10
 
 
-class Held(Protocol):
+class WatchedPath(Protocol):
     """What is watched."""
 
     def oldest(self, count: int) -> list[dict[str, object]]:
@@ -26,7 +26,7 @@ class Held(Protocol):
         """Another value as soon as a batch under way gets on."""
 
 
-class Source(Protocol):
+class ReconnectableSource(Protocol):
     """What is made anew."""
 
     def reconnect(self, reason: str) -> None:
@@ -46,8 +46,8 @@ class StallWatchdog:
 
     def __init__(
         self,
-        held: Held,
-        source: Source | None,
+        held: WatchedPath,
+        source: ReconnectableSource | None,
         tallies: Mapping[str, Tally],
         health: Health,
         *,
@@ -77,7 +77,7 @@ class StallWatchdog:
             self._give_up(now)
 
     def _servers_up(self) -> bool:
-        return all(self._health.component(name).state is State.READY for name in self._servers)
+        return all(self._health.component(name).state is ComponentState.READY for name in self._servers)
 
     def _give_up(self, now: float) -> None:
         seconds, self._since = now - self._since, now

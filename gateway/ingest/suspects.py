@@ -42,7 +42,7 @@ _ALONE_SECONDS = 10.0
 _AT_ONCE = 64
 
 
-class Sink(Protocol):
+class ReceivingPath(Protocol):
     """The path, :class:`gateway.ingest.pipeline.Pipeline`."""
 
     def take(self, delivery: Delivery) -> None:
@@ -197,7 +197,7 @@ class Suspects:
 class OneByOne:
     """Takes the deliveries that do not pass whole."""
 
-    def __init__(self, suspects: Suspects, path: Sink) -> None:
+    def __init__(self, suspects: Suspects, path: ReceivingPath) -> None:
         self._suspects, self._path = suspects, path
 
     async def take(self, delivery: Delivery) -> None:
@@ -243,7 +243,7 @@ def _pieces(delivery: Delivery) -> Iterator[Delivery]:
         yield msgspec.structs.replace(delivery, messages=(message,), first=number, again=again)
 
 
-class SourceControl(Protocol):
+class PausableSource(Protocol):
     """The source, as far as it is held back here."""
 
     def pause(self) -> None:
@@ -253,11 +253,11 @@ class SourceControl(Protocol):
         """Read again."""
 
 
-class LiveSink(Sink, Protocol):
+class LivePath(ReceivingPath, Protocol):
     """The live path."""
 
     @property
-    def source(self) -> SourceControl:
+    def source(self) -> PausableSource:
         """What it takes from."""
 
     @property
@@ -268,7 +268,7 @@ class LiveSink(Sink, Protocol):
 class Guard:
     """The sink of the live source. What does not pass whole waits here, with the socket not read."""
 
-    def __init__(self, suspects: Suspects, path: LiveSink) -> None:
+    def __init__(self, suspects: Suspects, path: LivePath) -> None:
         self._suspects, self._path = suspects, path
         self._one_by_one = OneByOne(suspects, path)
         self._waiting: deque[Delivery] = deque()

@@ -206,7 +206,7 @@ def _rejection(reading: Reading, flagged: dict[str, str], kind: DeviceType) -> M
 class TimeCheck:
     """Judges timestamps, and gives a time to readings that have none."""
 
-    def __init__(self, rules: settings.Validation) -> None:
+    def __init__(self, rules: settings.ValidationSettings) -> None:
         self._skew_us = round(rules.max_future_skew * clock.MICROS)
         self._age_us = round(rules.max_age * clock.MICROS)
         self._min_us, self._min_time = clock.from_datetime(rules.min_time), rules.min_time

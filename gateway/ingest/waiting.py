@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.batches import held_bytes
 from gateway.devices.registry import Entry
-from gateway.ingest.routes import Route
+from gateway.ingest.routes import TopicRoute
 from gateway.messages import Delivery, Message
 
 
@@ -33,7 +33,7 @@ class Waiting(msgspec.Struct):
 
     number: int
     message: Message
-    route: Route
+    route: TopicRoute
     delivery: Delivery
     entries: Sequence[Entry] = ()
     received_us: int | None = None

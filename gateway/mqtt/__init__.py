@@ -8,21 +8,21 @@ from collections.abc import Sequence
 from gateway.mqtt import attempt as attempts
 from gateway.mqtt.connection import Connection, Receiver, Subscription, broker_name
 from gateway.mqtt.reconnecting import Connect, ReconnectingSource
-from gateway.mqtt.source import Sessions, Sink, Source
-from gateway.mqtt.v5 import BulkConnection
+from gateway.mqtt.source import DeliveryReceiver, SessionTracker, Source
+from gateway.mqtt.v5 import V5Connection
 from gateway.observability.health import Component
-from gateway.settings import Mqtt, Stream
+from gateway.settings import MqttSettings, StreamSettings
 from gateway.topics import Template, apart
 
-__all__ = ["Sessions", "Sink", "Source", "broker_name", "open_source", "try_broker"]
+__all__ = ["DeliveryReceiver", "SessionTracker", "Source", "broker_name", "open_source", "try_broker"]
 
 
 def open_source(
-    mqtt: Mqtt,
-    streams: Sequence[Stream],
-    sink: Sink,
+    mqtt: MqttSettings,
+    streams: Sequence[StreamSettings],
+    sink: DeliveryReceiver,
     component: Component,
-    sessions: Sessions,
+    sessions: SessionTracker,
     *,
     first: int = 0,
 ) -> Source:
@@ -38,7 +38,7 @@ def open_source(
     )
 
 
-async def try_broker(mqtt: Mqtt, streams: Sequence[Stream]) -> tuple[str, list[str]]:
+async def try_broker(mqtt: MqttSettings, streams: Sequence[StreamSettings]) -> tuple[str, list[str]]:
     """Connect and subscribe as a client of its own, whose session ends at once; transport, and what is not granted.
 
     Not with the share group: as one of it, it would be given messages that others wait for.
@@ -54,7 +54,7 @@ async def try_broker(mqtt: Mqtt, streams: Sequence[Stream]) -> tuple[str, list[s
     return await attempts.attempt(makers, subscriptions(other, streams))
 
 
-def subscriptions(mqtt: Mqtt, streams: Sequence[Stream]) -> list[Subscription]:
+def subscriptions(mqtt: MqttSettings, streams: Sequence[StreamSettings]) -> list[Subscription]:
     """What to subscribe to, at the highest QoS that a stream asks for: filters that do not overlap.
 
     So one message comes once, however many streams its topic matches. What a common filter brings beside is ignored.
@@ -67,16 +67,16 @@ def subscriptions(mqtt: Mqtt, streams: Sequence[Stream]) -> list[Subscription]:
     return [Subscription(prefix + topic_filter, asked) for topic_filter, asked in apart(qos).items()]
 
 
-def _transports(mqtt: Mqtt) -> tuple[Connect, Connect | None]:
+def _transports(mqtt: MqttSettings) -> tuple[Connect, Connect | None]:
     """What to connect by, and what to fall back upon."""
     if mqtt.transport == "bulk":
-        return BulkConnection, None
+        return V5Connection, None
     if mqtt.transport == "aiomqtt" or mqtt.websocket_path is not None:
         return _via_aiomqtt, None
-    return BulkConnection, _via_aiomqtt
+    return V5Connection, _via_aiomqtt
 
 
-def _via_aiomqtt(mqtt: Mqtt, receiver: Receiver) -> Connection:
-    from gateway.mqtt.v311 import AiomqttConnection  # most never need it, and it takes time and memory
+def _via_aiomqtt(mqtt: MqttSettings, receiver: Receiver) -> Connection:
+    from gateway.mqtt.v311 import V311Connection  # most never need it, and it takes time and memory
 
-    return AiomqttConnection(mqtt, receiver)
+    return V311Connection(mqtt, receiver)

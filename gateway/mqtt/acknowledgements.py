@@ -14,7 +14,7 @@ from gateway.clock import now_us
 from gateway.messages import NO_REPEATS, PACKET_IDS, Delivery, Message, Session
 from gateway.mqtt.doubts import Doubts
 from gateway.mqtt.packet_ids import PacketIds, are_consecutive, is_ahead
-from gateway.mqtt.source import Sessions
+from gateway.mqtt.source import SessionTracker
 from gateway.mqtt.window import NO_ID, Outstanding, Window
 from gateway.observability import events
 
@@ -28,7 +28,7 @@ class Acknowledgements:
         first: the first of the numbers.
     """
 
-    def __init__(self, sessions: Sessions, first: int = 0) -> None:
+    def __init__(self, sessions: SessionTracker, first: int = 0) -> None:
         self._sessions = sessions
         self._window, self._ids = Window(first), PacketIds()
         self._session: Session | None = None
@@ -217,7 +217,7 @@ class Acknowledgements:
 
     @property
     def held(self) -> bool:
-        """Whether acks wait until it is kept what the broker has read; see :attr:`Sessions.leave_before`."""
+        """Whether acks wait until it is kept what the broker has read; see :attr:`SessionTracker.leave_before`."""
         return self._window.held
 
     @property

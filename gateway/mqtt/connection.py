@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from gateway.errors import ConfigurationError, GatewayError
 from gateway.messages import Message
-from gateway.settings import Mqtt
+from gateway.settings import MqttSettings
 
 T = TypeVar("T")
 _FILTERS_AT_ONCE = 8
@@ -170,7 +170,7 @@ def parts(filters: Sequence[T]) -> list[Sequence[T]]:
     return [filters[first : first + _FILTERS_AT_ONCE] for first in range(0, len(filters), _FILTERS_AT_ONCE)]
 
 
-def password(mqtt: Mqtt) -> str | None:
+def password(mqtt: MqttSettings) -> str | None:
     """The password to connect with.
 
     Raises:
@@ -182,7 +182,7 @@ def password(mqtt: Mqtt) -> str | None:
         raise RefusedError(f"password of the broker: {error}") from error
 
 
-def broker_name(mqtt: Mqtt) -> str:
+def broker_name(mqtt: MqttSettings) -> str:
     """The broker as an operator knows it."""
     if mqtt.unix_socket is not None:
         return str(mqtt.unix_socket)

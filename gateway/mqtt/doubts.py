@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from gateway.messages import Message, digest
-from gateway.mqtt.source import Sessions
+from gateway.mqtt.source import SessionTracker
 from gateway.mqtt.window import Outstanding
 from gateway.observability import events
 
@@ -21,7 +21,7 @@ _DIFFERENT = 2
 class Doubts:
     """What was acknowledged, of which it is not known that the broker has read it, and what then comes."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: SessionTracker) -> None:
         self._sessions = sessions
         self._expected: deque[bytes] = deque()
         self._seen: set[bytes] = set()

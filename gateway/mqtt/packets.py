@@ -24,14 +24,14 @@ from mqtt5 import (
 )
 
 from gateway.mqtt.connection import NOT_SHARED, RefusedError, Subscription, password
-from gateway.mqtt.reasons import Reason
-from gateway.settings import Mqtt
+from gateway.mqtt.reasons import BrokerReason
+from gateway.settings import MqttSettings
 
 ReasonCode = ConnAckReasonCode | DisconnectReasonCode | SubAckReasonCode | UnsubAckReasonCode
 _NEVER_EXPIRES = 0xFFFFFFFF
 
 
-def connect_packet(mqtt: Mqtt) -> bytes:
+def connect_packet(mqtt: MqttSettings) -> bytes:
     """CONNECT: a persistent session under the fixed client id, no topic aliases.
 
     Raises:
@@ -88,13 +88,13 @@ def puback_packets(packet_ids: Sequence[int]) -> bytearray:
 
 def reason_of(
     code: ReasonCode, packet: ConnAckPacket | DisconnectPacket | SubAckPacket | UnsubAckPacket
-) -> Reason:
+) -> BrokerReason:
     """A reason code with what the packet says about it."""
     server = packet.server_reference if isinstance(packet, (ConnAckPacket, DisconnectPacket)) else None
-    return Reason(code.value, code.name, packet.reason_str, server)
+    return BrokerReason(code.value, code.name, packet.reason_str, server)
 
 
-def shortcomings(connack: ConnAckPacket, mqtt: Mqtt) -> list[str]:
+def shortcomings(connack: ConnAckPacket, mqtt: MqttSettings) -> list[str]:
     """What CONNACK takes away of what delivery at least once rests on (MQTT 5 §3.2.2.3)."""
     found = []
     if mqtt.session_expiry and session_expiry(connack, mqtt) == 0:
@@ -107,7 +107,7 @@ def shortcomings(connack: ConnAckPacket, mqtt: Mqtt) -> list[str]:
     return found
 
 
-def session_expiry(connack: ConnAckPacket, mqtt: Mqtt) -> float:
+def session_expiry(connack: ConnAckPacket, mqtt: MqttSettings) -> float:
     """Seconds for which the broker keeps the session; it need not say so when it is what we asked for."""
     given = connack.session_expiry_interval
     return mqtt.session_expiry if given is None else given

@@ -11,13 +11,13 @@ import aiomqtt
 from gateway.mqtt import tls
 from gateway.mqtt.connection import password
 from gateway.mqtt.paho_sockets import NamedContext
-from gateway.settings import Mqtt
+from gateway.settings import MqttSettings
 
 _QUIET = logging.getLogger(f"{__name__}.paho")
 _QUIET.disabled = True  # what went wrong is told once, in the source's own words
 
 
-def make_client(mqtt: Mqtt, context: NamedContext | None) -> aiomqtt.Client:
+def make_client(mqtt: MqttSettings, context: NamedContext | None) -> aiomqtt.Client:
     """A persistent session under the fixed client id; one that is to be kept for no time ends with the connection.
 
     Raises:
@@ -41,7 +41,7 @@ def make_client(mqtt: Mqtt, context: NamedContext | None) -> aiomqtt.Client:
     )
 
 
-def _transport(mqtt: Mqtt) -> Literal["tcp", "websockets", "unix"]:
+def _transport(mqtt: MqttSettings) -> Literal["tcp", "websockets", "unix"]:
     if mqtt.unix_socket is not None:
         return "unix"
     return "tcp" if mqtt.websocket_path is None else "websockets"

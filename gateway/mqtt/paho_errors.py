@@ -8,11 +8,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 from gateway.errors import GatewayError
 from gateway.mqtt import tls
 from gateway.mqtt.connection import ConnectionLostError, broker_name
-from gateway.mqtt.reasons import Reason
-from gateway.settings import Mqtt
+from gateway.mqtt.reasons import BrokerReason
+from gateway.settings import MqttSettings
 
 
-def explain(cause: BaseException, mqtt: Mqtt) -> GatewayError:
+def explain(cause: BaseException, mqtt: MqttSettings) -> GatewayError:
     """Why a connection could not be made."""
     broker = broker_name(mqtt)
     if isinstance(cause, WebsocketConnectionError):
@@ -23,8 +23,8 @@ def explain(cause: BaseException, mqtt: Mqtt) -> GatewayError:
     return ConnectionLostError(f"{broker}: {cause}")
 
 
-def reason(code: int | ReasonCode) -> Reason:
+def reason(code: int | ReasonCode) -> BrokerReason:
     """A return code, which paho translates to MQTT 5's where it can."""
     if isinstance(code, ReasonCode):
-        return Reason(code.value, code.getName())
-    return Reason(code, f"code {code}")
+        return BrokerReason(code.value, code.getName())
+    return BrokerReason(code, f"code {code}")

@@ -33,7 +33,7 @@ _HINTS = {
 }
 
 
-class Reason(NamedTuple):
+class BrokerReason(NamedTuple):
     """Why the broker said no.
 
     Attributes:
@@ -54,7 +54,7 @@ class Reason(NamedTuple):
         return f"{text}; {hint}" if hint else text
 
 
-def refused_connection(broker: str, reason: Reason) -> GatewayError:
+def refused_connection(broker: str, reason: BrokerReason) -> GatewayError:
     """What a CONNACK that does not accept us means."""
     if reason.code == _UNSUPPORTED_VERSION:
         return UnsupportedVersionError(f"{broker} does not speak this version of MQTT: set mqtt.transport")
@@ -62,13 +62,13 @@ def refused_connection(broker: str, reason: Reason) -> GatewayError:
     return ConnectionLostError(text) if reason.code in _PASSING_REFUSALS else RefusedError(text)
 
 
-def disconnected(broker: str, reason: Reason) -> GatewayError:
+def disconnected(broker: str, reason: BrokerReason) -> GatewayError:
     """What a DISCONNECT from the broker means."""
     text = f"{broker} disconnected us: {reason}"
     return RefusedError(text) if reason.code in _STANDING_DISCONNECTS else ConnectionLostError(text)
 
 
-def refusals(subscriptions: Sequence[Subscription], answers: Sequence[Reason]) -> list[Refusal]:
+def refusals(subscriptions: Sequence[Subscription], answers: Sequence[BrokerReason]) -> list[Refusal]:
     """The subscriptions that a SUBACK does not grant as asked.
 
     Raises:

@@ -27,17 +27,17 @@ from gateway.mqtt.connection import (
     parts,
     subscribe_to_all,
 )
-from gateway.mqtt.source import Sessions, Sink
+from gateway.mqtt.source import DeliveryReceiver, SessionTracker
 from gateway.observability import events
 from gateway.observability.health import Component
-from gateway.settings import Mqtt
+from gateway.settings import MqttSettings
 
 T = TypeVar("T")
-Connect = Callable[[Mqtt, Receiver], Connection]
+Connect = Callable[[MqttSettings, Receiver], Connection]
 _CONFIRM_SECONDS = 0.1
 """Between two pings that find out which acks the broker has read."""
 _HELD_SECONDS = 0.005
-"""Between two looks whether acks that are held may leave, see :attr:`gateway.mqtt.source.Sessions.leave_before`."""
+"""Between two looks whether held acks may leave, see :attr:`gateway.mqtt.source.SessionTracker.leave_before`."""
 _FIRST_SECONDS = 3.0
 """So long is an answer awaited to a first CONNECT whose version the broker may not know: some say nothing."""
 _KEEP_SECONDS = 2.0
@@ -63,11 +63,11 @@ class ReconnectingSource:
 
     def __init__(
         self,
-        mqtt: Mqtt,
+        mqtt: MqttSettings,
         subscriptions: Sequence[Subscription],
-        sink: Sink,
+        sink: DeliveryReceiver,
         component: Component,
-        sessions: Sessions,
+        sessions: SessionTracker,
         *,
         connect: Connect,
         fallback: Connect | None = None,
@@ -211,7 +211,7 @@ class ReconnectingSource:
         """
         return self._unanswered >= (_DOUBT_AFTER if self._ever_accepted else 1)
 
-    def _asking(self) -> Mqtt:
+    def _asking(self) -> MqttSettings:
         """Who may not understand us is not waited for as long as one who did."""
         if self._other is None or self._first_error is not None or self._ever_accepted:
             return self._mqtt

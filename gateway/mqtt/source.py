@@ -8,7 +8,7 @@ from typing import Protocol
 from gateway.messages import Delivery, Session
 
 
-class Sink(Protocol):
+class DeliveryReceiver(Protocol):
     """Where a source puts what it receives. Both calls are synchronous and must not raise."""
 
     def take(self, delivery: Delivery) -> None:
@@ -18,7 +18,7 @@ class Sink(Protocol):
         """The socket has nothing more for now: what was collected may go."""
 
 
-class Sessions(Protocol):
+class SessionTracker(Protocol):
     """Where the source tells what becomes of its session; :class:`gateway.sessions.tracking.Sessions` is one."""
 
     inherited: Session

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from gateway.errors import GatewayError
 from gateway.mqtt.connection import ConnectionLostError, RefusedError, broker_name
-from gateway.settings import Mqtt, Tls
+from gateway.settings import MqttSettings, TlsSettings
 
 # X509_V_ERR_… of OpenSSL's x509_vfy.h
 _NOT_YET_VALID, _EXPIRED = 9, 10
@@ -26,7 +26,7 @@ _NOT_SENT = (
 C = TypeVar("C", bound=ssl.SSLContext)
 
 
-def make_context(tls: Tls, kind: type[C]) -> C:
+def make_context(tls: TlsSettings, kind: type[C]) -> C:
     """A context that verifies the broker; the files are read anew, so that rotated ones count.
 
     Raises:
@@ -48,12 +48,12 @@ def make_context(tls: Tls, kind: type[C]) -> C:
     return context
 
 
-def server_name(mqtt: Mqtt) -> str:
+def server_name(mqtt: MqttSettings) -> str:
     """The name that the broker's certificate must bear."""
     return (mqtt.tls.server_name if mqtt.tls else None) or mqtt.host
 
 
-def explain(error: OSError | UnicodeError, mqtt: Mqtt, *, dialling: bool = False) -> GatewayError:
+def explain(error: OSError | UnicodeError, mqtt: MqttSettings, *, dialling: bool = False) -> GatewayError:
     """What a failed attempt to connect (``dialling``), or a broken connection, means to an operator."""
     broker = broker_name(mqtt)
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -65,7 +65,7 @@ def explain(error: OSError | UnicodeError, mqtt: Mqtt, *, dialling: bool = False
     return ConnectionLostError(_explain_socket(error, mqtt, broker))
 
 
-def _explain_socket(error: OSError | UnicodeError, mqtt: Mqtt, broker: str) -> str:
+def _explain_socket(error: OSError | UnicodeError, mqtt: MqttSettings, broker: str) -> str:
     if isinstance(error, socket.gaierror):
         return f"cannot resolve the host name {mqtt.host!r}: {error.strerror}"
     if isinstance(error, UnicodeError):
@@ -77,7 +77,7 @@ def _explain_socket(error: OSError | UnicodeError, mqtt: Mqtt, broker: str) -> s
     return f"{broker}: {error.strerror or error}"
 
 
-def _certificate(error: ssl.SSLCertVerificationError, mqtt: Mqtt) -> str:
+def _certificate(error: ssl.SSLCertVerificationError, mqtt: MqttSettings) -> str:
     code = error.verify_code
     if code in _WRONG_NAME:
         return (

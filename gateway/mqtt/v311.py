@@ -46,10 +46,9 @@ from gateway.mqtt.keepalive import Keepalive
 from gateway.mqtt.paho_client import make_client
 from gateway.mqtt.paho_messages import QOS_1, QOS_2, message_in
 from gateway.mqtt.paho_sockets import NamedContext, Sockets
-from gateway.mqtt.reasons import Reason
 from gateway.mqtt.waits import Ended, answer, either
 from gateway.mqtt.window import NO_ID
-from gateway.settings import Mqtt
+from gateway.settings import MqttSettings
 
 T = TypeVar("T")
 _SHORTEST = 0.1
@@ -61,7 +60,7 @@ _READ_AT_ONCE, _BYTES_AT_ONCE = 500, 2**18
 """Packets, and bytes of messages, read before the event loop gets its turn."""
 
 
-class AiomqttConnection:
+class V311Connection:
     """One MQTT 3.1.1 connection; see :class:`gateway.mqtt.connection.Connection`."""
 
     transport = "aiomqtt"
@@ -69,7 +68,7 @@ class AiomqttConnection:
     goodbye_read = False
     shortcomings: Sequence[str] = ()  # an MQTT 3.1.1 CONNACK tells none
 
-    def __init__(self, mqtt: Mqtt, receiver: Receiver) -> None:
+    def __init__(self, mqtt: MqttSettings, receiver: Receiver) -> None:
         self._mqtt, self._receiver = mqtt, receiver
         self._broker = broker_name(mqtt)
         self._loop = asyncio.get_running_loop()
@@ -320,7 +319,8 @@ class AiomqttConnection:
         """CONNACK. Paho answers "unacceptable protocol version" by dialling again on its own, in MQTT 3.1."""
         body = self._paho._in_packet["packet"]  # noqa: SLF001
         if len(body) > 1 and body[1] == _UNACCEPTABLE_VERSION:
-            self._end(reasons.refused_connection(self._broker, Reason(0x84, "unsupported protocol version")))
+            unsupported = reasons.BrokerReason(0x84, "unsupported protocol version")
+            self._end(reasons.refused_connection(self._broker, unsupported))
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         return self._handle_connack()
 

@@ -46,10 +46,10 @@ from gateway.mqtt.dial import dial
 from gateway.mqtt.frames import BrokenStreamError, PacketReader
 from gateway.mqtt.idle import IdleWatch
 from gateway.mqtt.keepalive import Keepalive
-from gateway.mqtt.reasons import Reason
+from gateway.mqtt.reasons import BrokerReason
 from gateway.mqtt.waits import Ended, answer, either
 from gateway.observability import events
-from gateway.settings import Mqtt
+from gateway.settings import MqttSettings
 
 _CLOSE_TIMEOUT = 2.0
 _PINGREQ = PingReqPacket().write()
@@ -58,7 +58,7 @@ _MQTT_3_CONNACK = b"\x20\x02"
 """A CONNACK of two bytes is MQTT 3's: MQTT 5 has at least three."""
 
 
-class BulkConnection(asyncio.Protocol):
+class V5Connection(asyncio.Protocol):
     """One MQTT 5 connection; see :class:`gateway.mqtt.connection.Connection`."""
 
     transport = "bulk"
@@ -66,7 +66,7 @@ class BulkConnection(asyncio.Protocol):
     goodbye_read = False
     shortcomings: Sequence[str] = ()
 
-    def __init__(self, mqtt: Mqtt, receiver: Receiver) -> None:
+    def __init__(self, mqtt: MqttSettings, receiver: Receiver) -> None:
         self._mqtt, self._receiver = mqtt, receiver
         self._broker = broker_name(mqtt)
         self._loop = asyncio.get_running_loop()
@@ -137,7 +137,7 @@ class BulkConnection(asyncio.Protocol):
         answers = await self._ask("UNSUBSCRIBE", lambda number: packets.unsubscribe_packet(number, filters))
         return [one for one, code in zip(filters, answers, strict=False) if code.code >= reasons.FAILURE]
 
-    async def _ask(self, name: str, packet: Callable[[int], bytes]) -> list[Reason]:
+    async def _ask(self, name: str, packet: Callable[[int], bytes]) -> list[BrokerReason]:
         """The reason codes of the answer to this packet.
 
         Some brokers take our packet ids for those of their own messages in flight, and say that one is in use

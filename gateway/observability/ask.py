@@ -10,7 +10,7 @@ import aiohttp
 from gateway import errors, settings
 
 
-def address(observability: settings.Observability) -> str:
+def address(observability: settings.ObservabilitySettings) -> str:
     """Where a daemon with these settings answers, seen from its own host.
 
     Raises:
@@ -24,7 +24,7 @@ def address(observability: settings.Observability) -> str:
 
 
 async def ask(url: str, *, timeout: float = 5) -> dict[str, Any]:
-    """What ``/status`` says; see :meth:`gateway.observability.status.Report.as_dict`.
+    """What ``/status`` says; see :meth:`gateway.observability.status.StatusReport.as_dict`.
 
     Args:
         url: of the daemon, without the path.

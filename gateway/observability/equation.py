@@ -11,7 +11,7 @@ _TERMS = ("received", *(outcome.value for outcome in Outcome), "in_flight")
 _OPERATORS = ("=", *("+" for _ in Outcome), "")
 
 Book = Mapping[str, int]
-"""Every term of the equation, and ``balance``: see :meth:`gateway.observability.status.Report.books`."""
+"""Every term of the equation, and ``balance``: see :meth:`gateway.observability.status.StatusReport.books`."""
 NOTHING: Book = dict.fromkeys((*_TERMS, "balance", "qos0"), 0)
 """The book of somebody who received nothing yet."""
 

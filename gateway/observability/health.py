@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 
-class State(enum.StrEnum):
+class ComponentState(enum.StrEnum):
     """State of a component."""
 
     STARTING = "starting"
@@ -24,7 +24,7 @@ class Component:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.state = State.STARTING
+        self.state = ComponentState.STARTING
         self.detail = ""
         self.since = time.time()
         self.last_error: str | None = None
@@ -32,25 +32,25 @@ class Component:
 
     def ready(self, detail: str = "") -> None:
         """It works."""
-        self._become(State.READY, detail)
+        self._become(ComponentState.READY, detail)
 
     def waiting(self, error: str) -> None:
         """It waits for something that should come back; ``error`` says for what and why."""
-        self._fail(State.WAITING, error)
+        self._fail(ComponentState.WAITING, error)
 
     def failed(self, error: str) -> None:
         """It cannot work until somebody mends something; ``error`` says what."""
-        self._fail(State.FAILED, error)
+        self._fail(ComponentState.FAILED, error)
 
     def stopped(self) -> None:
         """It was stopped in order."""
-        self._become(State.STOPPED, "")
+        self._become(ComponentState.STOPPED, "")
 
-    def _fail(self, state: State, error: str) -> None:
+    def _fail(self, state: ComponentState, error: str) -> None:
         self.last_error, self.last_error_at = error, time.time()
         self._become(state, error)
 
-    def _become(self, state: State, detail: str) -> None:
+    def _become(self, state: ComponentState, detail: str) -> None:
         if state is not self.state:
             self.since = time.time()
         self.state, self.detail = state, detail
@@ -80,7 +80,7 @@ class Health:
     @property
     def ready(self) -> bool:
         """Whether messages flow."""
-        states = (c.state is State.READY for c in self._components.values())
+        states = (c.state is ComponentState.READY for c in self._components.values())
         return not self.stopping and bool(self._components) and all(states)
 
     def as_dict(self) -> dict[str, Any]:

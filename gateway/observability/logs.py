@@ -17,13 +17,13 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from gateway.foreign import visible, visible_lines
 from gateway.redaction import HIDDEN, is_secret, redact
-from gateway.settings import Observability
+from gateway.settings import ObservabilitySettings
 
 _LOOKED_AT, _SHOWN = 2**16, 2**13
 """Characters of a value in which secrets are looked for, and of which it is cut after: so that none is cut in two."""
 
 
-def configure(settings: Observability, stream: TextIO | None = None) -> None:
+def configure(settings: ObservabilitySettings, stream: TextIO | None = None) -> None:
     """Set up logging for this process; may be called again.
 
     Args:

@@ -4,7 +4,7 @@
 ``/live``    200 as long as the event loop runs
 ``/ready``   200 when messages flow, else 503; JSON: state and last error of each component
 ``/metrics`` Prometheus
-``/status``  JSON, what ``gateway status`` prints: see :class:`gateway.observability.status.Report`
+``/status``  JSON, what ``gateway status`` prints: see :class:`gateway.observability.status.StatusReport`
 ===========  ================================================================================
 
 Nothing here changes anything, and nothing here runs unless somebody asks.
@@ -24,7 +24,7 @@ from gateway.observability import metrics
 from gateway.observability.doorkeeper import Doorkeeper
 
 
-class Health(Protocol):
+class Readiness(Protocol):
     """What ``/ready`` asks."""
 
     @property
@@ -36,10 +36,10 @@ class Health(Protocol):
 
 
 class Answers(Protocol):
-    """What the server asks; :class:`gateway.observability.status.Report` is one."""
+    """What the server asks; :class:`gateway.observability.status.StatusReport` is one."""
 
     @property
-    def health(self) -> Health:
+    def health(self) -> Readiness:
         """The components."""
 
     def as_dict(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Answers(Protocol):
 class Server:
     """Answers on ``observability.listen``:``observability.port``; port 0 opens nothing."""
 
-    def __init__(self, observability: settings.Observability, report: Answers) -> None:
+    def __init__(self, observability: settings.ObservabilitySettings, report: Answers) -> None:
         self._listen, self._port = observability.listen, observability.port
         self._report = report
         self._runner: web.AppRunner | None = None

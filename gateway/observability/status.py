@@ -9,13 +9,13 @@ from typing import Any
 
 from gateway import __version__
 from gateway.observability import metrics
-from gateway.observability.health import Health, State
+from gateway.observability.health import ComponentState, Health
 from gateway.observability.pace import Pace
 from gateway.outcomes import Outcome, Tally
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class StatusReport:
     """Where the daemon's state is read from.
 
     Attributes:
@@ -70,7 +70,7 @@ class Report:
 
     def _ready(self) -> dict[str, bool]:
         components = self.health.as_dict()["components"]
-        return {name: component["state"] == State.READY for name, component in components.items()}
+        return {name: component["state"] == ComponentState.READY for name, component in components.items()}
 
     def _figures(self) -> dict[str, Any]:
         return {

@@ -40,7 +40,7 @@ _PATIENT_SECONDS = 2.0
 """So long do acks wait for that to be saved. Rather twice than stalled."""
 
 
-class State(msgspec.Struct, frozen=True):
+class SessionState(msgspec.Struct, frozen=True):
     """What is kept of a session.
 
     Attributes:
@@ -63,10 +63,10 @@ class State(msgspec.Struct, frozen=True):
 class Store(Protocol):
     """Where the state is kept."""
 
-    async def load(self) -> State | None:
+    async def load(self) -> SessionState | None:
         """What is kept; None: nothing. Raises GatewayError: it cannot be read now."""
 
-    async def save(self, state: State) -> None:
+    async def save(self, state: SessionState) -> None:
         """Make it durable. Raises GatewayError: it is not."""
 
 
@@ -94,7 +94,7 @@ class Sessions:
         self._component = component or health.Component("session")
         self._component.ready()
         self.inherited = self._current = Session(inherited=True)
-        self.before: State | None = None
+        self.before: SessionState | None = None
         self._confirmed: int | None = None
         self._in_turn = True
         self._noted = False
@@ -108,7 +108,7 @@ class Sessions:
         self._ended: set[str] = set()
         self._known_us = 0
 
-    async def look_up(self) -> State:
+    async def look_up(self) -> SessionState:
         """What an earlier process left. The inherited session has its id and its base from then on.
 
         Raises:
@@ -118,7 +118,7 @@ class Sessions:
             found = [state for store in self._stores if (state := await store.load()) is not None]
             if not found:
                 self._changed.set()
-            self.adopt(max(found, key=lambda state: state.at_us, default=State(os.urandom(16))))
+            self.adopt(max(found, key=lambda state: state.at_us, default=SessionState(os.urandom(16))))
         assert self.before is not None
         return self.before
 
@@ -137,7 +137,7 @@ class Sessions:
         """Whether the broker hands out packet ids in turn, as far as was ever seen."""
         return self._in_turn and (self.before is None or self.before.in_turn)
 
-    def adopt(self, state: State) -> None:
+    def adopt(self, state: SessionState) -> None:
         """Take over what an earlier process left."""
         if self.before is None:
             self.before, self.inherited.id = state, state.session
@@ -301,7 +301,7 @@ class Sessions:
         self._urgent = False
         session, turn, number = self._current, self._confirmed, self._number
         filters = tuple(self.filters)
-        state = State(session.id, self._position(), self.in_turn, now_us(), filters, in_use)
+        state = SessionState(session.id, self._position(), self.in_turn, now_us(), filters, in_use)
         failed = await self._save_in_each(state)
         if len(failed) < len(self._stores):
             self._saved_at = time.monotonic()
@@ -324,7 +324,7 @@ class Sessions:
         known = self.before.confirmed if self._current.inherited and self.before else 0
         return known if self._confirmed is None else max(known, self._current.position(self._confirmed))
 
-    async def _save_in_each(self, state: State) -> list[GatewayError]:
+    async def _save_in_each(self, state: SessionState) -> list[GatewayError]:
         """The errors of those stores that did not take it."""
         failed: list[GatewayError] = []
         for store in self._stores:

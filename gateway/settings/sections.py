@@ -65,7 +65,7 @@ class Section(BaseModel):
         return value
 
 
-class Tls(Section):
+class TlsSettings(Section):
     """TLS to the broker."""
 
     ca_file: Path | None = Field(
@@ -89,7 +89,7 @@ class Tls(Section):
         return self
 
 
-class Mqtt(Section):
+class MqttSettings(Section):
     """The broker, and how to talk to it."""
 
     host: Host = Field("127.0.0.1", description="broker host name or address")
@@ -142,7 +142,7 @@ class Mqtt(Section):
         pattern=r"^[^/+#]+$",
         description="subscribe as $share/<group>/…, to divide messages among gateways",
     )
-    tls: Tls | None = Field(None, description="an empty section [mqtt.tls] switches TLS on")
+    tls: TlsSettings | None = Field(None, description="an empty section [mqtt.tls] switches TLS on")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -166,7 +166,7 @@ class Mqtt(Section):
         return _secret(self.password, self.password_file)
 
 
-class Database(Section):
+class DatabaseSettings(Section):
     """One logical database: its own DSN and pool."""
 
     dsn: SecretStr = Field(
@@ -207,7 +207,7 @@ class Database(Section):
         return _secret(None, self.password_file)
 
 
-class DeadLetters(Section):
+class DeadLettersSettings(Section):
     """How much of what could not become readings is kept."""
 
     max_payload_bytes: Bytes = Field(

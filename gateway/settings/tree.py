@@ -34,11 +34,11 @@ from gateway.settings import explain
 from gateway.settings.sections import (
     Bytes,
     Count,
-    Database,
-    DeadLetters,
+    DatabaseSettings,
+    DeadLettersSettings,
     Host,
     Moment,
-    Mqtt,
+    MqttSettings,
     Seconds,
     Section,
 )
@@ -56,18 +56,18 @@ _CAPTURES = frozenset({"tenant", "device"})
 """What a topic template may name."""
 
 
-class Databases(Section):
+class DatabasesSettings(Section):
     """The logical databases; they may live in one cluster, and in one database."""
 
-    metadata: Database = Field(description="tenants, device types, devices, policies")
-    timeseries: Database = Field(description="telemetry, events, metrics, dead letters")
+    metadata: DatabaseSettings = Field(description="tenants, device types, devices, policies")
+    timeseries: DatabaseSettings = Field(description="telemetry, events, metrics, dead letters")
 
 
 _ENVELOPE_KEYS = {"metrics", "metadata", "serial_number", "message_id", "version"}
 """Keys of a reading that have a meaning of their own."""
 
 
-class Stream(Section):
+class StreamSettings(Section):
     """A topic template, a decoder and a target. The first stream whose topic matches takes the message."""
 
     name: str = Field(
@@ -138,7 +138,7 @@ class Stream(Section):
         return self
 
 
-class Validation(Section):
+class ValidationSettings(Section):
     """What is believed of a payload, and of a device's clock."""
 
     max_payload_bytes: Bytes = Field(1 * 2**20, description="larger payloads become dead letters")
@@ -183,7 +183,7 @@ class Validation(Section):
         return name
 
 
-class Batch(Section):
+class BatchSettings(Section):
     """When collected readings go to the database."""
 
     linger: Seconds = Field(0.005, description="longest wait for more messages while the socket is busy")
@@ -191,7 +191,7 @@ class Batch(Section):
     max_bytes: Bytes = Field(4 * 2**20, description="most bytes in one batch, as its rows go to the database")
 
 
-class Buffer(Section):
+class BufferSettings(Section):
     """Memory between source and database."""
 
     max_bytes: Bytes = Field(
@@ -199,7 +199,7 @@ class Buffer(Section):
     )
 
 
-class Spool(Section):
+class SpoolSettings(Section):
     """The disk spool: where messages go while the database is away or slow."""
 
     folder: Path | None = Field(
@@ -225,7 +225,7 @@ class Spool(Section):
         return self
 
 
-class Writer(Section):
+class WriterSettings(Section):
     """The connections that COPY."""
 
     connections: int = Field(2, ge=1, le=16, description="COPY connections; two overlap encoding and commit")
@@ -240,7 +240,7 @@ class Writer(Section):
     message_id_horizon: Seconds = Field(86_400, description="how long a message's own id is remembered")
 
 
-class Registry(Section):
+class RegistrySettings(Section):
     """The cache of known devices."""
 
     max_entries: Count = Field(
@@ -249,7 +249,7 @@ class Registry(Section):
     negative_ttl: Seconds = Field(30, ge=1, description="how long an unknown device is remembered as unknown")
 
 
-class Observability(Section):
+class ObservabilitySettings(Section):
     """Health, metrics and logs."""
 
     listen: Host = Field("127.0.0.1", description="address of /live, /ready, /status and /metrics")
@@ -262,7 +262,7 @@ class Observability(Section):
     )
 
 
-class Watchdog(Section):
+class WatchdogSettings(Section):
     """What the daemon watches of itself."""
 
     no_progress: Seconds = Field(
@@ -284,7 +284,7 @@ class Watchdog(Section):
     )
 
 
-class Shutdown(Section):
+class ShutdownSettings(Section):
     """How the daemon stops."""
 
     deadline: Seconds = Field(
@@ -303,19 +303,19 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    mqtt: Mqtt
-    databases: Databases
-    streams: tuple[Stream, ...] = Field(min_length=1)
-    validation: Validation = Validation()
-    batch: Batch = Batch()
-    buffer: Buffer = Buffer()
-    spool: Spool = Spool()
-    writer: Writer = Writer()
-    dead_letters: DeadLetters = DeadLetters()
-    registry: Registry = Registry()
-    observability: Observability = Observability()
-    shutdown: Shutdown = Shutdown()
-    watchdog: Watchdog = Watchdog()
+    mqtt: MqttSettings
+    databases: DatabasesSettings
+    streams: tuple[StreamSettings, ...] = Field(min_length=1)
+    validation: ValidationSettings = ValidationSettings()
+    batch: BatchSettings = BatchSettings()
+    buffer: BufferSettings = BufferSettings()
+    spool: SpoolSettings = SpoolSettings()
+    writer: WriterSettings = WriterSettings()
+    dead_letters: DeadLettersSettings = DeadLettersSettings()
+    registry: RegistrySettings = RegistrySettings()
+    observability: ObservabilitySettings = ObservabilitySettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
 
     @model_validator(mode="after")
     def _own_names(self) -> Self:

@@ -16,7 +16,7 @@ from gateway.spool.records import Record
 from gateway.spool.segments import Segment
 
 
-class Status(msgspec.Struct, frozen=True):
+class SpoolStatus(msgspec.Struct, frozen=True):
     """What lies in the spool.
 
     Attributes:
@@ -49,7 +49,7 @@ class Damage(msgspec.Struct, frozen=True):
     length: int
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verification(msgspec.Struct, frozen=True):
     """What reading everything has shown.
 
     Attributes:
@@ -70,7 +70,7 @@ def folders(folder: Path) -> list[Path]:
     return [folder, *sorted(folder.glob("worker-[0-9]*"))]
 
 
-def status(folder: Path, max_bytes: int) -> Status:
+def status(folder: Path, max_bytes: int) -> SpoolStatus:
     """Look what is there; reads the newest segment whole.
 
     Raises:
@@ -79,7 +79,7 @@ def status(folder: Path, max_bytes: int) -> Status:
     with _looking_at(folder) as (disk, listing):
         found = list(_segments(disk, listing))
         newest = _newest_us(found[-1]) if found else None
-        return Status(
+        return SpoolStatus(
             folder=folder,
             segments=len(found),
             records=sum(segment.unsettled for segment in found),
@@ -92,7 +92,7 @@ def status(folder: Path, max_bytes: int) -> Status:
         )
 
 
-def verify(folder: Path) -> Verdict:
+def verify(folder: Path) -> Verification:
     """Read everything, check every checksum.
 
     Raises:
@@ -109,7 +109,7 @@ def verify(folder: Path) -> Verdict:
             name, places = layout.name_of(segment.number), sorted(segment.reader.damage.items())
             damage += [Damage(name, offset, length) for offset, length in places]
             count, size = count + 1, size + segment.end
-    return Verdict(folder, count, records, size, tuple(damage), unfinished)
+    return Verification(folder, count, records, size, tuple(damage), unfinished)
 
 
 def read(folder: Path) -> Iterator[Record]:

@@ -4,7 +4,7 @@ r"""What lies in the spool's folder: names of files, and how a segment begins.
 
     <number>.segment            17 digits: µs since the Unix epoch at its creation, never less than its predecessor's
     <number>.segment.corrupt    the damaged bytes of that segment, at the same offsets; the rest is a hole
-    session                     the state of the client id's session, JSON (:class:`gateway.sessions.tracking.State`)
+    session                     the client id's session, JSON (:class:`gateway.sessions.tracking.SessionState`)
     suspects                    how the last process ended, and by which message (:mod:`gateway.ingest.suspects`)
 
     segment = header | frame | frame | …

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 
 from gateway.errors import SpoolError
-from gateway.sessions.tracking import State
+from gateway.sessions.tracking import SessionState
 from gateway.spool.disk import SESSION, Disk
 
 
@@ -17,21 +17,21 @@ class SessionFile:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
 
-    async def load(self) -> State | None:
+    async def load(self) -> SessionState | None:
         """What is kept; None: nothing, or nothing that can be read."""
         return self.read()
 
-    def read(self) -> State | None:
+    def read(self) -> SessionState | None:
         """The same at once."""
         try:
-            return msgspec.json.decode(self._disk.read_all(SESSION), type=State)
+            return msgspec.json.decode(self._disk.read_all(SESSION), type=SessionState)
         except (
             OSError,
             ValueError,
         ):  # also of a file that is damaged: no UTF-8, or numbers that no session has
             return None
 
-    async def save(self, state: State) -> None:
+    async def save(self, state: SessionState) -> None:
         """Make it durable.
 
         Raises:

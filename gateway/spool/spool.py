@@ -93,7 +93,7 @@ class Spool:
     def __init__(
         self,
         folder: Path,
-        options: settings.Spool,
+        options: settings.SpoolSettings,
         digest: Callable[[Record], bytes],
         *,
         disk: Disk | None = None,

@@ -18,7 +18,7 @@ _CREDENTIALS = ("user", "password")
 _DATABASE = ("database", "dbname")
 
 
-def database_name(database: settings.Database) -> str:
+def database_name(database: settings.DatabaseSettings) -> str:
     """The database that a DSN names.
 
     Raises:
@@ -31,7 +31,7 @@ def database_name(database: settings.Database) -> str:
     return named
 
 
-def server_name(database: settings.Database) -> str:
+def server_name(database: settings.DatabaseSettings) -> str:
     """Where the server is, for people: ``db.example:5432``, or the folder of its unix socket."""
     found = dsn_text.split(database.dsn.get_secret_value())
     if found is None:
@@ -42,13 +42,15 @@ def server_name(database: settings.Database) -> str:
     )
 
 
-def with_database(database: settings.Database, name: str) -> settings.Database:
+def with_database(database: settings.DatabaseSettings, name: str) -> settings.DatabaseSettings:
     """The same server and login, another database."""
     scheme, authority, _, query = parts(database)
     return _again(database, scheme, authority, name, {k: v for k, v in query.items() if k not in _DATABASE})
 
 
-def with_user(database: settings.Database, user: str, password_file: Path | None) -> settings.Database:
+def with_user(
+    database: settings.DatabaseSettings, user: str, password_file: Path | None
+) -> settings.DatabaseSettings:
     """The same database, another login. Without a file the password is left to PGPASSWORD and ``.pgpass``."""
     scheme, authority, name, query = parts(database)
     login = f"{quote(user, safe='')}@{authority.rpartition('@')[2]}"
@@ -57,7 +59,7 @@ def with_user(database: settings.Database, user: str, password_file: Path | None
     return again.model_copy(update={"password_file": password_file})
 
 
-def parts(database: settings.Database) -> tuple[str, str, str, dict[str, str]]:
+def parts(database: settings.DatabaseSettings) -> tuple[str, str, str, dict[str, str]]:
     """Scheme with ``://``, authority with the login encoded, database name, options.
 
     Raises:
@@ -70,8 +72,8 @@ def parts(database: settings.Database) -> tuple[str, str, str, dict[str, str]]:
 
 
 def _again(
-    database: settings.Database, scheme: str, authority: str, name: str, query: dict[str, str]
-) -> settings.Database:
+    database: settings.DatabaseSettings, scheme: str, authority: str, name: str, query: dict[str, str]
+) -> settings.DatabaseSettings:
     text = f"{scheme}{authority}/{quote(name, safe='')}" + (
         f"?{urlencode(query, quote_via=quote)}" if query else ""
     )

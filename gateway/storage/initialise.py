@@ -21,7 +21,7 @@ from gateway.storage.roles import Roles
 
 
 async def initialise(
-    server: settings.Database,
+    server: settings.DatabaseSettings,
     databases: Mapping[Name, str],
     wanted: Roles,
     password_folder: Path,
@@ -210,7 +210,13 @@ async def _make_database(connection: asyncpg.Connection, work: _Work, database: 
 
 
 async def _furnish(
-    name: Name, database: settings.Database, work: _Work, login: _Login, wanted: Roles, *, extension: bool
+    name: Name,
+    database: settings.DatabaseSettings,
+    work: _Work,
+    login: _Login,
+    wanted: Roles,
+    *,
+    extension: bool,
 ) -> None:
     try:
         if extension and name == "timeseries":
@@ -227,7 +233,7 @@ async def _furnish(
         work.left(f"GRANT CONNECT ON DATABASE {_quoted(work.place)} TO {_quoted(login.name)}", why)
 
 
-async def _make_extension(database: settings.Database, work: _Work) -> None:
+async def _make_extension(database: settings.DatabaseSettings, work: _Work) -> None:
     """In a session of its own: a server that does not preload the library ends it."""
     async with session("timeseries", database) as connection:
         if await _lacks_timescaledb(connection):

@@ -136,7 +136,7 @@ _SOCKET_OPTIONS = {
 }
 
 
-def read(database: settings.Database) -> Target:
+def read(database: settings.DatabaseSettings) -> Target:
     """Understand the DSN of a database.
 
     Raises:
@@ -220,7 +220,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _seconds(query: dict[str, str], database: settings.Database, hosts: int) -> float | None:
+def _seconds(query: dict[str, str], database: settings.DatabaseSettings, hosts: int) -> float | None:
     """``connect_timeout`` of the DSN is each host's, as in libpq; that of the settings is shared by all."""
     own = _integer(query, "connect_timeout")
     if own is not None:

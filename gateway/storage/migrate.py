@@ -43,7 +43,7 @@ advisory lock is anybody's."""
 
 async def upgrade(
     name: Name,
-    database: settings.Database,
+    database: settings.DatabaseSettings,
     target: str = "head",
     *,
     engine: EngineChoice = "auto",
@@ -67,7 +67,7 @@ async def upgrade(
 
 
 async def downgrade(
-    name: Name, database: settings.Database, target: str, *, lock_timeout: float = LOCK_TIMEOUT
+    name: Name, database: settings.DatabaseSettings, target: str, *, lock_timeout: float = LOCK_TIMEOUT
 ) -> list[Revision]:
     """Undo revisions down to ``target``, which stays applied; ``base`` undoes all. Tables go with their rows.
 
@@ -85,7 +85,7 @@ async def downgrade(
         return undone
 
 
-async def current(name: Name, database: settings.Database) -> str | None:
+async def current(name: Name, database: settings.DatabaseSettings) -> str | None:
     """The revision a database is at; None: none is applied.
 
     Raises:
@@ -102,8 +102,8 @@ def hypertables() -> bool:
 
 @contextlib.asynccontextmanager
 async def session(
-    name: str, database: settings.Database, *, any_encoding: bool = False
-) -> AsyncIterator[sessions.Session]:
+    name: str, database: settings.DatabaseSettings, *, any_encoding: bool = False
+) -> AsyncIterator[sessions.ServerSession]:
     """A connection whose statements may take their time: a revision may rewrite a large table."""
     patient = database.model_copy(update={"command_timeout": 0})
     connection = await pools.connect(
@@ -118,7 +118,7 @@ async def session(
 
 @contextlib.asynccontextmanager
 async def _locked(
-    name: Name, database: settings.Database, timeout: float
+    name: Name, database: settings.DatabaseSettings, timeout: float
 ) -> AsyncIterator[asyncpg.Connection]:
     """A session in a transaction that keeps the lock; it is the owner's."""
     async with session(name, database) as connection:
@@ -149,7 +149,7 @@ async def _take_lock(connection: asyncpg.Connection, name: Name, timeout: float)
         await asyncio.sleep(0.2)
 
 
-def refuse_pooler(name: str, connection: sessions.Session) -> None:
+def refuse_pooler(name: str, connection: sessions.ServerSession) -> None:
     """Behind a pooler neither a lock nor a role lasts from one statement to the next.
 
     Raises:
@@ -165,7 +165,7 @@ def refuse_pooler(name: str, connection: sessions.Session) -> None:
 
 
 async def _run(
-    name: Name, database: settings.Database, hypertables: bool, command: Callable[[Config], None]
+    name: Name, database: settings.DatabaseSettings, hypertables: bool, command: Callable[[Config], None]
 ) -> list[Revision]:
     steps: list[Revision] = []
 
@@ -186,7 +186,7 @@ async def _run(
     return steps
 
 
-async def _held_up(name: Name, database: settings.Database, error: Exception) -> errors.StoreError:
+async def _held_up(name: Name, database: settings.DatabaseSettings, error: Exception) -> errors.StoreError:
     async with session(name, database) as connection:
         held_by = await holders.of(connection)
     return errors.TransientError(

@@ -105,7 +105,7 @@ async def transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
         await work.commit()
 
 
-def require_replicated(connection: sessions.Session, database: str) -> None:
+def require_replicated(connection: sessions.ServerSession, database: str) -> None:
     """See that all commits of the session are where the server says that a commit has to be.
 
     Raises:
@@ -132,8 +132,8 @@ async def tried_out(connection: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 async def connect(
-    database: settings.Database, *, application_name: str, name: str = "", any_encoding: bool = False
-) -> sessions.Session:
+    database: settings.DatabaseSettings, *, application_name: str, name: str = "", any_encoding: bool = False
+) -> sessions.ServerSession:
     """One connection, to the first of the DSN's hosts that is what it asks for; driver errors come out translated.
 
     ``synchronous_commit`` is raised to ``on`` where the server's default is ``off``: an acknowledgement must not
@@ -152,8 +152,8 @@ async def connect(
 
 
 async def _dial(
-    database: settings.Database, application_name: str, label: str, any_encoding: bool
-) -> sessions.Session:
+    database: settings.DatabaseSettings, application_name: str, label: str, any_encoding: bool
+) -> sessions.ServerSession:
     password = database.secret()
     try:
         target = libpq.read(database)
@@ -177,7 +177,7 @@ async def _dial(
         ) from error
 
 
-async def _is_of_use(held: sessions.Session) -> bool:
+async def _is_of_use(held: sessions.ServerSession) -> bool:
     """Whether the session stands, and with a server that is what it was; else it is closed."""
     over = held.is_over
     if not over and time.monotonic() - held.looked_at >= _LOOK_EVERY:
@@ -194,16 +194,16 @@ async def _is_of_use(held: sessions.Session) -> bool:
 class Pool:
     """A few connections to one database, opened when first needed and again after they broke."""
 
-    def __init__(self, name: str, database: settings.Database, *, size: int = 2) -> None:
+    def __init__(self, name: str, database: settings.DatabaseSettings, *, size: int = 2) -> None:
         self.name = name
         self._database = database
-        self._free: asyncio.LifoQueue[sessions.Session | None] = asyncio.LifoQueue()
+        self._free: asyncio.LifoQueue[sessions.ServerSession | None] = asyncio.LifoQueue()
         for _ in range(size):
             self._free.put_nowait(None)
         self._size = size
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[sessions.Session]:
+    async def connection(self) -> AsyncIterator[sessions.ServerSession]:
         """A connection for the block; errors inside come out translated, a broken connection is not kept."""
         held = await self._free.get()
         try:

@@ -42,7 +42,9 @@ def checked(role: str) -> str:
     return role
 
 
-async def bind(connection: sessions.Session, name: Name, role: str, tenant: uuid.UUID, folder: Path) -> bool:
+async def bind(
+    connection: sessions.ServerSession, name: Name, role: str, tenant: uuid.UUID, folder: Path
+) -> bool:
     """Have a log-in read this tenant, and make it where there is none; whether it was made.
 
     Args:
@@ -89,7 +91,7 @@ async def _make(connection: asyncpg.Connection, role: str, folder: Path) -> bool
     return True
 
 
-async def unbind(connection: sessions.Session, name: Name, role: str) -> bool:
+async def unbind(connection: sessions.ServerSession, name: Name, role: str) -> bool:
     """Show a log-in nothing any more, at once, and take its privileges back; whether it was bound.
 
     The role stays, and its connections: it may be of use elsewhere.

@@ -11,7 +11,7 @@ from gateway.storage.revisions import Name
 
 
 @dataclass(frozen=True)
-class Status:
+class SchemaStatus:
     """One database.
 
     Attributes:
@@ -36,14 +36,14 @@ class Status:
         return self.reachable and self.error is None and not self.pending
 
 
-async def status(name: Name, database: settings.Database) -> Status:
+async def status(name: Name, database: settings.DatabaseSettings) -> SchemaStatus:
     """Where a database stands. An unreachable one is an answer, not an error.
 
     Raises:
         ConfigurationError: the DSN cannot be used.
     """
     known = [revision.id for revision in revisions.history(name)]
-    unknown = Status(name, known[-1], reachable=False)
+    unknown = SchemaStatus(name, known[-1], reachable=False)
     try:
         async with migrate.session(name, database) as connection:
             engine = await engines.detect(connection)
@@ -58,7 +58,7 @@ async def status(name: Name, database: settings.Database) -> Status:
         return dataclasses.replace(found, error=str(error))
 
 
-def _compared(found: Status, current: str | None, known: list[str]) -> Status:
+def _compared(found: SchemaStatus, current: str | None, known: list[str]) -> SchemaStatus:
     if current is not None and current not in known:
         text = f"revision {current} is not known here: a newer gateway migrated this database; use that one"
         return dataclasses.replace(found, current=current, error=text)

@@ -55,7 +55,7 @@ class Line(NamedTuple):
         return self.timeline < _newest.get(self.cluster, "")
 
 
-class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+class ServerSession(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
     """A connection whose session is the server's own.
 
     Attributes:
@@ -101,7 +101,7 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
         return self.is_over or (found["standby"], found["read_only"]) != (self.standby, self.read_only)
 
 
-class Pooled(Session):
+class PooledSession(ServerSession):
     """A connection to a pooler: every transaction says for itself what the server's session may not know."""
 
     pooled = True
@@ -141,7 +141,7 @@ class Dialling:
         self._target, self._label, self._arguments = target, label, arguments
         self._any_encoding = any_encoding
 
-    async def session(self) -> Session:
+    async def session(self) -> ServerSession:
         """A session with the first host that is reached and is what the DSN asks for.
 
         Raises:
@@ -179,8 +179,8 @@ class Dialling:
         alone = next(iter(failures.values()))
         return none if len(failures) > 1 or isinstance(alone, _UnfitError) else alone
 
-    async def _open(self, place: Place, wanted: str) -> Session:
-        session = await self._connect(place, connection_class=Session)
+    async def _open(self, place: Place, wanted: str) -> ServerSession:
+        session = await self._connect(place, connection_class=ServerSession)
         try:
             found = await self._ask(session)
             _check(found, wanted)
@@ -191,7 +191,7 @@ class Dialling:
             self._check_encoding(found["encoding"])
             if found["pid"] != session.get_server_pid():
                 session.terminate()
-                session = await self._connect(place, connection_class=Pooled, statement_cache_size=0)
+                session = await self._connect(place, connection_class=PooledSession, statement_cache_size=0)
             elif found["commits"] == "off":  # an acknowledgement must not outlive its row
                 await session.execute("SET synchronous_commit = on")
             session.began(found, line)
@@ -200,16 +200,16 @@ class Dialling:
             raise
         return session
 
-    async def _connect(self, place: Place, **more: Any) -> Session:
+    async def _connect(self, place: Place, **more: Any) -> ServerSession:
         """``target_session_attrs`` is for :func:`_check`, which asks once for direct and pooled sessions."""
         there = {"host": place.host.name, "port": place.host.port, "loop": place.loop()}
         there |= {"target_session_attrs": "any", "timeout": None}
-        session: Session = await asyncpg.connect(self._target.dsn, **there, **self._arguments, **more)
+        session: ServerSession = await asyncpg.connect(self._target.dsn, **there, **self._arguments, **more)
         with socket.socket(fileno=os.dup(session.socket.fileno())) as own:
             self._target.tune(own)
         return session
 
-    async def _ask(self, session: Session) -> asyncpg.Record:
+    async def _ask(self, session: ServerSession) -> asyncpg.Record:
         """What is on the other end, in one transaction: behind a pooler it is one session of the server."""
         try:
             async with session.transaction():
@@ -264,7 +264,7 @@ def _check(found: asyncpg.Record, wanted: str) -> None:
         raise _UnfitError(f"it is {kind}, not {wanted}")
 
 
-async def _line(session: Session) -> Line | None:
+async def _line(session: ServerSession) -> Line | None:
     """Of a primary; None where it may not be asked for."""
     with contextlib.suppress(asyncpg.PostgresError):
         # Without a name, for a pooler may be in between.

@@ -48,7 +48,7 @@ class Writer:
 
     def __init__(
         self,
-        database: settings.Database,
+        database: settings.DatabaseSettings,
         book: ledger.Ledger,
         *,
         horizon: float,
@@ -56,12 +56,12 @@ class Writer:
         experience: Experience | None = None,
         path: str = LIVE,
         max_row_bytes: int = 2**18,
-        letters: settings.DeadLetters | None = None,
+        letters: settings.DeadLettersSettings | None = None,
     ) -> None:
         self._database, self._ledger, self._horizon, self._name = database, book, horizon, name
         self._experience, self._path = experience or Experience(), path
         self._max_row_bytes = max_row_bytes
-        self._letters = Letters(letters or settings.DeadLetters())
+        self._letters = Letters(letters or settings.DeadLettersSettings())
         self._connection: Any = None
 
     async def probe(self) -> None:

@@ -52,7 +52,7 @@ class Letters:
     A device that has had its share of the hour has its letters counted, in the same transaction.
     """
 
-    def __init__(self, options: settings.DeadLetters) -> None:
+    def __init__(self, options: settings.DeadLettersSettings) -> None:
         self._largest, self._share = options.max_payload_bytes, options.max_bytes_per_device
         self._not_kept: Counter[str] = Counter()
 

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 from gateway import clock
-from gateway.sessions.tracking import State
+from gateway.sessions.tracking import SessionState
 
 _COLUMNS = "session, confirmed, in_turn, changed_at, filters, in_use"
 _LOAD = f"SELECT {_COLUMNS} FROM mqtt_sessions WHERE client_id = $1"
@@ -27,7 +27,7 @@ class Kept(NamedTuple):
 
     client_id: str
     gateway: str
-    state: State
+    state: SessionState
 
 
 async def all_kept(connect: Connect) -> list[Kept]:
@@ -52,13 +52,13 @@ class SessionTable:
     def __init__(self, client_id: str, gateway: str, connection: Connect) -> None:
         self._client_id, self._gateway, self._connection = client_id, gateway, connection
 
-    async def load(self) -> State | None:
+    async def load(self) -> SessionState | None:
         """What is kept; None: nothing."""
         async with self._connection() as connection:
             row = await connection.fetchrow(_LOAD, self._client_id)
         return None if row is None else _state(row)
 
-    async def save(self, state: State) -> None:
+    async def save(self, state: SessionState) -> None:
         """Make it durable."""
         session, at = uuid.UUID(bytes=state.session), clock.to_datetime(state.at_us)
         async with self._connection() as connection:
@@ -69,7 +69,7 @@ class SessionTable:
             )
 
 
-def _state(row: Any) -> State:
+def _state(row: Any) -> SessionState:
     at_us = clock.from_datetime(row["changed_at"])
     filters = tuple(row["filters"])
-    return State(row["session"].bytes, row["confirmed"], row["in_turn"], at_us, filters, row["in_use"])
+    return SessionState(row["session"].bytes, row["confirmed"], row["in_turn"], at_us, filters, row["in_use"])

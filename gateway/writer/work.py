@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from gateway import errors
-from gateway.batches import Batch, Origin, letter_before
+from gateway.batches import Batch, Route, letter_before
 from gateway.messages import DeadLetter, Message
 from gateway.outcomes import Outcome, Reason
 
@@ -318,7 +318,7 @@ class BatchWrite:
         rest._take_over(self, waits)
         return done, rest
 
-    def _add_letter(self, number: int, origin: Origin, letter: DeadLetter) -> None:
+    def _add_letter(self, number: int, origin: Route, letter: DeadLetter) -> None:
         self.batch.add_letter(number, origin, letter)
         self.letter_outcomes.append(Outcome.DEAD_LETTERED)
         self._numbers[id(letter)] = number

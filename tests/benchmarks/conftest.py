@@ -58,12 +58,12 @@ def kind() -> DeviceType:
 @pytest.fixture(scope="session")
 def routes(packets: Sequence[mqtt5.PublishPacket], kind: DeviceType) -> Routes:
     """All topics seen, all devices known."""
-    database = settings.Database(dsn=SecretStr("postgresql://nobody@/nothing"))
-    prepare = Preparation(settings.Validation())
+    database = settings.DatabaseSettings(dsn=SecretStr("postgresql://nobody@/nothing"))
+    prepare = Preparation(settings.ValidationSettings())
     registry = Registry(
-        Pool("metadata", database), settings.Registry(), Health().component("metadata"), prepare
+        Pool("metadata", database), settings.RegistrySettings(), Health().component("metadata"), prepare
     )
-    stream = settings.Stream(name="telemetry", topic="tenants/{tenant}/devices/{device}")
+    stream = settings.StreamSettings(name="telemetry", topic="tenants/{tenant}/devices/{device}")
     decode = build("json", Limits(max_depth=32, max_readings=100, zone=None))
     found = Routes([Stream(stream, decode)], registry, max_topics=10 * COUNT)
     tenant = uuid.uuid4()

@@ -16,7 +16,7 @@ import mqtt5
 from gateway import clock, settings
 from gateway.decoders import Limits, build
 from gateway.ingest.intake import Intake
-from gateway.ingest.routes import Route, Routes
+from gateway.ingest.routes import Routes, TopicRoute
 from gateway.ingest.validation import field_check
 from gateway.messages import Delivery, DeviceType, Reading
 from gateway.mqtt.frames import PacketReader
@@ -28,7 +28,7 @@ Benchmark = Callable[..., Any]
 Packets = Sequence[mqtt5.PublishPacket]
 
 
-def resolved(routes: Routes, packets: Packets) -> list[Route]:
+def resolved(routes: Routes, packets: Packets) -> list[TopicRoute]:
     """The route of each message."""
     known = routes.known
     return [known[packet.topic] for packet in packets]
@@ -79,7 +79,7 @@ def test_encode_row(benchmark: Benchmark) -> None:
 
 def test_short_way(benchmark: Benchmark, routes: Routes, packets: Packets) -> None:
     """Plain messages: from the payload to the row in one step."""
-    intake, delivery = Intake(settings.Validation(), routes), Delivery(packets, 0, clock.now_us())
+    intake, delivery = Intake(settings.ValidationSettings(), routes), Delivery(packets, 0, clock.now_us())
     found = resolved(routes, packets)
     for route in found:
         route.shorten()
@@ -89,7 +89,7 @@ def test_short_way(benchmark: Benchmark, routes: Routes, packets: Packets) -> No
 
 def test_intake(benchmark: Benchmark, routes: Routes, packets: Packets) -> None:
     """All stages before the batch, the general path: from a message to its row."""
-    intake, delivery = Intake(settings.Validation(), routes), Delivery(packets, 0, clock.now_us())
+    intake, delivery = Intake(settings.ValidationSettings(), routes), Delivery(packets, 0, clock.now_us())
     found = resolved(routes, packets)
 
     def encode() -> list[bytes]:

@@ -16,17 +16,17 @@ import pytest
 
 from tests.conftest import REQUIRED, lacking
 from tests.support import broker_table, fault_table
-from tests.support.broker_cell import Cell
-from tests.support.broker_table import PROTOCOLS, Row
+from tests.support.broker_cell import BrokerCell
+from tests.support.broker_table import PROTOCOLS, BrokerCellRow
 from tests.support.brokers import KINDS, AnyBroker
 from tests.support.databases import Databases
 from tests.support.servers import MissingServerError
 
 CHOSEN = os.environ.get("GATEWAY_BROKERS", "").lower().replace(",", " ").split()
-ROWS: list[Row] = []
+ROWS: list[BrokerCellRow] = []
 NOT_RUN: dict[str, str] = {}
 NUMBERS = itertools.count(1)
-MakeCell = Callable[..., Cell]
+MakeCell = Callable[..., BrokerCell]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -87,16 +87,18 @@ def make_cell(
     kind_of_broker: type[AnyBroker], level: int, brokers: Brokers, postgres_databases: Databases
 ) -> Iterator[MakeCell]:
     """``make_cell(name, kind="timed", closed=…, settings=…)``: all but the daemon runs."""
-    made: list[Cell] = []
+    made: list[BrokerCell] = []
 
-    def make(name: str, *, closed: bool = False, **arguments: Any) -> Cell:
+    def make(name: str, *, closed: bool = False, **arguments: Any) -> BrokerCell:
         try:
             broker = brokers.of(kind_of_broker, closed=closed)
         except MissingServerError as missing:
             NOT_RUN[kind_of_broker.title] = str(missing)
             lacking("brokers" if "brokers" in REQUIRED else kind_of_broker.title.lower(), str(missing))
         place = f"matrix{next(NUMBERS)}"
-        made.append(Cell(name, broker, postgres_databases, level, place=place, record=_record, **arguments))
+        made.append(
+            BrokerCell(name, broker, postgres_databases, level, place=place, record=_record, **arguments)
+        )
         return made[-1]
 
     yield make
@@ -104,7 +106,7 @@ def make_cell(
         cell.close()
 
 
-def _record(row: Row) -> None:
+def _record(row: BrokerCellRow) -> None:
     ROWS.append(row)
     fault_table.save(ROWS, broker_table.REPORT)
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from gateway.settings import Mqtt
+from gateway.settings import MqttSettings
 
-Options = Callable[..., Mqtt]
+Options = Callable[..., MqttSettings]
 
 
 def pytest_asyncio_loop_factories(
@@ -26,7 +26,7 @@ def pytest_asyncio_loop_factories(
 def options(request: pytest.FixtureRequest) -> Options:
     """Settings of a source of either kind: impatient, with a client id of its own."""
 
-    def make(port: int, **more: Any) -> Mqtt:
+    def make(port: int, **more: Any) -> MqttSettings:
         usual = {
             "port": port,
             "client_id": f"source-{secrets.token_hex(6)}",
@@ -37,6 +37,6 @@ def options(request: pytest.FixtureRequest) -> Options:
             "refused_retry": 0.1,
             "connect_timeout": 5,
         }
-        return Mqtt(**{**usual, **more})
+        return MqttSettings(**{**usual, **more})
 
     return make

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from gateway.observability.health import State
-from gateway.settings import Stream
+from gateway.observability.health import ComponentState
+from gateway.settings import StreamSettings
 from tests.contracts.conftest import Options
-from tests.support.fake_broker import DISCONNECT, PINGREQ, Peer, Proxy, fake_broker, proxy_to
+from tests.support.fake_broker import DISCONNECT, PINGREQ, BrokerProxy, Peer, fake_broker, proxy_to
 from tests.support.reception import numbered, publish, receiving
 from tests.support.servers import Mosquitto
 from tests.support.sessions import MemoryStore
@@ -34,9 +34,9 @@ def site() -> str:
 
 
 @pytest.fixture
-def stream(site: str) -> Stream:
+def stream(site: str) -> StreamSettings:
     """A stream of QoS 1 below the site."""
-    return Stream(name="telemetry", topic=f"{site}/{{tenant}}/{{device}}")
+    return StreamSettings(name="telemetry", topic=f"{site}/{{tenant}}/{{device}}")
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def publish_to(broker: Mosquitto, topic: str, *payloads: bytes, **more: An
 
 
 async def test_messages_come_in_order_with_numbers_without_gaps(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """Order of arrival is the broker's; delivery numbers count every message."""
     async with receiving(options(mosquitto_broker.port), stream, settle=True) as reception:
@@ -67,7 +67,7 @@ async def test_messages_come_in_order_with_numbers_without_gaps(
 
 
 async def test_acks_leave_in_order_though_settled_at_random(
-    wide: Mosquitto, options: Options, stream: Stream, site: str
+    wide: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """[MQTT-4.6.0-2], whatever number of COPY connections finish in whatever order."""
     async with proxy_to(wide.port) as proxy, receiving(options(proxy.port), stream) as reception:
@@ -84,7 +84,7 @@ async def test_acks_leave_in_order_though_settled_at_random(
 
 
 async def test_nothing_is_acknowledged_before_it_is_settled(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """Not at receipt, not with a ping, not when others are settled: the ack point is the path's alone."""
     async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
@@ -100,14 +100,14 @@ async def test_nothing_is_acknowledged_before_it_is_settled(
         assert proxy.recordings[0].delivered()[:2] == proxy.recordings[0].acked()
 
 
-async def pinged(proxy: Proxy, times: int) -> None:
+async def pinged(proxy: BrokerProxy, times: int) -> None:
     """Wait until the client has sent so many more pings: time enough for a mistake to show."""
     before = proxy.recordings[-1].count(PINGREQ)
     await eventually_async(lambda: proxy.recordings[-1].count(PINGREQ) >= before + times)
 
 
 async def test_a_settled_number_counts_once(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """To settle again, in part or in whole, sends no second ack."""
     async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
@@ -121,7 +121,7 @@ async def test_a_settled_number_counts_once(
 
 
 async def test_qos_0_has_no_packet_id_and_holds_nobody_back(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """QoS 0 messages are yielded and settled like others; acks are for the others only."""
     async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
@@ -141,7 +141,7 @@ async def test_a_stream_of_qos_0_is_subscribed_at_qos_0(
     mosquitto_broker: Mosquitto, options: Options, site: str
 ) -> None:
     """The broker downgrades for a stream that asks for no more."""
-    stream = Stream(name="cheap", topic=f"{site}/{{tenant}}/{{device}}", qos=0)
+    stream = StreamSettings(name="cheap", topic=f"{site}/{{tenant}}/{{device}}", qos=0)
     async with receiving(options(mosquitto_broker.port), stream) as reception:
         await reception.ready()
         await publish_to(mosquitto_broker, f"{site}/acme/pump", b"x", qos=1)
@@ -150,7 +150,7 @@ async def test_a_stream_of_qos_0_is_subscribed_at_qos_0(
 
 
 async def test_ten_thousand_messages_pipelined(
-    wide: Mosquitto, options: Options, stream: Stream, site: str
+    wide: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """A backlog comes whole, once and in order, and leaves nothing in the session."""
     mqtt = options(wide.port)
@@ -164,7 +164,7 @@ async def test_ten_thousand_messages_pipelined(
 
 
 async def test_payloads_and_topics_come_as_they_were_sent(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """No bytes, every byte, 10 MB; topics in UTF-8."""
     big = random.Random(1).randbytes(10_000_000)
@@ -187,7 +187,7 @@ async def test_payloads_and_topics_come_as_they_were_sent(
 
 
 async def test_what_is_not_settled_comes_again(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """After a lost connection: the same packet ids, marked duplicate, in a resumed session, under new numbers."""
     async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
@@ -217,7 +217,7 @@ async def test_what_is_not_settled_comes_again(
 
 
 async def test_late_settles_of_a_lost_connection_acknowledge_nothing(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """Their packet ids now stand for other deliveries; those need a settle of their own."""
     async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
@@ -234,7 +234,7 @@ async def test_late_settles_of_a_lost_connection_acknowledge_nothing(
 
 
 async def test_a_broker_that_restarts(
-    mosquitto: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """The source waits, says so, comes back by itself, and goes on where it was."""
     async with receiving(options(mosquitto.port), stream) as reception:
@@ -242,7 +242,7 @@ async def test_a_broker_that_restarts(
         await publish_to(mosquitto, f"{site}/acme/pump", b"before")
         await reception.messages(1)
         await asyncio.to_thread(mosquitto.stop)
-        await reception.state(State.WAITING, "nothing listens")
+        await reception.state(ComponentState.WAITING, "nothing listens")
         await asyncio.to_thread(mosquitto.start)
         await reception.ready()
         messages = await reception.messages(2)
@@ -253,13 +253,13 @@ async def test_a_broker_that_restarts(
 
 
 async def test_a_broker_that_is_killed(
-    mosquitto: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """A crash loses what the broker had not saved, its sessions perhaps; the source subscribes again."""
     async with receiving(options(mosquitto.port), stream, settle=True) as reception:
         await reception.ready()
         await asyncio.to_thread(mosquitto.kill)
-        await reception.state(State.WAITING)
+        await reception.state(ComponentState.WAITING)
         for database in mosquitto.folder.glob("*.db"):
             database.unlink()
         await asyncio.to_thread(mosquitto.start)
@@ -270,33 +270,33 @@ async def test_a_broker_that_is_killed(
 
 
 async def test_an_absent_broker_is_waited_for(
-    mosquitto: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """Absent at start: not ready, says what it waits for, and connects once the broker is there."""
     await asyncio.to_thread(mosquitto.stop)
     async with receiving(options(mosquitto.port), stream) as reception:
-        await reception.state(State.WAITING, f"nothing listens at 127.0.0.1:{mosquitto.port}")
+        await reception.state(ComponentState.WAITING, f"nothing listens at 127.0.0.1:{mosquitto.port}")
         await asyncio.to_thread(mosquitto.start)
         await reception.ready()
 
 
-async def test_an_unknown_host_is_named(options: Options, stream: Stream) -> None:
+async def test_an_unknown_host_is_named(options: Options, stream: StreamSettings) -> None:
     """DNS failures name the host."""
     async with receiving(options(1883, host="broker.invalid"), stream) as reception:
-        await reception.state(State.WAITING, "cannot resolve the host name 'broker.invalid'")
+        await reception.state(ComponentState.WAITING, "cannot resolve the host name 'broker.invalid'")
 
 
-async def test_a_name_that_cannot_be_a_host_is_named(options: Options, stream: Stream) -> None:
+async def test_a_name_that_cannot_be_a_host_is_named(options: Options, stream: StreamSettings) -> None:
     """Labels that are too long are not even looked up."""
     async with receiving(options(1883, host=f"{'x' * 70}.example.org"), stream) as reception:
-        await reception.state(State.WAITING, "is no host name")
+        await reception.state(ComponentState.WAITING, "is no host name")
 
 
 # reading, pausing, idling -----------------------------------------------------------------------
 
 
 async def test_idle_follows_the_last_message(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """After each burst the sink hears, once, that nothing follows."""
     async with receiving(options(mosquitto_broker.port), stream, settle=True) as reception:
@@ -309,7 +309,7 @@ async def test_idle_follows_the_last_message(
 
 
 async def test_a_pause_keeps_the_connection_alive(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """Reading stops for longer than the broker's patience (1.5 keepalives); pings do not."""
     async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
@@ -323,11 +323,11 @@ async def test_a_pause_keeps_the_connection_alive(
         reception.source.resume()
         await reception.messages(5)
         assert len(proxy.recordings) == 1
-        assert State.READY is reception.health.state
+        assert ComponentState.READY is reception.health.state
 
 
 async def test_acks_leave_while_reading_is_paused(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """Back-pressure must not stop what relieves it."""
     async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
@@ -340,26 +340,28 @@ async def test_acks_leave_while_reading_is_paused(
 
 
 async def test_a_pause_outlives_the_connection(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """A sink that is full is not filled again because the broker was away."""
     async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
         await reception.ready()
         reception.source.pause()
         proxy.cut()
-        await reception.state(State.WAITING)
+        await reception.state(ComponentState.WAITING)
         await publish_to(mosquitto_broker, f"{site}/acme/pump", b"x")
         assert reception.received == []
         reception.source.resume()
         await reception.messages(1)
 
 
-async def test_a_silent_broker_is_left(mosquitto_broker: Mosquitto, options: Options, stream: Stream) -> None:
+async def test_a_silent_broker_is_left(
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings
+) -> None:
     """A half-open connection is noticed by the keepalive, and made anew."""
     async with proxy_to(mosquitto_broker.port) as proxy, receiving(options(proxy.port), stream) as reception:
         await reception.ready()
         proxy.silent = True
-        await reception.state(State.WAITING, "silent")
+        await reception.state(ComponentState.WAITING, "silent")
         proxy.silent = False
         await reception.ready()
 
@@ -368,7 +370,7 @@ async def test_a_silent_broker_is_left(mosquitto_broker: Mosquitto, options: Opt
 
 
 async def test_retained_messages_are_flagged(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """A replay is marked, a fresh message is not. MQTT 5 replays at the first subscribe only; 3.1.1 at each.
 
@@ -398,8 +400,8 @@ async def test_two_streams_two_subscriptions(
 ) -> None:
     """All streams of the configuration are subscribed to, and what is in none does not come."""
     streams = [
-        Stream(name="a", topic=f"{site}/a/{{tenant}}/{{device}}"),
-        Stream(name="b", topic=f"{site}/b/{{tenant}}/#"),
+        StreamSettings(name="a", topic=f"{site}/a/{{tenant}}/{{device}}"),
+        StreamSettings(name="b", topic=f"{site}/b/{{tenant}}/#"),
     ]
     async with receiving(options(mosquitto_broker.port), *streams, settle=True) as reception:
         await reception.ready()
@@ -423,7 +425,7 @@ async def test_streams_that_overlap_get_a_message_once(
 ) -> None:
     """Brokers send a copy for each subscription that matches; a message is one message."""
     streams = [
-        Stream(name=f"s{at}", topic=topic.replace("{site}", site), tenant="t")
+        StreamSettings(name=f"s{at}", topic=topic.replace("{site}", site), tenant="t")
         for at, topic in enumerate(topics)
     ]
     async with receiving(options(mosquitto_broker.port), *streams, settle=True) as reception:
@@ -436,7 +438,7 @@ async def test_streams_that_overlap_get_a_message_once(
 
 @pytest.mark.parametrize("options", ["bulk"], indirect=True)
 async def test_a_share_group_divides_the_messages(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """Each message goes to one gateway of the group."""
     group = {"share_group": f"group-{secrets.token_hex(4)}"}
@@ -456,15 +458,15 @@ async def test_a_share_group_divides_the_messages(
 
 @pytest.mark.parametrize("options", ["aiomqtt"], indirect=True)
 async def test_a_share_group_is_refused_where_mqtt_has_none(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings
 ) -> None:
     """To many a broker of MQTT 3.1.1 it is an ordinary filter, which no topic matches: ready, and nothing comes."""
     async with receiving(options(mosquitto_broker.port, share_group="group"), stream) as reception:
-        await reception.state(State.FAILED, "--divide streams")
+        await reception.state(ComponentState.FAILED, "--divide streams")
 
 
 async def test_a_silent_first_address_costs_little(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, monkeypatch: pytest.MonkeyPatch
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All addresses of a name share the time: the second answers although the first never does."""
     with silent(mosquitto_broker.port) as address:
@@ -475,12 +477,12 @@ async def test_a_silent_first_address_costs_little(
 
 
 async def test_filters_that_an_earlier_configuration_asked_for_are_unsubscribed(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """In the resumed session, after the new ones; twenty of them, in parts."""
     store = MemoryStore()
     mqtt = options(mosquitto_broker.port)
-    former = [Stream(name=f"s{at}", topic=f"{site}/{{tenant}}/{at}/{{device}}") for at in range(20)]
+    former = [StreamSettings(name=f"s{at}", topic=f"{site}/{{tenant}}/{at}/{{device}}") for at in range(20)]
     async with receiving(mqtt, *former, store=store) as reception:
         await reception.ready()
     async with receiving(mqtt, stream, store=store, settle=True) as reception:
@@ -497,7 +499,7 @@ async def test_filters_that_an_earlier_configuration_asked_for_are_unsubscribed(
 
 
 async def test_stop_yields_nothing_more_and_lets_acks_leave(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """Stop, settle, close: what was yielded is acknowledged, what was not stays in the session, and a goodbye."""
     mqtt = options(mosquitto_broker.port)
@@ -513,21 +515,21 @@ async def test_stop_yields_nothing_more_and_lets_acks_leave(
             await pinged(proxy, 2)
             reception.settle_all()
         assert len(reception.received) == 3
-        assert State.STOPPED is reception.health.state
+        assert ComponentState.STOPPED is reception.health.state
         assert len(proxy.recordings[0].acked()) == 3
         assert proxy.recordings[0].count(DISCONNECT) == 1
     left = await asyncio.to_thread(left_in_session, mosquitto_broker.port, mqtt.client_id, f"{site}/a/marker")
     assert [message.payload for message in left] == [b"later"]
 
 
-async def test_close_while_the_broker_is_away(options: Options, stream: Stream) -> None:
+async def test_close_while_the_broker_is_away(options: Options, stream: StreamSettings) -> None:
     """Nobody waits for a broker that is not there, nor for the back-off."""
     async with receiving(options(1, reconnect_min=60, reconnect_max=60), stream) as reception:
-        await reception.state(State.WAITING)
-    assert State.STOPPED is reception.health.state
+        await reception.state(ComponentState.WAITING)
+    assert ComponentState.STOPPED is reception.health.state
 
 
-async def test_close_while_the_broker_says_nothing(options: Options, stream: Stream) -> None:
+async def test_close_while_the_broker_says_nothing(options: Options, stream: StreamSettings) -> None:
     """A broker that accepts the connection and then hangs does not hold up the stop."""
 
     async def hang(peer: Peer) -> None:
@@ -542,7 +544,7 @@ async def test_close_while_the_broker_says_nothing(options: Options, stream: Str
 
 
 async def test_close_is_idempotent_and_settle_after_it_harmless(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """The path may still be ending messages while everything goes down."""
     async with receiving(options(mosquitto_broker.port), stream) as reception:
@@ -556,7 +558,7 @@ async def test_close_is_idempotent_and_settle_after_it_harmless(
 
 
 async def test_a_session_outlives_the_daemon(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream, site: str
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
     """What is published while no gateway runs waits at the broker for the next one."""
     mqtt = options(mosquitto_broker.port)
@@ -571,7 +573,7 @@ async def test_a_session_outlives_the_daemon(
 
 
 async def test_another_client_with_our_id_is_suspected(
-    mosquitto_broker: Mosquitto, options: Options, stream: Stream
+    mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings
 ) -> None:
     """Clients with one client id throw each other out; mosquitto 2.0 closes without a reason, so the text hints."""
     mqtt = options(mosquitto_broker.port, reconnect_min=0.5, reconnect_max=0.5)
@@ -579,5 +581,5 @@ async def test_another_client_with_our_id_is_suspected(
         await reception.ready()
         intruder = await asyncio.to_thread(Wire, mosquitto_broker.port, client_id=mqtt.client_id)
         intruder.socket.close()
-        await reception.state(State.WAITING, "perhaps another client uses our mqtt.client_id")
+        await reception.state(ComponentState.WAITING, "perhaps another client uses our mqtt.client_id")
         await reception.ready()

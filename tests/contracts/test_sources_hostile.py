@@ -18,9 +18,9 @@ import pytest
 from gateway import unreadable
 from gateway.errors import MessageError
 from gateway.messages import Message
-from gateway.observability.health import State
+from gateway.observability.health import ComponentState
 from gateway.outcomes import Reason
-from gateway.settings import Stream
+from gateway.settings import StreamSettings
 from tests.contracts.conftest import Options
 from tests.contracts.test_sources_protocol import STREAM, bulk, farewell, panics, publication
 from tests.support.fake_broker import (
@@ -201,7 +201,7 @@ async def test_the_byte_too_much_that_mosquitto_lets_through(mosquitto_broker: M
     """Mosquitto 2.0 counts a packet of max_packet_bytes + 1 as small enough, and redelivers it at every connection."""
     topic = f"t/{secrets.token_hex(4)}/d"
     mqtt = bulk(mosquitto_broker.port, client_id=secrets.token_hex(8), max_packet_bytes=2000)
-    stream = Stream(name="telemetry", topic=topic, tenant="acme")
+    stream = StreamSettings(name="telemetry", topic=topic, tenant="acme")
     size = 2000 + 1 - len(publication(0, b"", topic)) - 1  # a length of two bytes
     async with receiving(mqtt, stream, settle=True) as reception:
         await reception.ready()
@@ -223,7 +223,7 @@ async def test_a_topic_alias_that_we_did_not_allow(topic: str) -> None:
         await peer.until_closed()
 
     async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM, settle=True) as reception:
-        await reception.state(State.FAILED, "a topic alias, which we did not allow")
+        await reception.state(ComponentState.FAILED, "a topic alias, which we did not allow")
         await broker.connections(2)
         assert farewell(broker.peers[0]) == ALIAS_INVALID
         assert all(message.topic for _, message in reception.received)

@@ -14,9 +14,9 @@ import pytest
 
 from gateway.mqtt import try_broker
 from gateway.mqtt.connection import Connection, Receiver
-from gateway.mqtt.v5 import BulkConnection
-from gateway.observability.health import State
-from gateway.settings import Mqtt, Stream
+from gateway.mqtt.v5 import V5Connection
+from gateway.observability.health import ComponentState
+from gateway.settings import MqttSettings, StreamSettings
 from tests.contracts.conftest import Options
 from tests.support.fake_broker import (
     CONNECT,
@@ -32,11 +32,11 @@ from tests.support.fake_broker import (
 from tests.support.reception import Reception, numbered, receiving
 from tests.support.waiting import eventually_async, free_port
 
-STREAM = Stream(name="telemetry", topic="t/{tenant}/{device}")
+STREAM = StreamSettings(name="telemetry", topic="t/{tenant}/{device}")
 MALFORMED, PROTOCOL_ERROR, TOO_LARGE = 0x81, 0x82, 0x95
 
 
-def bulk(port: int, **more: Any) -> Mqtt:
+def bulk(port: int, **more: Any) -> MqttSettings:
     """An impatient source on MQTT 5."""
     usual = {
         "port": port,
@@ -47,7 +47,7 @@ def bulk(port: int, **more: Any) -> Mqtt:
         "refused_retry": 0.05,
         "connect_timeout": 5,
     }
-    return Mqtt(**{**usual, **more})
+    return MqttSettings(**{**usual, **more})
 
 
 def publication(at: int, payload: bytes, topic: str = "t/a/d") -> bytes:
@@ -222,7 +222,7 @@ async def test_every_refusal_is_told_and_tried_again(code: mqtt5.ConnAckReasonCo
         receiving(bulk(broker.port, reconnect_min=0.05), STREAM) as reception,
     ):
         passing = any(word in code.name for word in PASSING)
-        detail = await reception.state(State.WAITING if passing else State.FAILED)
+        detail = await reception.state(ComponentState.WAITING if passing else ComponentState.FAILED)
         if code is mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION:
             assert "mqtt.transport" in detail
         else:
@@ -244,7 +244,7 @@ async def test_every_goodbye_is_told_and_the_source_comes_back(code: mqtt5.Disco
         fake_broker(says(goodbye)) as broker,
         receiving(bulk(broker.port, reconnect_min=0.05), STREAM) as reception,
     ):
-        state = State.FAILED if code.name in FINAL else State.WAITING
+        state = ComponentState.FAILED if code.name in FINAL else ComponentState.WAITING
         await reception.state(state, f"{code.name.lower().replace('_', ' ')} (because)")
         await broker.connections(2)
         await reception.ready()
@@ -254,7 +254,7 @@ async def test_a_session_taken_over_says_by_whom() -> None:
     """Two gateways with one client id: the text says what to do."""
     goodbye = mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER)
     async with fake_broker(says(goodbye)) as broker, receiving(bulk(broker.port), STREAM) as reception:
-        await reception.state(State.FAILED, "another client uses our mqtt.client_id")
+        await reception.state(ComponentState.FAILED, "another client uses our mqtt.client_id")
 
 
 async def test_the_broker_hangs_up_in_the_middle_of_a_packet() -> None:
@@ -337,7 +337,7 @@ async def test_what_the_broker_cannot_do_is_told(connack: mqtt5.ConnAckPacket, t
         fake_broker(script) as broker,
         receiving(bulk(broker.port, share_group="group"), STREAM) as reception,
     ):
-        await reception.state(State.FAILED, text)
+        await reception.state(ComponentState.FAILED, text)
         assert not any(frame.type == SUBSCRIBE for frame in broker.peers[0].said)
 
 
@@ -358,7 +358,7 @@ async def test_a_suback_that_answers_something_else() -> None:
         fake_broker(script) as broker,
         receiving(bulk(broker.port, reconnect_min=0.1), STREAM) as reception,
     ):
-        await reception.state(State.WAITING, "SUBACK")
+        await reception.state(ComponentState.WAITING, "SUBACK")
         await reception.ready()
 
 
@@ -376,7 +376,7 @@ async def test_a_downgrade_to_qos_0_is_told() -> None:
         fake_broker(script) as broker,
         receiving(bulk(broker.port, refused_retry=60), STREAM) as reception,
     ):
-        await reception.state(State.FAILED, "granted at QoS 0 only")
+        await reception.state(ComponentState.FAILED, "granted at QoS 0 only")
 
 
 async def test_a_refused_subscription_is_asked_for_again() -> None:
@@ -390,7 +390,7 @@ async def test_a_refused_subscription_is_asked_for_again() -> None:
         await peer.until_closed()
 
     async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
-        await reception.state(State.FAILED, "t/+/+: not authorized")
+        await reception.state(ComponentState.FAILED, "t/+/+: not authorized")
         await reception.ready()
         assert len(broker.peers) == 1
 
@@ -462,7 +462,7 @@ async def test_auto_says_what_the_broker_says() -> None:
         fake_broker(script) as broker,
         receiving(bulk(broker.port, transport="auto"), STREAM) as reception,
     ):
-        await reception.state(State.FAILED, "bad user name or password")
+        await reception.state(ComponentState.FAILED, "bad user name or password")
         assert len(broker.peers) == 2
 
 
@@ -472,7 +472,7 @@ async def test_bulk_alone_says_what_to_set() -> None:
         fake_broker(speaks_3_only(b"\x20\x02\x00\x01")) as broker,
         receiving(bulk(broker.port), STREAM) as reception,
     ):
-        await reception.state(State.FAILED, "does not speak MQTT 5")
+        await reception.state(ComponentState.FAILED, "does not speak MQTT 5")
 
 
 # both sources ---------------------------------------------------------------------------------------------------
@@ -518,7 +518,7 @@ async def test_a_broker_that_never_accepts_is_left(options: Options) -> None:
         fake_broker(script) as broker,
         receiving(options(broker.port, connect_timeout=0.5), STREAM) as reception,
     ):
-        await reception.state(State.WAITING, "does not answer within 0.5 s")
+        await reception.state(ComponentState.WAITING, "does not answer within 0.5 s")
         await reception.ready()
 
 
@@ -537,7 +537,7 @@ async def test_a_broker_that_never_answers_subscribe_is_left(options: Options) -
         fake_broker(script) as broker,
         receiving(options(broker.port, connect_timeout=0.5), STREAM) as reception,
     ):
-        await reception.state(State.WAITING, "does not answer our SUBSCRIBE")
+        await reception.state(ComponentState.WAITING, "does not answer our SUBSCRIBE")
         await reception.ready()
 
 
@@ -575,7 +575,7 @@ async def test_a_pause_before_suback_does_not_end_the_connection(options: Option
             await reception.messages(1)
             paused.set()
             await eventually_async(lambda: sum(f.type == PINGREQ for f in broker.peers[0].said) >= 1)
-            assert State.STARTING is reception.health.state
+            assert ComponentState.STARTING is reception.health.state
             reception.source.resume()
             await reception.ready()
         assert len(broker.peers) == 1
@@ -617,9 +617,9 @@ def _pause_at_first_chunk(reception: Reception) -> None:
 # subscriptions --------------------------------------------------------------------------------------
 
 
-def many(count: int) -> list[Stream]:
+def many(count: int) -> list[StreamSettings]:
     """So many streams, none of which overlap."""
-    return [Stream(name=f"s{at}", topic=f"t{at}/{{tenant}}/{{device}}") for at in range(count)]
+    return [StreamSettings(name=f"s{at}", topic=f"t{at}/{{tenant}}/{{device}}") for at in range(count)]
 
 
 def counting(counts: list[int], connack: mqtt5.ConnAckPacket | None = None) -> Script:
@@ -676,7 +676,7 @@ async def test_a_broker_that_closes_at_subscribe_is_not_another_client(options: 
         await peer.until(SUBSCRIBE)
 
     async with fake_broker(script) as broker, receiving(options(broker.port), STREAM) as reception:
-        await reception.state(State.WAITING, "instead of answering our SUBSCRIBE")
+        await reception.state(ComponentState.WAITING, "instead of answering our SUBSCRIBE")
         assert "t/+/+" in reception.health.detail
         assert "client_id" not in reception.health.detail
 
@@ -688,7 +688,7 @@ async def test_a_broker_that_closes_before_connack_is_not_another_client(options
         await peer.until(CONNECT)
 
     async with fake_broker(script) as broker, receiving(options(broker.port), STREAM) as reception:
-        await reception.state(State.WAITING, "before it accepted us")
+        await reception.state(ComponentState.WAITING, "before it accepted us")
         assert "client_id" not in reception.health.detail
 
 
@@ -732,7 +732,7 @@ async def test_a_broker_that_cannot_keep_the_promise_is_unready(
         await peer.until_closed()
 
     async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
-        await reception.state(State.FAILED, text)
+        await reception.state(ComponentState.FAILED, text)
         await reception.messages(1)
 
 
@@ -765,7 +765,7 @@ async def test_an_unacceptable_version_is_not_redialled_in_another(options: Opti
         fake_broker(script) as broker,
         receiving(options(broker.port, transport="aiomqtt"), STREAM) as reception,
     ):
-        await reception.state(State.FAILED, "does not speak this version")
+        await reception.state(ComponentState.FAILED, "does not speak this version")
         await broker.connections(2)
     assert set(levels) == {4}
 
@@ -802,16 +802,16 @@ async def test_no_broker_is_no_reason_to_doubt_the_version(monkeypatch: pytest.M
     """While nothing listens, ``auto`` goes on to try MQTT 5: a broker that comes up gets the newer version."""
     tried: list[int] = []
 
-    def trying(level: int) -> Callable[[Mqtt, Receiver], Connection]:
-        def connect(mqtt: Mqtt, receiver: Receiver) -> Connection:
+    def trying(level: int) -> Callable[[MqttSettings, Receiver], Connection]:
+        def connect(mqtt: MqttSettings, receiver: Receiver) -> Connection:
             tried.append(level)
-            return BulkConnection(mqtt, receiver)
+            return V5Connection(mqtt, receiver)
 
         return connect
 
-    monkeypatch.setattr("gateway.mqtt.BulkConnection", trying(5))
+    monkeypatch.setattr("gateway.mqtt.V5Connection", trying(5))
     monkeypatch.setattr("gateway.mqtt._via_aiomqtt", trying(4))
     async with receiving(bulk(free_port(), transport="auto"), STREAM) as reception:
         await eventually_async(lambda: len(tried) >= 10)
-        await reception.state(State.WAITING, "nothing listens")
+        await reception.state(ComponentState.WAITING, "nothing listens")
     assert set(tried) == {5}

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from gateway import unreadable
 from gateway.messages import Message
 from gateway.outcomes import Reason
-from gateway.settings import Stream
+from gateway.settings import StreamSettings
 from tests.contracts.conftest import Options
 from tests.contracts.test_sources_hostile import body, good, greet, packet
 from tests.contracts.test_sources_protocol import STREAM, panics
@@ -45,7 +45,10 @@ def publish_at_qos_2(port: int, topic: str, payloads: list[bytes]) -> None:
 async def test_a_foreign_subscription(mosquitto_broker: Mosquitto, options: Options) -> None:
     """Its messages are taken, acknowledged when they are settled and not before, and told of once; ours go on."""
     site = f"site-{secrets.token_hex(6)}"
-    port, stream = mosquitto_broker.port, Stream(name="telemetry", topic=f"{site}/{{tenant}}/{{device}}")
+    port, stream = (
+        mosquitto_broker.port,
+        StreamSettings(name="telemetry", topic=f"{site}/{{tenant}}/{{device}}"),
+    )
     async with proxy_to(port) as proxy:
         asked = options(proxy.port)
         await asyncio.to_thread(leave_subscription, port, asked.client_id, f"foreign-{site}/#")

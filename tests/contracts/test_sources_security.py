@@ -17,8 +17,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gateway.observability.health import State
-from gateway.settings import Stream, Tls
+from gateway.observability.health import ComponentState
+from gateway.settings import StreamSettings, TlsSettings
 from tests.conftest import lacking
 from tests.contracts.conftest import Options
 from tests.support.certificates import Authority
@@ -28,7 +28,7 @@ from tests.support.waiting import free_port, listening
 
 pytestmark = pytest.mark.mosquitto
 
-STREAM = Stream(name="telemetry", topic="t/{tenant}/{device}")
+STREAM = StreamSettings(name="telemetry", topic="t/{tenant}/{device}")
 StartMosquitto = Callable[..., Mosquitto]
 
 
@@ -61,9 +61,9 @@ class TlsBroker:
             ]
         )
         client = authority.issue("client")
-        self.tls = Tls(ca_file=authority.file, cert_file=client.certificate, key_file=client.key)
+        self.tls = TlsSettings(ca_file=authority.file, cert_file=client.certificate, key_file=client.key)
 
-    def tls_but(self, **changes: Any) -> Tls:
+    def tls_but(self, **changes: Any) -> TlsSettings:
         """What would connect, with changes."""
         return self.tls.model_copy(update=changes)
 
@@ -104,7 +104,7 @@ async def test_a_wrong_ca_is_told(
     ca_file.write_bytes(Authority(tmp_path, "other").file.read_bytes())
     mqtt = options(broker.port, host="localhost", tls=broker.tls_but(ca_file=ca_file))
     async with receiving(mqtt, STREAM) as reception:
-        await reception.state(State.FAILED, "a CA that we do not trust: set mqtt.tls.ca_file")
+        await reception.state(ComponentState.FAILED, "a CA that we do not trust: set mqtt.tls.ca_file")
         ca_file.write_bytes(authority.file.read_bytes())
         await reception.ready()
 
@@ -118,7 +118,7 @@ async def test_a_broker_that_does_not_send_its_intermediate_is_told(
     mqtt = options(broker.port, host="localhost", tls=broker.tls)
     async with receiving(mqtt, STREAM) as reception:
         await reception.state(
-            State.FAILED, "does not send its intermediate certificates: have it send the whole chain"
+            ComponentState.FAILED, "does not send its intermediate certificates: have it send the whole chain"
         )
 
 
@@ -128,7 +128,7 @@ async def test_an_expired_certificate_is_told(
     """It is the broker's administrator who must act, and the text says so."""
     broker = await asyncio.to_thread(TlsBroker, start_mosquitto, authority, expired=True)
     async with receiving(options(broker.port, host="localhost", tls=broker.tls), STREAM) as reception:
-        await reception.state(State.FAILED, "has expired: renew it")
+        await reception.state(ComponentState.FAILED, "has expired: renew it")
 
 
 async def test_a_wrong_host_name_is_told(
@@ -137,7 +137,7 @@ async def test_a_wrong_host_name_is_told(
     """The text names the name we expected."""
     broker = await asyncio.to_thread(TlsBroker, start_mosquitto, authority, host="elsewhere.example.org")
     async with receiving(options(broker.port, host="localhost", tls=broker.tls), STREAM) as reception:
-        await reception.state(State.FAILED, "is not made out to 'localhost'")
+        await reception.state(ComponentState.FAILED, "is not made out to 'localhost'")
 
 
 async def test_a_missing_client_certificate_is_told(
@@ -147,22 +147,22 @@ async def test_a_missing_client_certificate_is_told(
     broker = await asyncio.to_thread(TlsBroker, start_mosquitto, authority)
     tls = broker.tls_but(cert_file=None, key_file=None)
     async with receiving(options(broker.port, host="localhost", tls=tls), STREAM) as reception:
-        await reception.state(State.FAILED, "check mqtt.tls.cert_file")
+        await reception.state(ComponentState.FAILED, "check mqtt.tls.cert_file")
 
 
 async def test_a_file_that_is_not_there_is_named(
     mosquitto_broker: Mosquitto, options: Options, tmp_path: Path
 ) -> None:
     """Missing certificate files are named, and waited for."""
-    tls = Tls(ca_file=tmp_path / "absent.pem")
+    tls = TlsSettings(ca_file=tmp_path / "absent.pem")
     async with receiving(options(mosquitto_broker.port, tls=tls), STREAM) as reception:
-        await reception.state(State.FAILED, "absent.pem: No such file")
+        await reception.state(ComponentState.FAILED, "absent.pem: No such file")
 
 
 async def test_tls_to_a_port_without_tls_is_told(mosquitto_broker: Mosquitto, options: Options) -> None:
     """The commonest mistake: the right host, the wrong port."""
-    async with receiving(options(mosquitto_broker.port, tls=Tls()), STREAM) as reception:
-        await reception.state(State.WAITING, "is this the port of its TLS listener?")
+    async with receiving(options(mosquitto_broker.port, tls=TlsSettings()), STREAM) as reception:
+        await reception.state(ComponentState.WAITING, "is this the port of its TLS listener?")
 
 
 async def test_refused_credentials_are_told(
@@ -175,7 +175,7 @@ async def test_refused_credentials_are_told(
     secret.write_text("wrong\n")
     mqtt = options(broker.port, username="gateway", password_file=secret)
     async with receiving(mqtt, STREAM) as reception:
-        detail = await reception.state(State.FAILED, "check mqtt.username")
+        detail = await reception.state(ComponentState.FAILED, "check mqtt.username")
         assert "wrong" not in detail
         secret.write_text("right\n")
         await reception.ready()
@@ -193,12 +193,12 @@ async def test_a_refused_subscription_names_its_topic(
     """That stream gets nothing and we are not ready; the other streams go on."""
     broker = await asyncio.to_thread(start_mosquitto, extra=_access_rules(tmp_path, allowed="t/+/+"))
     mqtt = options(broker.port, username="gateway", password="secret")
-    forbidden = Stream(name="other", topic="forbidden/{tenant}/{device}")
+    forbidden = StreamSettings(name="other", topic="forbidden/{tenant}/{device}")
     async with receiving(mqtt, forbidden, STREAM, settle=True) as reception:
-        await reception.state(State.FAILED, "refuses subscriptions: forbidden/+/+")
+        await reception.state(ComponentState.FAILED, "refuses subscriptions: forbidden/+/+")
         await asyncio.to_thread(_publish_as, broker.port, "t/a/d", b"x")
         await reception.messages(1)
-        await reception.state(State.FAILED)
+        await reception.state(ComponentState.FAILED)
 
 
 def _access_rules(folder: Path, allowed: str) -> list[str]:
@@ -266,7 +266,7 @@ async def test_a_wrong_websocket_path_is_told(mosquitto_broker: Mosquitto, optio
     async with _websocket_to(mosquitto_broker.port) as port:
         mqtt = options(port, websocket_path="/other", transport="auto")
         async with receiving(mqtt, STREAM) as reception:
-            await reception.state(State.WAITING, "check mqtt.websocket_path")
+            await reception.state(ComponentState.WAITING, "check mqtt.websocket_path")
 
 
 @contextlib.asynccontextmanager

@@ -19,19 +19,19 @@ import pytest
 
 from tests.conftest import REQUIRED, _made
 from tests.support import fault_table, prepared
-from tests.support.against_all import Found
+from tests.support.against_all import AttackCost
 from tests.support.databases import Workshop
-from tests.support.fault_cell import Cell, Combination
+from tests.support.fault_cell import Combination, FaultCell
 from tests.support.servers import TIMESCALEDB_ROOT, Mosquitto, Postgres, Server, Timescale
 from tests.support.sql import execute, scalar
 
 ALL = os.environ.get("GATEWAY_FAULTS") == "all"
 SOAK_MINUTES = float(os.environ.get("GATEWAY_SOAK_MINUTES") or 0)
-MakeCell = Callable[..., Cell]
+MakeCell = Callable[..., FaultCell]
 Breakable = Callable[[str], Postgres]
 SEED = int(os.environ.get("GATEWAY_FAULTS_SEED") or random.SystemRandom().randrange(10**6))
-ROWS: list[fault_table.Row] = []
-AGAINST_ALL: list[Found] = []
+ROWS: list[fault_table.FaultCellRow] = []
+AGAINST_ALL: list[AttackCost] = []
 """What one could do to all others."""
 
 
@@ -130,15 +130,15 @@ def make_cell(
     workshops: Callable[[Server], Workshop],
     start_mosquitto: Callable[..., Mosquitto],
     request: pytest.FixtureRequest,
-) -> Iterator[Callable[..., Cell]]:
+) -> Iterator[Callable[..., FaultCell]]:
     """``make_cell(fault, settings, max_inflight=…)``: all but the daemon and the load runs."""
     server = breakable(combination.engine)
     workshop = workshops(server)
     databases = workshop.migrated()
-    made: list[Cell] = []
+    made: list[FaultCell] = []
 
-    def make(fault: str, settings: Mapping[str, Any] | None = None, **broker: Any) -> Cell:
-        cell = Cell(
+    def make(fault: str, settings: Mapping[str, Any] | None = None, **broker: Any) -> FaultCell:
+        cell = FaultCell(
             fault,
             combination,
             seed=SEED,
@@ -161,7 +161,7 @@ def make_cell(
 # the table --------------------------------------------------------------------------------
 
 
-def _record(row: fault_table.Row) -> None:
+def _record(row: fault_table.FaultCellRow) -> None:
     ROWS.append(row)
     fault_table.save(ROWS)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import ALL, MakeCell
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.mosquitto
@@ -21,7 +21,7 @@ SLOW = 0.005
 SMALL = {"batch": {"max_rows": 200}}
 
 
-def backlog(cell: Cell, **plan: Any) -> None:
+def backlog(cell: FaultCell, **plan: Any) -> None:
     """The broker holds the whole load in the session: from here on nobody publishes.
 
     So all copies that come are the broker's own: a publisher that sends again what the broker did not acknowledge
@@ -33,7 +33,7 @@ def backlog(cell: Cell, **plan: Any) -> None:
     cell.published(early=False)
 
 
-def goes_on(cell: Cell) -> None:
+def goes_on(cell: FaultCell) -> None:
     """It stores, or tells copies of what is stored: all that was in flight may come again first."""
 
     def ended() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import ALL, MakeCell
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.mosquitto
@@ -23,7 +23,9 @@ WIDE = {"name": "all", "topic": "tenants/{tenant}/#", "kind": "ignore"}
 OTHER = {"name": "other", "topic": "others/{tenant}/{device}"}
 
 
-def changed(cell: Cell, settings: dict[str, Any], *, arguments: Sequence[str] = (), ends: str = "") -> None:
+def changed(
+    cell: FaultCell, settings: dict[str, Any], *, arguments: Sequence[str] = (), ends: str = ""
+) -> None:
     """The daemon stops, messages collect, it starts with other settings; then more come.
 
     Args:
@@ -44,7 +46,7 @@ def changed(cell: Cell, settings: dict[str, Any], *, arguments: Sequence[str] = 
     cell.quiet(cell.messages)
 
 
-def publish(cell: Cell) -> None:
+def publish(cell: FaultCell) -> None:
     """Some more messages, all of which the broker has."""
     cell.publish(count=COUNT)
     cell.published(early=False)

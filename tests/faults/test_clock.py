@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import lacking
 from tests.faults.conftest import MakeCell
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.fault_clock import Clock, NoClockError
 
 pytestmark = pytest.mark.mosquitto
@@ -15,7 +15,7 @@ HOUR, DAY = 3600, 86_400
 JUMPS = {"back an hour": -HOUR, "forward a day": DAY}
 
 
-def clock_of(cell: Cell) -> Clock:
+def clock_of(cell: FaultCell) -> Clock:
     """The daemon's own clock."""
     try:
         clock = Clock(cell.daemon.folder)
@@ -40,7 +40,7 @@ def test_the_clock_jumps(make_cell: MakeCell, jump: str) -> None:
     assert ordered(cell)
 
 
-def ordered(cell: Cell) -> bool:
+def ordered(cell: FaultCell) -> bool:
     """Whether the times of each device rise with what it sent: also when the clock went back."""
     statement = (
         "SELECT count(*) FROM (SELECT (data->>'seq')::int < lag((data->>'seq')::int) "

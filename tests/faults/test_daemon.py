@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.conftest import ALL, MakeCell
 from tests.support.fault_acks import LostAcks
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.mosquitto
@@ -78,7 +78,7 @@ def test_stopped(make_cell: MakeCell) -> None:
     cell.prove()
 
 
-def held(cell: Cell) -> None:
+def held(cell: FaultCell) -> None:
     """The database hangs, and the daemon holds what it cannot write."""
     cell.start()
     cell.stored(500)

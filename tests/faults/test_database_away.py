@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.conftest import ALL, MakeCell
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.sql import execute
 
 pytestmark = pytest.mark.mosquitto
@@ -17,7 +17,7 @@ HOW = {"stop": "fast stop", "stop_immediate": "immediate stop", "kill": "kill -9
 OURS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'gateway-%'"
 
 
-def away(cell: Cell) -> None:
+def away(cell: FaultCell) -> None:
     """It is waited for, and the books balance."""
     assert cell.daemon.component("timeseries")["state"] == "waiting"
     assert cell.daemon.status()["balanced"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.faults.conftest import ALL, MakeCell
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.servers import Postgres
 from tests.support.sql import execute, scalar
 from tests.support.waiting import eventually
@@ -44,7 +44,7 @@ def make_standby() -> Iterator[MakeStandby]:
 class Pair:
     """A primary and its synchronous standby, with the databases of a cell."""
 
-    def __init__(self, cell: Cell, make_standby: MakeStandby, settings: dict[str, str]) -> None:
+    def __init__(self, cell: FaultCell, make_standby: MakeStandby, settings: dict[str, str]) -> None:
         self.cell = cell
         self.primary = make_standby(cell.server)
         self.primary.promote()
@@ -92,7 +92,7 @@ class Pair:
         execute(self.primary.dsn(), "SELECT pg_reload_conf()")
 
 
-def stands_still(cell: Cell) -> bool:
+def stands_still(cell: FaultCell) -> bool:
     """Nothing was settled between the last looks."""
     return len({look.settled for look in cell.watch.looks[-4:]}) == 1
 

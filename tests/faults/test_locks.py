@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.conftest import ALL, MakeCell
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.sql import execute, locked
 from tests.support.waiting import eventually
 
@@ -26,13 +26,13 @@ ANALYZE = "SHARE UPDATE EXCLUSIVE"
 
 
 @contextlib.contextmanager
-def held(cell: Cell, mode: str) -> Iterator[None]:
+def held(cell: FaultCell, mode: str) -> Iterator[None]:
     """Another's transaction on the table that lasts."""
     with locked(cell.databases.timeseries_dsn, "telemetry", mode=mode):
         yield
 
 
-def longest_gap(cell: Cell, since: float) -> float:
+def longest_gap(cell: FaultCell, since: float) -> float:
     """Seconds without a message settled, at most."""
     looks = [look for look in list(cell.watch.looks) if look.at > since]
     last, longest = looks[0], 0.0
@@ -65,7 +65,7 @@ def test_a_partition_is_due(make_cell: MakeCell, mode: str) -> None:
     assert gap < LONGEST_GAP
 
 
-def ready(cell: Cell) -> None:
+def ready(cell: FaultCell) -> None:
     """The other's transaction is no trouble of the database."""
     assert cell.daemon.is_ready(), cell.daemon.ready()
 
@@ -92,7 +92,7 @@ def test_chunks_are_made(make_cell: MakeCell, mode: str) -> None:
     cell.prove()
 
 
-def count_chunks(cell: Cell) -> int:
+def count_chunks(cell: FaultCell) -> int:
     """Of ``telemetry``."""
     (found,) = cell.databases.timeseries("SELECT count(*) FROM show_chunks('telemetry')")
     return int(found[0])

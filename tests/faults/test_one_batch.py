@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.conftest import ALL, MakeCell
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.sql import execute
 from tests.support.waiting import eventually
 
@@ -40,12 +40,12 @@ def refused(seq: int) -> bool:
     return seq % DEVICES == 7 and seq < UNTIL
 
 
-def make_trigger(cell: Cell, body: str) -> None:
+def make_trigger(cell: FaultCell, body: str) -> None:
     """What an operator may have put on the table."""
     execute(cell.databases.timeseries_dsn, TRIGGER.format(body=body))
 
 
-def letters(cell: Cell) -> int:
+def letters(cell: FaultCell) -> int:
     """Dead letters of what the database refused."""
     found: int = cell.databases.timeseries(
         "SELECT count(*) FROM dead_letters WHERE reason = 'refused_by_database'"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.faults.conftest import ALL, MakeCell
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.fault_updates import SERIALS, Updates
 from tests.support.sql import execute
 from tests.support.waiting import eventually
@@ -27,7 +27,7 @@ CREATE TRIGGER at_random BEFORE INSERT ON telemetry FOR EACH STATEMENT EXECUTE F
 
 
 @contextmanager
-def updates(cell: Cell) -> Iterator[None]:
+def updates(cell: FaultCell) -> Iterator[None]:
     """Twenty devices update a key each every 4 ms meanwhile; then the newest of each key must stand."""
     execute(cell.databases.timeseries_dsn, OVERTAKING)
     cell.begin(SERIALS)

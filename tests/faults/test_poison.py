@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.conftest import ALL, MakeCell
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.sql import execute
 
 pytestmark = pytest.mark.mosquitto
@@ -71,7 +71,7 @@ def refuses(every: int) -> Callable[[int], bool]:
     return lambda seq: seq >= FIRST and seq % every == 0
 
 
-def failed_copies(cell: Cell, *, since: int) -> int:
+def failed_copies(cell: FaultCell, *, since: int) -> int:
     """How many COPYs the server refused for what was in them, as its log tells."""
     lines = cell.server.tail(2**30, since=since).splitlines()
     return sum("ERROR:" in line and ("picky" in line or "not this one" in line) for line in lines)

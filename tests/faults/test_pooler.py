@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.conftest import ALL, MakeCell
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.servers import PgBouncer
 from tests.support.waiting import eventually
 
@@ -18,7 +18,7 @@ SECONDS = 20 if ALL else 3
 Start = Callable[..., PgBouncer]
 
 
-def behind(cell: Cell, start: Start) -> PgBouncer:
+def behind(cell: FaultCell, start: Start) -> PgBouncer:
     """Have the daemon connect through a pooler with fewer sessions than the daemon has connections."""
     pooler = start(cell.server, "transaction", sessions=3, extra=["server_login_retry = 1"])
     for name, dsn in (
@@ -61,7 +61,7 @@ def test_the_server_behind_it(make_cell: MakeCell, start_pgbouncer: Start, how: 
     cell.prove()
 
 
-def waits(cell: Cell) -> None:
+def waits(cell: FaultCell) -> None:
     """Nothing is to be mended."""
     found = cell.daemon.component("timeseries")
     assert found["state"] != "failed", found

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.conftest import ALL, MakeCell
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.fault_equal import SERIAL, Equal
 from tests.support.plan import TELEMETRY
 from tests.support.session_broker import AEDES, HIVEMQ, LOWEST_FREE, MOSQUITTO, RABBITMQ, SessionBroker
@@ -28,7 +28,7 @@ HABITS = {
 }
 
 
-def known(cell: Cell, position: int) -> None:
+def known(cell: FaultCell, position: int) -> None:
     """How far the broker has read our acknowledgements is durable, or that it uses ids again."""
     kept = "SELECT NOT in_turn OR confirmed >= $2 FROM mqtt_sessions WHERE client_id = $1"
 
@@ -38,14 +38,14 @@ def known(cell: Cell, position: int) -> None:
     eventually(is_kept, what="known to a later process")
 
 
-def killed(cell: Cell, equal: Equal) -> None:
+def killed(cell: FaultCell, equal: Equal) -> None:
     """Killed (-9) with messages in flight."""
     equal.killed_with(IN_FLIGHT)
     cell.recovers(cell.daemon.start)
     equal.settled()
 
 
-def stopped(cell: Cell, equal: Equal) -> None:
+def stopped(cell: FaultCell, equal: Equal) -> None:
     """SIGTERM while messages come: the broker has read the acknowledgements of what was stored."""
     equal.say(400)
     assert cell.daemon.stop() == 0
@@ -60,7 +60,7 @@ SHORT = [("1 to 50", killed), ("anew at each connection", stopped)]
 
 @EQUAL
 @pytest.mark.parametrize(("habit", "how"), CELLS if ALL else SHORT)
-def test_packet_ids(make_cell: MakeCell, habit: str, how: Callable[[Cell, Equal], None]) -> None:
+def test_packet_ids(make_cell: MakeCell, habit: str, how: Callable[[FaultCell, Equal], None]) -> None:
     """Equal messages under ids that equal ones had before: each is a row, whatever the broker's habit."""
     cell = make_cell(f"packet ids {habit}: daemon {how.__name__}, {ROUNDS} times", STEPS)
     with SessionBroker(HABITS[habit]) as broker:
@@ -73,7 +73,7 @@ def test_packet_ids(make_cell: MakeCell, habit: str, how: Callable[[Cell, Equal]
         equal.prove()
 
 
-def by_way_of(cell: Cell, broker: SessionBroker) -> Equal:
+def by_way_of(cell: FaultCell, broker: SessionBroker) -> Equal:
     """The daemon is at this broker, and runs."""
     cell.daemon.configure({"mqtt": {"port": broker.port}})
     cell.left = lambda: [] if broker.idle else ["not idle"]

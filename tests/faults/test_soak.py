@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.conftest import SOAK_MINUTES, MakeCell
 from tests.faults.test_database_away import OURS
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.fault_watch import Look
 from tests.support.sql import execute
 from tests.support.waiting import eventually
@@ -35,7 +35,7 @@ FEW = 2
 class Soak:
     """The faults, done to a cell whose load goes on at a given rate."""
 
-    def __init__(self, cell: Cell, rate: float) -> None:
+    def __init__(self, cell: FaultCell, rate: float) -> None:
         self.cell, self.rate = cell, rate
 
     def publish(self) -> None:
@@ -134,7 +134,7 @@ def test_soak(make_cell: MakeCell) -> None:
     assert grown == []
 
 
-def top_speed(cell: Cell) -> float:
+def top_speed(cell: FaultCell) -> float:
     """Messages a second that are stored while the publisher goes as fast as it can; then all is settled."""
     cell.start_long_ago(rate=0)
     cell.stored(1000)
@@ -146,7 +146,7 @@ def top_speed(cell: Cell) -> float:
     return speed
 
 
-def growth(cell: Cell, looks: Sequence[Look]) -> list[str]:
+def growth(cell: FaultCell, looks: Sequence[Look]) -> list[str]:
     """What one life takes more of in its second half than in its first; also notes what it took."""
     assert len({look.pid for look in looks}) == 1, "the daemon did not live through it"
     looks = looks[int(WARM * len(looks)) :]

@@ -13,7 +13,7 @@ import pytest
 from gateway.spool import inspection
 from tests.conftest import lacking
 from tests.faults.conftest import ALL, MakeCell
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.fault_commit import LossyCommits
 from tests.support.fault_disk import UNPRIVILEGED, NoDiskError, SmallFolder
 from tests.support.proxy import Proxy
@@ -32,25 +32,25 @@ READ_AHEAD = 25_000
 SMALL_SEGMENTS = {"spool": {"after": "500ms", "segment_bytes": "64KiB"}}
 
 
-def with_spool(make_cell: MakeCell, fault: str, folder: Path | None = None) -> Cell:
+def with_spool(make_cell: MakeCell, fault: str, folder: Path | None = None) -> FaultCell:
     """A cell whose daemon has a spool, of small segments."""
     cell = make_cell(fault, SMALL_SEGMENTS)
     cell.daemon.configure({"spool": {"folder": folder or cell.daemon.folder / "spool"}})
     return cell
 
 
-def folder_of(cell: Cell) -> Path:
+def folder_of(cell: FaultCell) -> Path:
     """Where the spool is."""
     return Path(cell.daemon.settings["spool"]["folder"])
 
 
-def spools(cell: Cell, more: int = 1000) -> None:
+def spools(cell: FaultCell, more: int = 1000) -> None:
     """Wait until so many more messages are acknowledged because they are on disk."""
     wanted = cell.daemon.total()["spooled"] + more
     eventually(lambda: cell.daemon.total()["spooled"] >= wanted, timeout=30, what=f"{wanted} spooled")
 
 
-def emptied(cell: Cell) -> None:
+def emptied(cell: FaultCell) -> None:
     """All that was spooled has come to its end, and nothing is left in the folder."""
     assert list(folder_of(cell).glob("*.segment")) == []
 
@@ -105,7 +105,7 @@ def test_the_daemon_is_killed(make_cell: MakeCell) -> None:
     emptied(cell)
 
 
-def kill(cell: Cell) -> None:
+def kill(cell: FaultCell) -> None:
     """Kill the daemon at random moments; each time it is started again at once."""
     for _ in range(KILLS):
         cell.daemon.kill()
@@ -135,7 +135,7 @@ def test_an_unknown_device(make_cell: MakeCell) -> None:
 # what happens to files ------------------------------------------------------------------------
 
 
-def spooled_and_dead(cell: Cell) -> Path:
+def spooled_and_dead(cell: FaultCell) -> Path:
     """The database is away, the daemon was killed, and much is in the spool: its folder."""
     cell.start()
     cell.stored(500)
@@ -145,7 +145,7 @@ def spooled_and_dead(cell: Cell) -> Path:
     return folder_of(cell)
 
 
-def go_on(cell: Cell, *, lost: int = 0) -> None:
+def go_on(cell: FaultCell, *, lost: int = 0) -> None:
     """The daemon and the database come back, and all that can be is drained."""
     cell.daemon.launch()
     eventually(cell.daemon.status, timeout=20, what="the daemon runs")
@@ -209,7 +209,7 @@ def small_folder(tmp_path: Path) -> Iterator[SmallFolder]:
         lacking("mount", str(missing))
 
 
-def fails(cell: Cell, breaks: Callable[[], object], words: str, mends: Callable[[], object]) -> None:
+def fails(cell: FaultCell, breaks: Callable[[], object], words: str, mends: Callable[[], object]) -> None:
     """The disk fails while the database is away: nothing is acknowledged that is not on disk; then it is mended."""
     cell.start()
     cell.stored(500)
@@ -283,6 +283,6 @@ def test_a_day_without_an_uplink(make_cell: MakeCell) -> None:
     emptied(cell)
 
 
-def drained(cell: Cell) -> bool:
+def drained(cell: FaultCell) -> bool:
     """Nothing is left on disk."""
     return not list(folder_of(cell).glob("*.segment"))

@@ -10,7 +10,7 @@ import pytest
 from gateway.storage.roles import WRITER
 from tests.conftest import lacking
 from tests.faults.conftest import ALL, Breakable, MakeCell
-from tests.support.fault_cell import Cell, Combination
+from tests.support.fault_cell import Combination, FaultCell
 from tests.support.fault_disk import NoDiskError, SmallDisk
 from tests.support.servers import Postgres
 from tests.support.sql import execute
@@ -22,7 +22,7 @@ TABLES = ["telemetry", "dead_letters", "redelivery_ledger", "processed_messages"
 WRITER_ROLE = "fault_writer"
 
 
-def stands(cell: Cell, *words: str) -> None:
+def stands(cell: FaultCell, *words: str) -> None:
     """Failed, with these words; it lasts; all is held, the books balance, and the log says it once a statement."""
     cell.unready("timeseries", *words, state="failed")
     cell.lasts(SECONDS, lambda: balanced(cell))
@@ -33,7 +33,7 @@ def stands(cell: Cell, *words: str) -> None:
     cell.watch.looks.clear()  # what was settled before must not be taken for what is settled after
 
 
-def balanced(cell: Cell) -> None:
+def balanced(cell: FaultCell) -> None:
     """The conservation law holds."""
     assert cell.daemon.status()["balanced"]
 
@@ -49,7 +49,7 @@ def test_read_only(make_cell: MakeCell) -> None:
     cell.prove()
 
 
-def turn(cell: Cell, switch: str) -> None:
+def turn(cell: FaultCell, switch: str) -> None:
     """Make the server read-only, or no longer."""
     execute(cell.server.dsn(), f"ALTER SYSTEM SET default_transaction_read_only = {switch}")
     execute(cell.server.dsn(), "SELECT pg_reload_conf()")
@@ -84,7 +84,7 @@ def as_writer(breakable: Breakable, combination: Combination) -> Iterator[None]:
     execute(server.dsn(), f"DROP ROLE {WRITER_ROLE}")
 
 
-def log_in(cell: Cell) -> Path:
+def log_in(cell: FaultCell) -> Path:
     """Have the daemon log in as that role; the file with its password."""
     password = cell.daemon.folder / "password"
     password.write_text("first\n", "utf-8")

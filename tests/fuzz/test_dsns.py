@@ -43,7 +43,7 @@ def understood(text: str) -> list[str]:
         ValidationError: it cannot be a setting.
     """
     redaction._known.clear()
-    database = settings.Database(dsn=SecretStr(text))
+    database = settings.DatabaseSettings(dsn=SecretStr(text))
     target = libpq.read(database)
     assert target.hosts
     for host in target.hosts:
@@ -90,7 +90,7 @@ def texts_of(text: str) -> list[str]:
     """All that people may see of this DSN, and of what is wrong with it."""
     redaction._known.clear()
     try:
-        database = settings.Database(dsn=SecretStr(text))
+        database = settings.DatabaseSettings(dsn=SecretStr(text))
         parts = dsn_text.split(text)
         assert parts is not None
         shown = [parts.shown(), repr(parts), repr(database), redact(text), redact(f"cannot use {text!r}")]

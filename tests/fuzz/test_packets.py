@@ -16,8 +16,8 @@ from gateway.messages import Message
 from gateway.mqtt.connection import ConnectionLostError
 from gateway.mqtt.frames import BrokenStreamError, PacketReader
 from gateway.mqtt.salvage import packet_bytes
-from gateway.mqtt.v311 import AiomqttConnection
-from gateway.settings import Mqtt
+from gateway.mqtt.v311 import V311Connection
+from gateway.settings import MqttSettings
 from tests.support.fuzzing import attempt, fuzzed, spoiled
 from tests.unit.mqtt.test_frames import PACKETS
 
@@ -119,7 +119,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 async def _read_by_paho(stream: bytes, piece: int) -> tuple[list[Message], list[int], str]:
     """Messages and ids that come of these bytes in pieces, and how the connection ends, if it does."""
     taken = Taken()
-    connection = AiomqttConnection(Mqtt(client_id="fuzz"), taken)
+    connection = V311Connection(MqttSettings(client_id="fuzz"), taken)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)

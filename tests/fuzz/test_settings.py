@@ -29,7 +29,7 @@ from tests.support.minimal import MINIMAL
 
 SECRET = "qz7Xk9vJ5wy3"
 OPTIONS = sorted(
-    {*(f"streams.0.{name}" for name in settings.Stream.model_fields)}
+    {*(f"streams.0.{name}" for name in settings.StreamSettings.model_fields)}
     | {name for name in settings.options(Settings) if not name.startswith("streams.")}
 )
 SECRETS = [

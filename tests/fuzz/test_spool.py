@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.messages import digest
-from gateway.sessions.tracking import State
-from gateway.settings import Spool as Options
+from gateway.sessions.tracking import SessionState
+from gateway.settings import SpoolSettings as Options
 from gateway.spool import inspection, layout, records
 from gateway.spool.disk import SESSION
 from gateway.spool.records import HEAD_BYTES, Record
@@ -96,7 +96,7 @@ _OVER = st.binary(min_size=1, max_size=8) | st.builds(
 )
 
 
-def looked_at(folder: Path) -> tuple[inspection.Status, inspection.Verdict, list[Record]]:
+def looked_at(folder: Path) -> tuple[inspection.SpoolStatus, inspection.Verification, list[Record]]:
     """All that ``gateway spool`` tells of a folder."""
     status, verdict = inspection.status(folder, 2**20), inspection.verify(folder)
     return status, verdict, list(inspection.read(folder))
@@ -132,7 +132,7 @@ def test_records(body: bytes) -> None:
 
 
 STATES = [
-    msgspec.json.encode(State(bytes(range(16)), number, True, 1_763_640_000_000_000, ("t/+/+",)))
+    msgspec.json.encode(SessionState(bytes(range(16)), number, True, 1_763_640_000_000_000, ("t/+/+",)))
     for number in (0, 70_000, 2**40)
 ]
 
@@ -149,7 +149,7 @@ def test_session_files(content: bytes) -> None:
     disk.create(SESSION).write(0, content)
     found = attempt("spool session", SessionFile(disk).read)
     if found is not None:
-        assert isinstance(found, State)
+        assert isinstance(found, SessionState)
         assert len(found.session) == 16
         assert all(0 <= number < 2**62 for number in (found.confirmed, found.at_us))
-        assert msgspec.json.decode(msgspec.json.encode(found), type=State) == found
+        assert msgspec.json.decode(msgspec.json.encode(found), type=SessionState) == found

@@ -16,7 +16,7 @@ from gateway.writer import rows, staged
 from gateway.writer.copy import Writer
 from gateway.writer.work import BatchWrite
 from tests.integration.conftest import Writers
-from tests.support.batching import NOW_US, Filling, Origin, a_device
+from tests.support.batching import NOW_US, Filling, StubRoute, a_device
 from tests.support.databases import Databases
 from tests.support.written import Table, letters_of, rows_of, written
 
@@ -394,7 +394,7 @@ async def test_a_message_id_that_starts_again(
         content = {"n": min(n, 1)}
         index = filling.keyed(device, NOW_US + min(n, 1), content)
         filling.batch.ids[index] = [(device.tenant_id, "esp_0")]
-        filling.batch.origins[index] = Origin(message_id_reused=policy)
+        filling.batch.origins[index] = StubRoute(message_id_reused=policy)
     works = [await written(writer, filling.batch) for filling in dict.fromkeys(fillings)]
     other, again = (STORED, DUPLICATE) if policy == "store" else (DEAD, DEAD)
     assert [outcome for work in works for outcome in work.outcomes] == [STORED, other, again]

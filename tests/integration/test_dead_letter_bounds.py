@@ -12,13 +12,13 @@ import pytest
 from gateway import settings
 from gateway.daemon import replay
 from gateway.daemon.dead_letter_purge import DeadLetterPurge
-from gateway.daemon.replay import Result
+from gateway.daemon.replay import ReplayResult
 from gateway.errors import StoreError
 from gateway.outcomes import Outcome
 from gateway.storage import pools
 from gateway.writer.copy import Writer
 from gateway.writer.dead_letters import Selection
-from tests.support.batching import Filling, Origin, database, published, settings_for
+from tests.support.batching import Filling, StubRoute, database, published, settings_for
 from tests.support.databases import Databases
 from tests.support.sessions import a_ledger
 from tests.support.sql import execute
@@ -29,7 +29,7 @@ KIB = 2**10
 
 def writer_of(databases: Databases, **options: object) -> Writer:
     """A writer with these bounds."""
-    letters = settings.DeadLetters.model_validate(options)
+    letters = settings.DeadLettersSettings.model_validate(options)
     return Writer(
         database(databases.timeseries_dsn), a_ledger(str(uuid.uuid4())), horizon=60, letters=letters
     )
@@ -55,8 +55,8 @@ async def test_a_device_has_its_share_of_an_hour(shared: Databases, table: Table
     for n in range(4):
         filling = Filling()
         for _ in range(20):
-            filling.letter(published("t/loud", b"{" * 30 * KIB), origin=Origin(device=loud))
-        filling.letter(published("t/quiet", b"{"), origin=Origin(device=quiet))
+            filling.letter(published("t/loud", b"{" * 30 * KIB), origin=StubRoute(device=loud))
+        filling.letter(published("t/quiet", b"{"), origin=StubRoute(device=quiet))
         work = await written(writers[n % 2], filling.batch)
         assert set(work.letter_outcomes) == {Outcome.DEAD_LETTERED}
     for writer in writers:
@@ -71,7 +71,7 @@ async def test_a_device_has_its_share_of_an_hour(shared: Databases, table: Table
 async def test_a_cut_letter_is_not_replayed(shared: Databases, table: Table) -> None:
     """It stays a dead letter, however often it is tried, and its detail says why; others are replayed."""
     stream = f"s-{uuid.uuid4().hex[:12]}"
-    origin, filling = Origin(), Filling()
+    origin, filling = StubRoute(), Filling()
     origin.stream_name = stream
     writer = writer_of(shared, max_payload_bytes=KIB)
     id_ = filling.letter(published("t/a/b", json.dumps({"n": "x" * 5000}).encode()), origin=origin)
@@ -79,10 +79,10 @@ async def test_a_cut_letter_is_not_replayed(shared: Databases, table: Table) -> 
     await written(writer, filling.batch)
     await writer.close()
     for _ in range(2):
-        result = Result()
+        result = ReplayResult()
         options = settings_for(shared, {"name": stream})
         await replay.run(options, Selection(stream=stream), result, limit=9, progress=lambda *_: None)
-        assert result == Result(replayed=2, stored=0, failed_again=2)
+        assert result == ReplayResult(replayed=2, stored=0, failed_again=2)
     row = await table.fetchrow("SELECT reason, detail, replays FROM dead_letters WHERE id = $1", id_)
     assert (row["reason"], row["replays"]) == ("malformed", 2)
     assert row["detail"].count("1024 of its 5009 bytes were kept (dead_letters.max_payload_bytes)") == 1
@@ -92,7 +92,7 @@ async def test_old_letters_are_deleted(shared: Databases, table: Table) -> None:
     """What is older than is kept, and its counts; younger ones stay, and nobody may delete those of a day."""
     device, writer, filling = f"D-{uuid.uuid4()}", writer_of(shared), Filling()
     for _ in range(3):
-        filling.letter(published("t/a", b"{"), origin=Origin(device=device))
+        filling.letter(published("t/a", b"{"), origin=StubRoute(device=device))
     await written(writer, filling.batch)
     await writer.close()
     old = dt.datetime.now(dt.UTC) - dt.timedelta(days=91)
@@ -114,8 +114,8 @@ async def test_a_device_without_a_name_has_the_share_of_its_topic(shared: Databa
     topics = [f"t/{uuid.uuid4()}", "t/" + "x" * 60_000]
     for topic in topics:
         for _ in range(20):
-            filling.letter(published(topic, b"{" * 60 * KIB), origin=Origin(device=None))
-    filling.letter(published("t", b"{"), origin=Origin(device="y" * 60_000))
+            filling.letter(published(topic, b"{" * 60 * KIB), origin=StubRoute(device=None))
+    filling.letter(published("t", b"{"), origin=StubRoute(device="y" * 60_000))
     work = await written(writer, filling.batch)
     await writer.close()
     kept = [

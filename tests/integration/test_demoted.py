@@ -13,7 +13,7 @@ from gateway import settings
 from gateway.devices import registry as registry_module
 from gateway.devices.registry import Registry
 from gateway.errors import StandingError, TransientError
-from gateway.observability.health import Component, State
+from gateway.observability.health import Component, ComponentState
 from gateway.outcomes import Outcome
 from gateway.storage import pools, sessions
 from gateway.storage.pools import Pool
@@ -202,13 +202,13 @@ async def test_the_registry_asks_elsewhere(pair: Pair, monkeypatch: pytest.Monke
     ids = provision(pair.new, ["A"])
     pool = Pool("metadata", database(pair.both(pair.old.metadata_dsn)), size=2)
     component = Component("metadata")
-    registry = Registry(pool, settings.Registry(), component, lambda _device: None)
+    registry = Registry(pool, settings.RegistrySettings(), component, lambda _device: None)
     following = asyncio.create_task(registry.follow())
     try:
-        await eventually_async(lambda: component.state is State.READY)
+        await eventually_async(lambda: component.state is ComponentState.READY)
         pair.demote()
-        await eventually_async(lambda: component.state is State.WAITING)
-        await eventually_async(lambda: component.state is State.READY)
+        await eventually_async(lambda: component.state is ComponentState.WAITING)
+        await eventually_async(lambda: component.state is ComponentState.READY)
         entry = registry.entry("acme", "A")
         await registry.resolve([entry])
         assert entry.device is not None

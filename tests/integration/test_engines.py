@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from gateway import errors
-from gateway.settings import Database
+from gateway.settings import DatabaseSettings
 from gateway.storage import engines, migrate, schema_status
 from gateway.storage.engines import Engine
 from tests.support.databases import Databases, Workshop
@@ -22,9 +22,9 @@ from tests.support.waiting import free_port
 DAY = dt.timedelta(days=1)
 
 
-def database(dsn: str) -> Database:
+def database(dsn: str) -> DatabaseSettings:
     """Settings of the database behind a DSN."""
-    return Database.model_validate({"dsn": dsn})
+    return DatabaseSettings.model_validate({"dsn": dsn})
 
 
 async def detect(dsn: str) -> Engine:

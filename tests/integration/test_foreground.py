@@ -22,7 +22,7 @@ import pytest
 from gateway import errors, settings
 from gateway.cli import common
 from gateway.daemon import foreground, replay, spool_drain
-from gateway.daemon.replay import Result
+from gateway.daemon.replay import ReplayResult
 from gateway.messages import digest
 from gateway.outcomes import Outcome
 from gateway.spool.spool import Spool
@@ -58,7 +58,7 @@ class Scene:
             "INSERT INTO tenants (slug) VALUES ('acme'); "
             "INSERT INTO device_types (tenant_id, name) SELECT id, 'k' FROM tenants",
         )
-        self.spool = settings.Spool.model_construct(
+        self.spool = settings.SpoolSettings.model_construct(
             folder=folder / "spool", after=0.05, max_bytes=2**20, segment_bytes=2**16
         )
 
@@ -82,7 +82,7 @@ class Scene:
     def options(self, **sections: Any) -> settings.Settings:
         """The settings of the writer, with the spool."""
         made, writer = settings_for(None, **sections), self.installation.roles.writer
-        databases = settings.Databases(
+        databases = settings.DatabasesSettings(
             metadata=self.installation.settings("metadata", writer),
             timeseries=self.installation.settings("timeseries", writer),
         )
@@ -90,14 +90,14 @@ class Scene:
 
     async def refuse(self, *payloads: Any) -> None:
         """Have these end as dead letters of a device that nobody entered."""
-        async with Flow(self.options().model_copy(update={"spool": settings.Spool()})) as flow:
+        async with Flow(self.options().model_copy(update={"spool": settings.SpoolSettings()})) as flow:
             for number, payload in enumerate(payloads):
                 flow.take(published("t/acme/A", payload), received_us=NOW_US + number * 1000)
             assert await flow.settle() == {Outcome.DEAD_LETTERED: len(payloads)}
 
-    async def replay(self, result: Result | None = None) -> Result:
+    async def replay(self, result: ReplayResult | None = None) -> ReplayResult:
         """Replay all; it must end in time."""
-        result = Result() if result is None else result
+        result = ReplayResult() if result is None else result
         async with asyncio.timeout(20):
             await replay.run(self.options(), Selection(), result, limit=1000, progress=self.progress)
         return result
@@ -128,7 +128,7 @@ class Scene:
         await spool.append([msgspec.structs.replace(one, topic="t/acme/A") for one in made])
         spool.close()
 
-    async def drain(self, result: spool_drain.Result) -> None:
+    async def drain(self, result: spool_drain.DrainResult) -> None:
         """Drain the spool; it must end in time."""
         assert self.spool.folder is not None
         async with asyncio.timeout(20):
@@ -183,7 +183,7 @@ async def test_a_replay_beside_the_daemon(scene: Scene, running_daemon: Spool) -
     await scene.refuse({"n": 1}, b"{", {"ts": NOW_US // 1000, "n": 2}, {"message_id": "m", "n": 3})
     scene.provision()
     scene.owner(SLOW.format(seconds=0.3, table="telemetry"))
-    assert await scene.replay() == Result(replayed=4, stored=3, failed_again=1)
+    assert await scene.replay() == ReplayResult(replayed=4, stored=3, failed_again=1)
     assert [outcome for _, outcome in scene.letters()] == ["stored", "dead_lettered", "stored", "stored"]
     assert len(scene.rows()) == 3
     assert running_daemon.empty
@@ -194,12 +194,12 @@ async def test_what_must_be_mended_ends_a_replay(scene: Scene) -> None:
     await scene.refuse(*({"n": n} for n in range(3)))
     scene.provision()
     scene.may(insert=False)
-    result = Result()
+    result = ReplayResult()
     with pytest.raises(errors.StandingError, match=r"permission denied.*gateway db upgrade"):
         await scene.replay(result)
-    assert (result, scene.rows()) == (Result(), [])
+    assert (result, scene.rows()) == (ReplayResult(), [])
     scene.may(insert=True)
-    assert await scene.replay() == Result(replayed=3, stored=3)
+    assert await scene.replay() == ReplayResult(replayed=3, stored=3)
     assert scene.rows() == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
@@ -209,7 +209,7 @@ async def test_one_bad_letter_holds_up_no_other(scene: Scene) -> None:
     await scene.refuse(*({"n": n} for n in range(5)), {"bad": 5}, {"n": 6})
     scene.provision()
     scene.owner(REFUSES)
-    assert await scene.replay() == Result(replayed=7, stored=6, failed_again=1)
+    assert await scene.replay() == ReplayResult(replayed=7, stored=6, failed_again=1)
     assert [data["n"] for data in scene.rows()] == [0, 1, 2, 3, 4, 6]
     detail, outcome = scene.letters()[5]
     assert "not with us" in detail
@@ -222,10 +222,10 @@ async def test_what_the_database_refuses_to_all_ends_a_replay(scene: Scene) -> N
     await scene.refuse(*({"bad": n} for n in range(15)))
     scene.provision()
     scene.owner(REFUSES)
-    result = Result()
+    result = ReplayResult()
     with pytest.raises(errors.StoreError, match="not with us"):
         await scene.replay(result)
-    assert result == Result(replayed=9, failed_again=9)
+    assert result == ReplayResult(replayed=9, failed_again=9)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -233,7 +233,7 @@ async def test_a_server_that_stays_away_ends_a_replay(scene: Scene, monkeypatch:
     """After a while, in which it says what it waits for."""
     await scene.refuse({"n": 1})
     away = scene.options()
-    nowhere = settings.Database.model_validate({"dsn": "postgresql://nobody@127.0.0.1:9/nowhere"})
+    nowhere = settings.DatabaseSettings.model_validate({"dsn": "postgresql://nobody@127.0.0.1:9/nowhere"})
     databases = away.databases.model_copy(update={"timeseries": nowhere})
     monkeypatch.setattr(scene, "options", lambda: away.model_copy(update={"databases": databases}))
     told: list[str] = []
@@ -248,7 +248,7 @@ async def test_a_drain_as_the_writer(scene: Scene) -> None:
     scene.provision()
     await scene.spool_some(300)
     scene.owner(SLOW.format(seconds=0.3, table="telemetry"))
-    result = spool_drain.Result()
+    result = spool_drain.DrainResult()
     await scene.drain(result)
     assert (dict(result.ended), result.left) == ({"stored": 300}, 0)
     assert len(scene.rows()) == 300
@@ -259,7 +259,7 @@ async def test_what_must_be_mended_ends_a_drain(scene: Scene) -> None:
     scene.provision()
     await scene.spool_some(30)
     scene.may(insert=False)
-    result = spool_drain.Result()
+    result = spool_drain.DrainResult()
     with pytest.raises(errors.StandingError, match="permission denied"):
         await scene.drain(result)
     assert (dict(result.ended), result.left) == ({}, 30)
@@ -280,7 +280,7 @@ async def test_a_spool_that_cannot_be_read_ends_a_drain(
 
     monkeypatch.setattr(Spool, "next_chunk", fails)
     with pytest.raises(errors.SpoolError, match="Input/output error"):
-        await scene.drain(spool_drain.Result())
+        await scene.drain(spool_drain.DrainResult())
 
 
 COMMANDS = {

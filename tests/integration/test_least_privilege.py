@@ -21,7 +21,7 @@ from gateway import settings
 from gateway.batches import Batch
 from gateway.daemon import app, doctor, replay
 from gateway.daemon.dead_letter_purge import DeadLetterPurge
-from gateway.daemon.replay import Result
+from gateway.daemon.replay import ReplayResult
 from gateway.observability.notify import Notify
 from gateway.storage import passwords, retry, version_tables
 from gateway.storage.revisions import NAMES
@@ -91,10 +91,10 @@ class Scene:
         ]
         new = {"name": "new", "topic": "new/{tenant}/{device}", "unknown_device": "provision"}
         made = settings_for(None, *streams, {**new, "provision_type": "k"})
-        spool = settings.Spool.model_construct(
+        spool = settings.SpoolSettings.model_construct(
             folder=self.folder / "spool", after=0.2, max_bytes=2**22, segment_bytes=2**16
         )
-        databases = settings.Databases(
+        databases = settings.DatabasesSettings(
             metadata=self.installation.settings("metadata", self.writer),
             timeseries=self.installation.settings("timeseries", self.writer),
         )
@@ -258,7 +258,7 @@ _POLICIES = (("merge", "A"), ("replace", "B"), ("keep", "C"))
 
 async def _keep_up(scene: Scene) -> None:
     """What the daemon does on its own clock."""
-    daemon = app.Daemon(scene.options(), Notify())
+    daemon = app.Gateway(scene.options(), Notify())
     await daemon._keep_up_once()
     scene.superuser(f"DROP TABLE IF EXISTS telemetry_{dt.datetime.now(dt.UTC) + dt.timedelta(days=5):%Y%m%d}")
     reader = await asyncpg.connect(scene.installation.superuser_dsn("timeseries"))
@@ -293,7 +293,7 @@ async def _write_again(scene: Scene) -> None:
             again = BatchWrite(filling.batch)
             again.next.id, again.next.uncertain = written_as, True
             await writer.write(again)
-    share = settings.DeadLetters(max_bytes_per_device=2**20)
+    share = settings.DeadLettersSettings(max_bytes_per_device=2**20)
     bounded = Writer(scene.options().databases.timeseries, a_ledger("test"), horizon=60, letters=share)
     loud = Filling(Batch())
     for _ in range(20):
@@ -309,18 +309,20 @@ async def _write_again(scene: Scene) -> None:
 
 async def _replay(scene: Scene) -> None:
     """Letters that are stored, aside from a reading of their time, or fail again, alone and with the others."""
-    async with Flow(scene.options().model_copy(update={"spool": settings.Spool()})) as flow:
+    async with Flow(scene.options().model_copy(update={"spool": settings.SpoolSettings()})) as flow:
         flow.take(published("merge/acme/X", {"bad": 1}), received_us=NOW_US + 1)
         await flow.settle()
     await asyncio.to_thread(scene.run, "device add X --tenant acme --type k", owner=True)
-    async with Flow(scene.options().model_copy(update={"spool": settings.Spool()})) as flow:
+    async with Flow(scene.options().model_copy(update={"spool": settings.SpoolSettings()})) as flow:
         flow.take(published("merge/acme/X", {"ts": NOW_MS, "n": 5}))
         await flow.settle()
     scene.superuser(REFUSING + ";" + HINDER)
-    result = Result()
+    result = ReplayResult()
     await replay.run(scene.options(), Selection(), result, limit=100, progress=lambda *_: None)
-    assert result == Result(replayed=6, stored=1, failed_again=5), json.dumps(str(result))
-    await replay.run(scene.options(), Selection(stored=True), Result(), limit=100, progress=lambda *_: None)
+    assert result == ReplayResult(replayed=6, stored=1, failed_again=5), json.dumps(str(result))
+    await replay.run(
+        scene.options(), Selection(stored=True), ReplayResult(), limit=100, progress=lambda *_: None
+    )
     scene.superuser(UNHINDER)
 
 

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from gateway import errors
-from gateway.settings import Database
+from gateway.settings import DatabaseSettings
 from gateway.storage import migrate, privileges
 from gateway.storage.initialise import initialise
 from tests.conftest import _made
@@ -47,10 +47,10 @@ class Site(NamedTuple):
     admin: str
 
     @property
-    def login(self) -> Database:
+    def login(self) -> DatabaseSettings:
         """The administrator's."""
         dsn = re.sub(r"//[^@]*@", f"//{self.admin}:none@", self.installation.admin_dsn)
-        return Database.model_validate({"dsn": dsn})
+        return DatabaseSettings.model_validate({"dsn": dsn})
 
     async def init(self) -> list[str]:
         """As the administrator."""

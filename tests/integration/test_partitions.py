@@ -13,9 +13,9 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.daemon.partitions import Partitions
+from gateway.daemon.partitions import PartitionUpkeep
 from gateway.errors import TransientError
-from gateway.observability.health import Component, State
+from gateway.observability.health import Component, ComponentState
 from gateway.outcomes import Outcome
 from gateway.storage.retry import Retrying
 from gateway.writer.copy import Writer
@@ -54,10 +54,10 @@ def component() -> Component:
 
 
 @pytest.fixture
-def partitions(postgres_databases: Databases, component: Component) -> Partitions:
+def partitions(postgres_databases: Databases, component: Component) -> PartitionUpkeep:
     """Of the test's databases."""
     patience = Retrying(component, shortest=0.1, longest=0.1, standing=0.1)
-    return Partitions(database(postgres_databases.timeseries_dsn), patience)
+    return PartitionUpkeep(database(postgres_databases.timeseries_dsn), patience)
 
 
 @contextlib.asynccontextmanager
@@ -92,7 +92,7 @@ HOLDERS = {
 async def test_whoever_holds_the_tables_nobody_waits(
     postgres_databases: Databases,
     make_writer: Writers,
-    partitions: Partitions,
+    partitions: PartitionUpkeep,
     component: Component,
     holder: str,
 ) -> None:
@@ -113,14 +113,14 @@ async def test_whoever_holds_the_tables_nobody_waits(
         finally:
             making.cancel()
             await asyncio.gather(making, return_exceptions=True)
-    assert seen == {State.READY}
+    assert seen == {ComponentState.READY}
     assert slowest < 0.7, f"a batch waited {slowest:.1f} s"
     assert not attached(postgres_databases, 0)
     await partitions.once()
     assert all(attached(postgres_databases, day) for day in (0, 1, 6))
 
 
-async def test_it_tells_who_is_in_the_way(postgres_databases: Databases, partitions: Partitions) -> None:
+async def test_it_tells_who_is_in_the_way(postgres_databases: Databases, partitions: PartitionUpkeep) -> None:
     """Once, with the process at the server; a day that is left to the DEFAULT partition, with what to run."""
     missing(postgres_databases, 5)
     name = f"telemetry_{TODAY + 5 * DAY:%Y%m%d}"
@@ -175,7 +175,7 @@ async def test_a_partition_made_in_the_midst_of_a_statement_refuses_nothing(
 
 
 async def test_what_a_killed_gateway_began_is_ended(
-    postgres_databases: Databases, make_writer: Writers, partitions: Partitions
+    postgres_databases: Databases, make_writer: Writers, partitions: PartitionUpkeep
 ) -> None:
     """Between the steps a reading of the day is held, neither refused nor lost; the next look makes the partition."""
     day, writer, filling = TODAY + 200 * DAY, make_writer(postgres_databases.timeseries_dsn), Filling()

@@ -12,7 +12,7 @@ import pytest
 from gateway import settings
 from gateway.devices.registry import Registry
 from gateway.errors import StandingError, TransientError, UsageError
-from gateway.observability.health import Component, State
+from gateway.observability.health import Component, ComponentState
 from gateway.outcomes import Outcome
 from gateway.storage import migrate, pools
 from gateway.storage.pools import Pool
@@ -93,10 +93,10 @@ async def test_a_disabled_device_is_noticed_behind_a_pooler(pooler: PgBouncer, d
     ids = provision(databases, ["A"])
     pool = Pool("metadata", database(pooler.dsn(databases.metadata_dsn)), size=2)
     component = Component("metadata")
-    registry = Registry(pool, settings.Registry(), component, lambda _device: None)
+    registry = Registry(pool, settings.RegistrySettings(), component, lambda _device: None)
     following = asyncio.create_task(registry.follow())
     try:
-        await eventually_async(lambda: component.state is State.READY)
+        await eventually_async(lambda: component.state is ComponentState.READY)
         entry = registry.entry("acme", "A")
         await registry.resolve([entry])
         assert entry.device is not None

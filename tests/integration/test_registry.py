@@ -19,7 +19,7 @@ from gateway.devices import registry as registry_module
 from gateway.devices.registry import Entry, Registry
 from gateway.errors import StandingError, StoreError, TransientError
 from gateway.messages import Device
-from gateway.observability.health import Component, State
+from gateway.observability.health import Component, ComponentState
 from gateway.outcomes import Reason
 from gateway.storage.pools import Pool
 from tests.support.batching import database
@@ -56,7 +56,7 @@ class Scene:
         self.prepared: list[Device] = []
         self.pool, self.component = Asking(databases.metadata_dsn, password_file), Component("metadata")
         self.registry = Registry(
-            self.pool, settings.Registry(**options), self.component, self.prepared.append
+            self.pool, settings.RegistrySettings(**options), self.component, self.prepared.append
         )
         self._following: asyncio.Task[None] | None = None
 
@@ -88,7 +88,7 @@ class Scene:
     async def follow(self) -> None:
         """Follow changes from now on."""
         self._following = asyncio.create_task(self.registry.follow())
-        await eventually_async(lambda: self.component.state is State.READY)
+        await eventually_async(lambda: self.component.state is ComponentState.READY)
 
     async def close(self) -> None:
         """End it."""
@@ -503,7 +503,7 @@ async def test_a_database_that_is_away_makes_nobody_unknown(start_server: Callab
         server.stop_immediate()
         with pytest.raises(TransientError):
             await scene.registry.resolve([waits])
-        await eventually_async(lambda: scene.component.state is State.WAITING)
+        await eventually_async(lambda: scene.component.state is ComponentState.WAITING)
         assert known.device is device
         assert (waits.device, waits.refusal) == (None, None)
         server.start()
@@ -511,7 +511,7 @@ async def test_a_database_that_is_away_makes_nobody_unknown(start_server: Callab
         await eventually_async(lambda: known.device is None)
         assert await scene.refused("A") is Reason.DEVICE_DISABLED
         assert (await scene.known("B")).id == ids["B"]
-        await eventually_async(lambda: scene.component.state is State.READY)
+        await eventually_async(lambda: scene.component.state is ComponentState.READY)
     finally:
         await scene.close()
 
@@ -522,10 +522,10 @@ async def test_a_secret_that_cannot_be_read_is_waited_for(metadata: Databases, t
     scene = Scene(metadata, password_file=tmp_path / "password")
     following = asyncio.create_task(scene.registry.follow())
     try:
-        await eventually_async(lambda: scene.component.state is State.FAILED)
+        await eventually_async(lambda: scene.component.state is ComponentState.FAILED)
         assert "password" in scene.component.detail
         (tmp_path / "password").write_text("secret\n")
-        await eventually_async(lambda: scene.component.state is State.READY)
+        await eventually_async(lambda: scene.component.state is ComponentState.READY)
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)

@@ -14,7 +14,7 @@ import pytest
 
 from gateway import clock, decoders
 from gateway.daemon import replay
-from gateway.daemon.replay import Result
+from gateway.daemon.replay import ReplayResult
 from gateway.errors import StoreError
 from gateway.messages import Reading
 from gateway.outcomes import Outcome
@@ -63,9 +63,9 @@ class Scene:
 
     async def replay(
         self, *, limit: int = 1000, stored: bool = False, ids: Any = None, **stream: Any
-    ) -> Result:
+    ) -> ReplayResult:
         """Replay all of our stream, or these."""
-        chosen, result = Selection(ids=ids, stream=self.stream, stored=stored), Result()
+        chosen, result = Selection(ids=ids, stream=self.stream, stored=stored), ReplayResult()
         await replay.run(self.options(**stream), chosen, result, limit=limit, progress=self._progressed)
         return result
 
@@ -103,10 +103,10 @@ async def test_a_letter_is_stored_once_its_cause_is_gone(shared: Databases) -> N
     scene = Scene(shared)
     await scene.refuse(scene.message({"n": 1}), scene.message({"ts": NOW_MS - 5, "n": 2}))
     scene.provision("A")
-    assert await scene.replay() == Result(replayed=2, stored=2, failed_again=0)
+    assert await scene.replay() == ReplayResult(replayed=2, stored=2, failed_again=0)
     assert scene.rows() == [(-5000, {"n": 2}), (0, {"n": 1})]
     assert scene.letters() == [("unknown_device", 1, "stored")] * 2
-    assert await scene.replay() == Result()
+    assert await scene.replay() == ReplayResult()
 
 
 async def test_replaying_twice_stores_once(shared: Databases) -> None:
@@ -118,12 +118,14 @@ async def test_replaying_twice_stores_once(shared: Databases) -> None:
     await scene.replay()
     before = scene.rows()
     assert sorted(data["n"] for _, data in before) == [1, 1, 1, 2, 3]
-    assert await scene.replay(stored=True) == Result(replayed=4, stored=4, failed_again=0)
+    assert await scene.replay(stored=True) == ReplayResult(replayed=4, stored=4, failed_again=0)
     assert scene.rows() == before
     (one, *_) = scene.databases.timeseries(
         "SELECT id FROM dead_letters WHERE stream = $1 ORDER BY received_at DESC", scene.stream
     )
-    assert await scene.replay(stored=True, ids=[one["id"]]) == Result(replayed=1, stored=1, failed_again=0)
+    assert await scene.replay(stored=True, ids=[one["id"]]) == ReplayResult(
+        replayed=1, stored=1, failed_again=0
+    )
     assert scene.rows() == before
 
 
@@ -154,9 +156,9 @@ async def test_what_fails_again_stays_with_its_new_reason(shared: Databases) -> 
         "SELECT id, payload, received_at, topic, qos FROM dead_letters WHERE stream = $1 ORDER BY received_at"
     )
     before = scene.databases.timeseries(kept, scene.stream)
-    assert await scene.replay() == Result(replayed=2, stored=0, failed_again=2)
+    assert await scene.replay() == ReplayResult(replayed=2, stored=0, failed_again=2)
     scene.provision("A")
-    assert await scene.replay() == Result(replayed=2, stored=0, failed_again=2)
+    assert await scene.replay() == ReplayResult(replayed=2, stored=0, failed_again=2)
     assert scene.letters() == [("malformed", 2, "dead_lettered"), ("device_mismatch", 2, "dead_lettered")]
     assert scene.databases.timeseries(kept, scene.stream) == before
 
@@ -174,7 +176,7 @@ async def test_good_and_bad_together(shared: Databases) -> None:
         scene.message({"n": 5}),
     )
     scene.provision("A")
-    assert await scene.replay() == Result(replayed=7, stored=4, failed_again=3)
+    assert await scene.replay() == ReplayResult(replayed=7, stored=4, failed_again=3)
     assert scene.letters() == [
         ("unknown_device", 1, "stored"),
         ("malformed", 1, "dead_lettered"),
@@ -197,7 +199,7 @@ async def test_a_letter_that_the_database_refused_can_be_replayed(shared: Databa
         "ALTER TABLE telemetry DROP CONSTRAINT no_poison",
         "DELETE FROM telemetry WHERE jsonb_exists(data, 'poison');" + REFUSE_POISON,
     ):
-        assert await scene.replay() == Result(replayed=2, stored=2, failed_again=0)
+        assert await scene.replay() == ReplayResult(replayed=2, stored=2, failed_again=0)
         assert scene.rows() == [(0, {"poison": 1}), (1, {"poison": 2})]
 
 
@@ -232,7 +234,7 @@ async def test_the_limit_takes_the_newest(plain: Databases, monkeypatch: pytest.
         await scene.refuse(scene.message({"n": n}), received_us=NOW_US + n)
     scene.provision("A")
     monkeypatch.setattr(replay, "_PAGE", 2)
-    assert await scene.replay(limit=3) == Result(replayed=3, stored=3, failed_again=0)
+    assert await scene.replay(limit=3) == ReplayResult(replayed=3, stored=3, failed_again=0)
     assert [data["n"] for _, data in scene.rows()] == [2, 3, 4]
 
 
@@ -261,7 +263,7 @@ async def test_a_replay_follows_the_streams_of_today(plain: Databases) -> None:
         "UPDATE dead_letters SET stream = $1 WHERE topic = $2", scene.stream, f"new/{scene.tenant}/A"
     )
     result = await scene.replay(topic="new/{tenant}/{device}")
-    assert result == Result(replayed=2, stored=1, failed_again=1)
+    assert result == ReplayResult(replayed=2, stored=1, failed_again=1)
     assert [data for _, data in scene.rows()] == [{"n": 1}]
     assert scene.letters() == [("no_stream", 1, "dead_lettered")]
 
@@ -270,7 +272,7 @@ async def test_what_configuration_ignores_now_is_not_called_stored(plain: Databa
     """It stays a dead letter in sight."""
     scene = Scene(plain)
     await scene.refuse(scene.message({"n": 1}))
-    assert await scene.replay(unknown_device="ignore") == Result(replayed=1, stored=0, failed_again=1)
+    assert await scene.replay(unknown_device="ignore") == ReplayResult(replayed=1, stored=0, failed_again=1)
     assert scene.letters() == [("device_ignored", 1, "dead_lettered")]
 
 
@@ -278,7 +280,7 @@ async def test_a_database_that_cannot_be_read_ends_the_replay(blank_databases: D
     """With an error that says what to run, and no task left behind."""
     with pytest.raises(StoreError, match="gateway db upgrade"):
         await replay.run(
-            settings_for(blank_databases), Selection(), Result(), limit=1, progress=lambda *_: None
+            settings_for(blank_databases), Selection(), ReplayResult(), limit=1, progress=lambda *_: None
         )
 
 
@@ -297,9 +299,9 @@ async def test_equal_letters_are_told_apart_in_any_format(
     for payload in (b"1 1 1", b"1", b"1 1", b"1"):
         await scene.refuse(scene.message(payload))
     scene.provision("A", "B")
-    assert await scene.replay(decoder="lines") == Result(replayed=4, stored=4)
+    assert await scene.replay(decoder="lines") == ReplayResult(replayed=4, stored=4)
     assert [data for _, data in scene.rows()] == [{"n": 1}] * 7
-    assert await scene.replay(decoder="lines", stored=True) == Result(replayed=4, stored=4)
+    assert await scene.replay(decoder="lines", stored=True) == ReplayResult(replayed=4, stored=4)
     assert len(scene.rows()) == 7
 
 
@@ -345,6 +347,6 @@ async def test_a_partition_that_is_being_made_refuses_no_letter(
     ):
         replaying = asyncio.create_task(scene.replay())
         await eventually_async(lambda: scene.waits or replaying.done())
-    assert await replaying == Result(replayed=1, stored=1)
+    assert await replaying == ReplayResult(replayed=1, stored=1)
     assert name in scene.waits[0]
     assert scene.letters() == [("unknown_device", 1, "stored")]

@@ -20,8 +20,8 @@ from gateway import errors
 from gateway.cli import status as status_command
 from gateway.observability import ask, metrics
 from gateway.observability.server import Server
-from gateway.observability.status import Report
-from gateway.settings import Observability
+from gateway.observability.status import StatusReport
+from gateway.settings import ObservabilitySettings
 from tests.support.minimal import MINIMAL
 from tests.support.reports import a_report
 from tests.support.waiting import free_port
@@ -35,13 +35,13 @@ def gateway_status(*arguments: str) -> Result:
 
 
 @contextlib.contextmanager
-def answering(report: Report) -> Iterator[int]:
+def answering(report: StatusReport) -> Iterator[int]:
     """A server of this report in a thread; yields its port."""
     port, started, loop = free_port(), threading.Event(), asyncio.new_event_loop()
     stop = asyncio.Event()
 
     async def serve() -> None:
-        server = Server(Observability(port=port), report)
+        server = Server(ObservabilitySettings(port=port), report)
         await server.open()
         started.set()
         await stop.wait()
@@ -58,7 +58,7 @@ def answering(report: Report) -> Iterator[int]:
         loop.close()
 
 
-def a_ready_report(**numbers: int) -> Report:
+def a_ready_report(**numbers: int) -> StatusReport:
     """A report of a daemon whose one component works."""
     report = a_report(**numbers)
     report.health.component("broker").waiting("nothing listens at 127.0.0.1:1883")

@@ -17,7 +17,7 @@ from gateway.writer import rows
 from gateway.writer.copy import Writer
 from gateway.writer.work import BatchWrite
 from tests.integration.conftest import REFUSE_POISON, Writers
-from tests.support.batching import NOW_US, Filling, Origin, a_device, published
+from tests.support.batching import NOW_US, Filling, StubRoute, a_device, published
 from tests.support.databases import Databases, Workshop
 from tests.support.servers import Postgres
 from tests.support.sql import execute
@@ -227,7 +227,7 @@ async def test_a_dead_letter_holds_all_of_its_message(writer: Writer, table: Tab
     )
     filling = Filling()
     id_ = filling.letter(message, Reason.NOT_UTF8, "byte 1 is no UTF-8")
-    other = filling.letter(published("x", b"", qos=0), origin=Origin(tenant=None, device=None))
+    other = filling.letter(published("x", b"", qos=0), origin=StubRoute(tenant=None, device=None))
     work = await written(writer, filling.batch)
     found = await letters_of(table, work)
     assert dict(found[id_]) == {
@@ -245,7 +245,7 @@ async def test_a_dead_letter_is_never_refused(writer: Writer, table: Table) -> N
     device, filling = a_device(), Filling()
     filling.keyed(device, NOW_US, {"n": 1})
     message = published("t/a\0/S\0", b"{\0", user_properties=[("k\0", "v\0")])
-    id_ = filling.letter(message, detail="with \0 and \ud800", origin=Origin(tenant="a\0", device="S\0"))
+    id_ = filling.letter(message, detail="with \0 and \ud800", origin=StubRoute(tenant="a\0", device="S\0"))
     work = await asyncio.wait_for(written(writer, filling.batch), 10)
     found = (await letters_of(table, work))[id_]
     assert work.outcomes == [STORED]

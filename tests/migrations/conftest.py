@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.settings import Database
+from gateway.settings import DatabaseSettings
 from gateway.storage import revisions
 from gateway.storage.revisions import Name
 from tests.support.databases import Databases
@@ -18,17 +18,17 @@ def name(request: pytest.FixtureRequest) -> Name:
 
 
 @pytest.fixture
-def blank(name: Name, blank_databases: Databases) -> Database:
+def blank(name: Name, blank_databases: Databases) -> DatabaseSettings:
     """One database without any table, on both engines."""
     return database(blank_databases, name)
 
 
-def database(databases: Databases, name: Name) -> Database:
+def database(databases: Databases, name: Name) -> DatabaseSettings:
     """Settings of one of these databases."""
     dsn = databases.metadata_dsn if name == "metadata" else databases.timeseries_dsn
-    return Database.model_validate({"dsn": dsn})
+    return DatabaseSettings.model_validate({"dsn": dsn})
 
 
-def dsn(database: Database) -> str:
+def dsn(database: DatabaseSettings) -> str:
     """Its DSN as text."""
     return database.dsn.get_secret_value()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway import errors
-from gateway.settings import Database
+from gateway.settings import DatabaseSettings
 from gateway.storage import migrate, revisions, schema_status, version_tables
 from gateway.storage.revisions import Name
 from tests.migrations.conftest import database, dsn
@@ -15,24 +15,24 @@ from tests.support.sql import execute, scalar
 
 
 @pytest.fixture
-def shared(blank_databases: Databases) -> Database:
+def shared(blank_databases: Databases) -> DatabaseSettings:
     """One blank database, on both engines: the one that may have the extension."""
     return database(blank_databases, "timeseries")
 
 
-def as_before(name: Name, there: Database) -> None:
+def as_before(name: Name, there: DatabaseSettings) -> None:
     """Put the revision where older gateways kept it."""
     execute(dsn(there), f"ALTER TABLE {version_tables.NAMES[name]} RENAME TO alembic_version")
 
 
-async def states(there: Database) -> list[tuple[str | None, bool]]:
+async def states(there: DatabaseSettings) -> list[tuple[str | None, bool]]:
     """Revision, and whether it is the newest, of each tree."""
     found = [await schema_status.status(name, there) for name in revisions.NAMES]
     return [(one.current, one.up_to_date) for one in found]
 
 
 @pytest.mark.parametrize("order", [revisions.NAMES, revisions.NAMES[::-1]], ids="-".join)
-async def test_both_trees_live_in_one_database(shared: Database, order: tuple[Name, ...]) -> None:
+async def test_both_trees_live_in_one_database(shared: DatabaseSettings, order: tuple[Name, ...]) -> None:
     """Whichever comes first: each goes up, stays when the other goes down, and leaves nothing of its own behind."""
     heads = [(revisions.history(name)[-1].id, True) for name in revisions.NAMES]
     for name in order:
@@ -49,7 +49,7 @@ async def test_both_trees_live_in_one_database(shared: Database, order: tuple[Na
     assert leftovers(dsn(shared)) == []
 
 
-async def test_an_older_installation_goes_on(name: Name, blank: Database) -> None:
+async def test_an_older_installation_goes_on(name: Name, blank: DatabaseSettings) -> None:
     """Its revision is found before anything is migrated; an upgrade goes on from it, a downgrade ends it."""
     known = revisions.history(name)
     await migrate.upgrade(name, blank, known[1].id)
@@ -66,7 +66,7 @@ async def test_an_older_installation_goes_on(name: Name, blank: Database) -> Non
     assert leftovers(dsn(blank)) == []
 
 
-async def test_where_older_gateways_stopped_half_way(shared: Database) -> None:
+async def test_where_older_gateways_stopped_half_way(shared: DatabaseSettings) -> None:
     """One database for both, where only metadata could be applied: the upgrade that failed for ever now works."""
     await migrate.upgrade("metadata", shared)
     as_before("metadata", shared)
@@ -76,7 +76,7 @@ async def test_where_older_gateways_stopped_half_way(shared: Database) -> None:
     assert [up_to_date for _, up_to_date in await states(shared)] == [True, True]
 
 
-async def test_a_version_of_either_tree_is_not_guessed(shared: Database) -> None:
+async def test_a_version_of_either_tree_is_not_guessed(shared: DatabaseSettings) -> None:
     """The tables of both and one alembic_version, made by hand: refused with the way out, nothing is changed."""
     for name in revisions.NAMES:
         await migrate.upgrade(name, shared)
@@ -89,7 +89,9 @@ async def test_a_version_of_either_tree_is_not_guessed(shared: Database) -> None
     assert schema(dsn(shared)) == before
 
 
-async def test_tables_of_another_application_are_not_taken_for_ours(name: Name, blank: Database) -> None:
+async def test_tables_of_another_application_are_not_taken_for_ours(
+    name: Name, blank: DatabaseSettings
+) -> None:
     """An ``alembic_version`` beside none of our tables is somebody else's: it stays as it is."""
     execute(
         dsn(blank),

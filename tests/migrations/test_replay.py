@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from gateway import errors
-from gateway.settings import Database
+from gateway.settings import DatabaseSettings
 from gateway.storage import migrate, revisions
 from gateway.storage.revisions import Name
 from tests.migrations.conftest import dsn
@@ -25,7 +25,7 @@ IN_THE_WAY_OF_0002: dict[Name, tuple[str, str]] = {
 }
 
 
-async def test_every_revision_goes_down_and_up_again(name: Name, blank: Database) -> None:
+async def test_every_revision_goes_down_and_up_again(name: Name, blank: DatabaseSettings) -> None:
     """Each step, undone and done again, leaves the schema that it made the first time."""
     for revision in revisions.history(name):
         assert [revision] == await migrate.upgrade(name, blank, revision.id)
@@ -35,7 +35,7 @@ async def test_every_revision_goes_down_and_up_again(name: Name, blank: Database
         assert made == schema(dsn(blank))
 
 
-async def test_down_to_base_leaves_nothing_behind(name: Name, blank: Database) -> None:
+async def test_down_to_base_leaves_nothing_behind(name: Name, blank: DatabaseSettings) -> None:
     """No table, function or type stays, Alembic's own included; and up again gives the same schema."""
     await migrate.upgrade(name, blank)
     made = schema(dsn(blank))
@@ -47,7 +47,7 @@ async def test_down_to_base_leaves_nothing_behind(name: Name, blank: Database) -
     assert made == schema(dsn(blank))
 
 
-async def test_rows_do_not_hinder_going_down(name: Name, blank: Database) -> None:
+async def test_rows_do_not_hinder_going_down(name: Name, blank: DatabaseSettings) -> None:
     """A downgrade drops tables with what is in them."""
     await migrate.upgrade(name, blank)
     if name == "metadata":
@@ -62,7 +62,7 @@ async def test_rows_do_not_hinder_going_down(name: Name, blank: Database) -> Non
     assert leftovers(dsn(blank)) == []
 
 
-async def test_upgrading_twice_does_nothing(name: Name, blank: Database) -> None:
+async def test_upgrading_twice_does_nothing(name: Name, blank: DatabaseSettings) -> None:
     """What is applied is not applied again."""
     applied = await migrate.upgrade(name, blank)
     assert applied == revisions.history(name)
@@ -70,7 +70,7 @@ async def test_upgrading_twice_does_nothing(name: Name, blank: Database) -> None
     assert await migrate.current(name, blank) == applied[-1].id
 
 
-async def test_two_migrations_take_turns(name: Name, blank: Database) -> None:
+async def test_two_migrations_take_turns(name: Name, blank: DatabaseSettings) -> None:
     """While another session migrates, an upgrade waits; it gives up and names that session, and works afterwards."""
     async with migrate._locked(name, blank, 1) as other:
         told = rf"another migration .*process {other.get_server_pid()} of \w+ \(gateway-migrate\)"
@@ -85,7 +85,7 @@ async def test_two_migrations_take_turns(name: Name, blank: Database) -> None:
 
 
 async def test_a_table_that_others_lock_is_told(
-    name: Name, blank: Database, monkeypatch: pytest.MonkeyPatch
+    name: Name, blank: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The daemon's statements wait behind an upgrade that waits: it gives up soon, and names who has the lock."""
     monkeypatch.setattr(migrate, "TABLE_TIMEOUT", 0.2)
@@ -108,7 +108,7 @@ async def test_a_table_that_others_lock_is_told(
         await holder.close()
 
 
-async def test_a_failing_revision_is_rolled_back(name: Name, blank: Database) -> None:
+async def test_a_failing_revision_is_rolled_back(name: Name, blank: DatabaseSettings) -> None:
     """What is in the way stops that revision, which leaves nothing; those before it stay."""
     first, second, *_ = revisions.history(name)
     await migrate.upgrade(name, blank, first.id)
@@ -123,7 +123,7 @@ async def test_a_failing_revision_is_rolled_back(name: Name, blank: Database) ->
     assert (await migrate.upgrade(name, blank))[0] == second
 
 
-async def test_an_unknown_revision_is_a_users_mistake(name: Name, blank: Database) -> None:
+async def test_an_unknown_revision_is_a_users_mistake(name: Name, blank: DatabaseSettings) -> None:
     """The text names the revision and says where to look."""
     with pytest.raises(errors.UsageError, match=r"0815.*gateway db history"):
         await migrate.upgrade(name, blank, "0815")
@@ -137,7 +137,10 @@ def test_history_is_in_order(name: Name) -> None:
 
 
 async def test_revisions_may_leave_the_transaction(
-    name: Name, blank: Database, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    name: Name,
+    blank: DatabaseSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """``autocommit_block`` works, for statements that no transaction may hold."""
     folder = tmp_path_factory.mktemp("a 100% odd path")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mqtt5 import PublishPacket
 
-from gateway.settings import Buffer
+from gateway.settings import BufferSettings
 from gateway.tools.bench.percentiles import percentile
 from gateway.tools.bench.usage import peak_bytes
 from tests.support.daemon import Daemon
@@ -34,7 +34,7 @@ INNOCENT = "innocent"
 INNOCENT_TOPIC = "quiet/{tenant}/{device}"
 TENANT, ATTACKERS = "acme", [f"LOUD-{number}" for number in range(4)]
 MIB = 2**20
-MEMORY_ALLOWED = Buffer().max_bytes + 100 * MIB
+MEMORY_ALLOWED = BufferSettings().max_bytes + 100 * MIB
 DELAY_ALLOWED = 1.0
 """Seconds, p99."""
 _PUBLISH_SECONDS = 300.0
@@ -43,7 +43,7 @@ _LEAST_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class AttackCost:
     """What an attack cost.
 
     Attributes:
@@ -126,7 +126,7 @@ class Scene:
         Publisher(self.broker.port, packets).run(time.monotonic() + _PUBLISH_SECONDS)
         return len(packets)
 
-    def measure(self, name: str, attack: Callable[[], int], *, timeout: float = 300) -> Found:
+    def measure(self, name: str, attack: Callable[[], int], *, timeout: float = 300) -> AttackCost:
         """Attack, and see what it costs until all of it is settled.
 
         Args:
@@ -152,7 +152,7 @@ class Scene:
         assert self.daemon.pid == pid
         delays = [sample.delay for sample in samples]
         after = self._books()
-        return Found(
+        return AttackCost(
             name,
             self.databases.engine,
             percentile(delays, 0.99),

@@ -27,7 +27,7 @@ NOW_US = int(os.environ.setdefault(BEGAN, str(time.time_ns() // 1_000_000_000 * 
 ANYTHING_GOES = DeviceType(uuid.uuid4(), "anything", {})
 
 
-class Origin:
+class StubRoute:
     """A stream, as a batch sees it."""
 
     def __init__(
@@ -125,7 +125,7 @@ class Filling:
         batch = self.batch
         message = published(f"t/acme/{device.serial_number}", payload, qos=qos)
         batch.add(
-            next(self._numbers), message, Origin(on_conflict, device=device.serial_number), NOW_US, encoded
+            next(self._numbers), message, StubRoute(on_conflict, device=device.serial_number), NOW_US, encoded
         )
         return len(batch.numbers) - 1
 
@@ -135,18 +135,18 @@ class Filling:
         reason: Reason = Reason.MALFORMED,
         detail: str = "not JSON",
         *,
-        origin: Origin | None = None,
+        origin: StubRoute | None = None,
     ) -> uuid.UUID:
         """A message on its way to the dead letters; the id of its letter."""
-        number, origin = next(self._numbers), origin or Origin()
+        number, origin = next(self._numbers), origin or StubRoute()
         made = batches.letter(number, message, origin, NOW_US, MessageError(reason, detail))
         self.batch.add_letter(number, origin, made)
         return made.id
 
 
-def database(dsn: str, **options: Any) -> settings.Database:
+def database(dsn: str, **options: Any) -> settings.DatabaseSettings:
     """The settings of the database at this DSN."""
-    return settings.Database(dsn=SecretStr(dsn), **options)
+    return settings.DatabaseSettings(dsn=SecretStr(dsn), **options)
 
 
 NOWHERE = "postgresql://nobody@127.0.0.1:9/nowhere"
@@ -160,13 +160,15 @@ def settings_for(
     metadata_dsn = databases.metadata_dsn if databases else NOWHERE
     timeseries_dsn = databases.timeseries_dsn if databases else NOWHERE
     return settings.Settings(
-        mqtt=settings.Mqtt(client_id=sections.pop("client_id", "test")),
-        databases=settings.Databases(metadata=database(metadata_dsn), timeseries=database(timeseries_dsn)),
+        mqtt=settings.MqttSettings(client_id=sections.pop("client_id", "test")),
+        databases=settings.DatabasesSettings(
+            metadata=database(metadata_dsn), timeseries=database(timeseries_dsn)
+        ),
         streams=tuple(
-            settings.Stream(**{"name": "telemetry", "topic": "t/{tenant}/{device}", **stream})
+            settings.StreamSettings(**{"name": "telemetry", "topic": "t/{tenant}/{device}", **stream})
             for stream in streams or [{}]
         ),
-        writer=settings.Writer(
+        writer=settings.WriterSettings(
             **{"retry_min": 0.02, "retry_max": 0.1, "standing_retry": 0.1, **sections.pop("writer", {})}
         ),
         **sections,

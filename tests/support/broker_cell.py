@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from tests.support import reference
-from tests.support.broker_table import Row
+from tests.support.broker_table import BrokerCellRow
 from tests.support.brokers import V5, AnyBroker
 from tests.support.daemon import Daemon
 from tests.support.databases import Databases
@@ -28,7 +28,7 @@ QUIET_SECONDS = 0.7
 SETTLE_SECONDS = 12.0
 
 
-class Cell:
+class BrokerCell:
     """All but the daemon runs when it is made.
 
     Args:
@@ -51,7 +51,7 @@ class Cell:
         place: str,
         kind: Kind = "untimed",
         settings: Mapping[str, Any] | None = None,
-        record: Callable[[Row], None],
+        record: Callable[[BrokerCellRow], None],
     ) -> None:
         self.name, self.broker, self.databases, self.level = name, broker, databases, level
         self.place, self.kind, self._record = place, kind, record
@@ -147,7 +147,7 @@ class Cell:
         self.reference.holding = False
         self.reference.connect()
 
-    def prove(self, *, twice: int = 0, lost: int = 0) -> Row:
+    def prove(self, *, twice: int = 0, lost: int = 0) -> BrokerCellRow:
         """Wait for the end, count rows, and compare with what the consumer saw.
 
         Args:
@@ -158,7 +158,7 @@ class Cell:
         late = max(QUIET_SECONDS, self.broker.late)
         still(lambda: self.rows() + len(self.reference.deliveries), quiet=late)
         missing, surplus = self._compared()
-        row = Row(
+        row = BrokerCellRow(
             *(self.broker.title, self.broker.version(), self.level, self.name),
             messages=self.published,
             rows=self.rows(),
@@ -187,7 +187,7 @@ class Cell:
     def tells(self, answer: str, habits: Mapping[str, str] | None = None) -> None:
         """A row without messages: what was seen."""
         self._record(
-            Row(
+            BrokerCellRow(
                 *(self.broker.title, self.broker.version(), self.level, self.name),
                 seconds=round(time.monotonic() - self._started, 1),
                 note=answer,

@@ -23,7 +23,7 @@ PROTOCOLS = {4: "3.1.1", 5: "5"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class BrokerCellRow:
     """One cell as it ended.
 
     Attributes:
@@ -52,7 +52,7 @@ class Row:
     habits: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def said(row: Row) -> str:
+def said(row: BrokerCellRow) -> str:
     """The cell of a table."""
     if not row.messages:
         return row.note
@@ -66,7 +66,7 @@ def said(row: Row) -> str:
     return "; ".join([*(parts or [f"{row.messages}"]), *([row.note] if row.note else [])])
 
 
-def by_broker(rows: Sequence[Row]) -> list[list[str]]:
+def by_broker(rows: Sequence[BrokerCellRow]) -> list[list[str]]:
     """A broker and protocol a line, a cell a column; the first line is the head."""
     cells = list(dict.fromkeys(row.cell for row in rows if not row.habits))
     lines = [["broker", "MQTT", *cells]]
@@ -76,7 +76,7 @@ def by_broker(rows: Sequence[Row]) -> list[list[str]]:
     return lines
 
 
-def habits(rows: Sequence[Row]) -> list[list[str]]:
+def habits(rows: Sequence[BrokerCellRow]) -> list[list[str]]:
     """A broker and protocol a line, a habit a column."""
     told = [row for row in rows if row.habits]
     names = list(dict.fromkeys(name for row in told for name in row.habits))
@@ -87,15 +87,15 @@ def habits(rows: Sequence[Row]) -> list[list[str]]:
     ]
 
 
-def _grouped(rows: Iterable[Row]) -> Iterator[tuple[tuple[str, str, int], list[Row]]]:
-    groups: dict[tuple[str, str, int], list[Row]] = {}
+def _grouped(rows: Iterable[BrokerCellRow]) -> Iterator[tuple[tuple[str, str, int], list[BrokerCellRow]]]:
+    groups: dict[tuple[str, str, int], list[BrokerCellRow]] = {}
     for row in rows:
         if not row.habits:
             groups.setdefault((row.broker, row.version, row.level), []).append(row)
     return iter(groups.items())
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(rows: Sequence[BrokerCellRow]) -> str:
     """All rows in one line."""
     brokers = {row.broker for row in rows}
     return (
@@ -105,16 +105,16 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
-def load(*files: Path) -> list[Row]:
+def load(*files: Path) -> list[BrokerCellRow]:
     """The rows of these files; a cell that was run again is there once, as it ended last."""
-    found: dict[tuple[str, int, str], Row] = {}
+    found: dict[tuple[str, int, str], BrokerCellRow] = {}
     for line in (line for file in files for line in file.read_text("utf-8").splitlines()):
-        row = Row(**json.loads(line))
+        row = BrokerCellRow(**json.loads(line))
         found[row.broker, row.level, row.cell] = row
     return list(found.values())
 
 
-def report(rows: Sequence[Row]) -> list[str]:
+def report(rows: Sequence[BrokerCellRow]) -> list[str]:
     """Both tables as Markdown."""
     tables = [lines for lines in (by_broker(rows), habits(rows)) if len(lines) > 1]
     pages = [line for head, *lines in tables for line in [*markdown(head, lines), ""]]

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from gateway.settings import Database
+from gateway.settings import DatabaseSettings
 from gateway.storage.migrate import upgrade
 from gateway.storage.revisions import NAMES, Name
 from tests.support.servers import Postgres, Server
@@ -137,7 +137,7 @@ class Workshop:
 
 def migrate(dsn: str, logical: Name) -> None:
     """Bring one database to the newest revision."""
-    wait_for(upgrade(logical, Database(dsn=SecretStr(dsn))))
+    wait_for(upgrade(logical, DatabaseSettings(dsn=SecretStr(dsn))))
 
 
 def _name(dsn: str) -> str:

@@ -104,7 +104,7 @@ class Recording:
         return [packet_id for frame in published if (packet_id := publish_packet_id(frame)) is not None]
 
 
-class Proxy:
+class BrokerProxy:
     """A TCP proxy in front of a broker on loopback.
 
     Attributes:
@@ -165,9 +165,9 @@ class Proxy:
 
 
 @contextlib.asynccontextmanager
-async def proxy_to(broker_port: int) -> AsyncIterator[Proxy]:
+async def proxy_to(broker_port: int) -> AsyncIterator[BrokerProxy]:
     """A proxy in front of a broker on loopback, on a port of its own."""
-    proxy = Proxy(broker_port)
+    proxy = BrokerProxy(broker_port)
     async with _serving(proxy._serve) as port:
         proxy.port = port
         yield proxy

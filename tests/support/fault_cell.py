@@ -1,7 +1,7 @@
 """A cell of the fault matrix: broker, databases, daemon and load, one fault, and the proof that nothing was lost.
 
-A cell goes on as the fault asks: :meth:`Cell.start`, the fault, :meth:`Cell.recovers` once it is mended, and at the
-end :meth:`Cell.prove`, which writes the row of the table whatever it finds, and then fails on anything wrong.
+A cell goes on as the fault asks: :meth:`FaultCell.start`, the fault, :meth:`FaultCell.recovers` once it is mended,
+and at the end :meth:`FaultCell.prove`, which writes the row of the table whatever it finds, and then fails on faults.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.daemon import Daemon
 from tests.support.databases import Databases
 from tests.support.fault_load import LongLoad
 from tests.support.fault_proof import Refused, Verdict, never, verdict
-from tests.support.fault_table import Row
+from tests.support.fault_table import FaultCellRow
 from tests.support.fault_watch import Look, Watch
 from tests.support.netns import BadLine
 from tests.support.plan import TELEMETRY, Plan
@@ -57,7 +57,7 @@ class Combination(NamedTuple):
         return "timed" if self.timestamps else "untimed"
 
 
-class Cell:
+class FaultCell:
     """See the module.
 
     Args:
@@ -80,7 +80,7 @@ class Cell:
         broker: Mosquitto,
         databases: Databases,
         settings: Mapping[str, Any],
-        record: Callable[[Row], None],
+        record: Callable[[FaultCellRow], None],
     ) -> None:
         self.fault, self.combination, self.seed = fault, combination, seed
         self.broker, self.databases = broker, databases
@@ -332,8 +332,8 @@ class Cell:
         held = last.total["in_flight"] or last.figures.get("spool_records")
         return last if quiet and last.ready and not held else None
 
-    def _row(self, told: Verdict, *, destroyed: int) -> Row:
-        return Row(
+    def _row(self, told: Verdict, *, destroyed: int) -> FaultCellRow:
+        return FaultCellRow(
             *(self.fault, self.combination.engine, self.combination.transport, self.combination.timed),
             *(
                 told.messages,

@@ -24,7 +24,7 @@ class Loss(enum.StrEnum):
     NEVER_SENT = "never sent"
 
 
-class PacketReader:
+class PostgresMessageReader:
     """Cuts a stream of PostgreSQL messages: type, and the whole message; the type of a startup is ``b""``."""
 
     def __init__(self, *, untyped: bool) -> None:
@@ -54,7 +54,10 @@ class CommitLeg(Leg):
     ) -> None:
         super().__init__(client, server)
         self._lossy = proxy
-        self._asked, self._answered = PacketReader(untyped=True), PacketReader(untyped=False)
+        self._asked, self._answered = (
+            PostgresMessageReader(untyped=True),
+            PostgresMessageReader(untyped=False),
+        )
         self._in_transaction = False
         self._losing: Loss | None = None
 

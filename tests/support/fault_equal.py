@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.support.fault_cell import Cell
+from tests.support.fault_cell import FaultCell
 from tests.support.fault_proof import Verdict
 from tests.support.session_broker import DOOR
 from tests.support.sql import locked
@@ -20,7 +20,7 @@ class Equal:
         publish: publishes a payload for ``SERIAL``.
     """
 
-    def __init__(self, cell: Cell, publish: Callable[[bytes], object]) -> None:
+    def __init__(self, cell: FaultCell, publish: Callable[[bytes], object]) -> None:
         self._cell, self._publish = cell, publish
         self.published = 0
 
@@ -43,7 +43,7 @@ class Equal:
             self._cell.daemon.kill()
 
     def prove(self) -> None:
-        """As many rows as messages; then as :meth:`Cell.prove`."""
+        """As many rows as messages; then as :meth:`FaultCell.prove`."""
         self.settled()
         self._cell.end(self._verdict)
 

@@ -44,7 +44,7 @@ class Verdict:
         return not wrong and self.stored + self.dead_letters == self.messages - lost
 
 
-class Found:
+class TableContents:
     """What the tables hold: how often each ``seq`` is stored, and each payload a dead letter."""
 
     def __init__(self, count: int) -> None:
@@ -87,14 +87,14 @@ def verdict(databases: Databases, plans: Sequence[Plan], refused: Refused = neve
     return told
 
 
-def _judge_letter(told: Verdict, found: Found, payload: bytes) -> None:
+def _judge_letter(told: Verdict, found: TableContents, payload: bytes) -> None:
     copies = found.letters.pop(payload, 0)
     told.lost += copies == 0
     told.twice += max(copies - 1, 0)
 
 
-async def _find(dsn: str, count: int) -> Found:
-    found = Found(count)
+async def _find(dsn: str, count: int) -> TableContents:
+    found = TableContents(count)
     connection = await asyncpg.connect(dsn, timeout=30)
     try:
         async with connection.transaction():

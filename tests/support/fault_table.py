@@ -26,7 +26,7 @@ REPORT = Path(os.environ.get("GATEWAY_FAULTS_REPORT", ".cache/faults.jsonl"))
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class FaultCellRow:
     """One cell as it ended.
 
     Attributes:
@@ -70,7 +70,7 @@ BY_FAULT = (
 COUNTS = ("messages", "stored", "duplicates", "dead_letters", "lost", "twice")
 
 
-def cells_of(row: Row) -> list[str]:
+def cells_of(row: FaultCellRow) -> list[str]:
     """The row as text, under ``HEADINGS``."""
     recovery = "" if row.recovery is None else f"{row.recovery:.1f}"
     return [
@@ -81,22 +81,22 @@ def cells_of(row: Row) -> list[str]:
     ]
 
 
-def aligned(rows: Sequence[Row]) -> list[str]:
+def aligned(rows: Sequence[FaultCellRow]) -> list[str]:
     """The table for a terminal."""
     lines = [list(HEADINGS), *map(cells_of, rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(HEADINGS))]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
-def by_fault(rows: Iterable[Row]) -> Iterator[list[str]]:
+def by_fault(rows: Iterable[FaultCellRow]) -> Iterator[list[str]]:
     """The cells of each fault in sum, under ``BY_FAULT``."""
-    faults: dict[str, list[Row]] = {}
+    faults: dict[str, list[FaultCellRow]] = {}
     for row in rows:
         faults.setdefault(row.fault, []).append(row)
     return map(_sum, faults.values())
 
 
-def _sum(rows: Sequence[Row]) -> list[str]:
+def _sum(rows: Sequence[FaultCellRow]) -> list[str]:
     recoveries = [row.recovery for row in rows if row.recovery is not None]
     times = [statistics.median(recoveries), max(recoveries)] if recoveries else []
     return [
@@ -112,7 +112,7 @@ def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> list[st
     return [f"| {' | '.join(line)} |" for line in ruled]
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(rows: Sequence[FaultCellRow]) -> str:
     """All rows in one line."""
     recoveries = [row.recovery for row in rows if row.recovery is not None]
     recovery = f"{statistics.median(recoveries):.1f} s (median)" if recoveries else "none to measure"
@@ -142,10 +142,10 @@ def save(rows: Iterable[DataclassInstance], file: Path = REPORT) -> None:
     file.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
 
-def load(*files: Path) -> list[Row]:
+def load(*files: Path) -> list[FaultCellRow]:
     """The rows of these files."""
     lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
-    return [Row(**json.loads(line)) for line in lines]
+    return [FaultCellRow(**json.loads(line)) for line in lines]
 
 
 def main() -> None:

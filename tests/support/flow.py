@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 
 from gateway import batches, errors, settings
-from gateway.ingest.assembly import Path
+from gateway.ingest.assembly import IngestPath
 from gateway.messages import Message
 from gateway.mqtt.acknowledgements import Acknowledgements
 from gateway.mqtt.window import NO_ID
@@ -69,7 +69,7 @@ class Flow:
     def __init__(self, options: settings.Settings) -> None:
         batches._EPOCH = uuid.uuid4().bytes  # each is a process of its own, with numbers from 0
         self.options, self.health = options, Health()
-        self.path = Path(options, self.health)
+        self.path = IngestPath(options, self.health)
         self.pipeline = self.path.pipeline
         self.taken = 0
         self._acks = Acknowledgements(self.path.sessions)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 from tests.support import reference
-from tests.support.broker_cell import Cell, still
-from tests.support.reference import Delivery, Reference
+from tests.support.broker_cell import BrokerCell, still
+from tests.support.reference import Reference, ReferenceDelivery
 from tests.support.waiting import eventually
 
 MANY = 300
@@ -18,7 +18,7 @@ LATE = 7.0
 class Habits:
     """Of the broker of a cell, whose daemon is not started."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: BrokerCell) -> None:
         self._cell = cell
         self._consumer = cell.reference
 
@@ -86,7 +86,7 @@ def _cycle(ids: list[int]) -> str:
     return f"from {ids[0]}, not in turn"
 
 
-def _share(before: list[Delivery], again: list[Delivery]) -> str:
+def _share(before: list[ReferenceDelivery], again: list[ReferenceDelivery]) -> str:
     """How much of what was not acknowledged came again, and whether in its order."""
     wanted = [delivery.payload for delivery in before]
     found = [delivery.payload for delivery in again if delivery.payload in set(wanted)]
@@ -95,7 +95,7 @@ def _share(before: list[Delivery], again: list[Delivery]) -> str:
     return "all" if found == wanted else "all, in another order"
 
 
-def _redelivery(before: list[Delivery], again: list[Delivery]) -> dict[str, str]:
+def _redelivery(before: list[ReferenceDelivery], again: list[ReferenceDelivery]) -> dict[str, str]:
     """Of what was not acknowledged when the connection broke."""
     ids = {delivery.payload: delivery.packet_id for delivery in before}
     repeated = [delivery for delivery in again if delivery.payload in ids]

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from gateway.settings import Database
+from gateway.settings import DatabaseSettings
 from gateway.storage import dsn, migrate, passwords, readers, revisions, roles
 from gateway.storage.initialise import initialise
 from gateway.storage.revisions import Name
@@ -19,7 +19,7 @@ class Installation:
     """Databases and roles of one gateway, on a server that others use too."""
 
     def __init__(self, server: Server, folder: Path) -> None:
-        self.server = Database.model_validate({"dsn": server.dsn()})
+        self.server = DatabaseSettings.model_validate({"dsn": server.dsn()})
         self.admin_dsn, self.engine = server.dsn(), server.engine
         self.roles = roles.Roles(f"gw{uuid4().hex[:8]}")
         self.databases: dict[Name, str] = {name: f"{self.roles.prefix}_{name}" for name in revisions.NAMES}
@@ -30,7 +30,7 @@ class Installation:
         """What ``gateway db init`` did."""
         return await initialise(self.server, self.databases, self.roles, self.folder)
 
-    def settings(self, name: Name, role: str | None = None) -> Database:
+    def settings(self, name: Name, role: str | None = None) -> DatabaseSettings:
         """One of the databases, as a role; None: as the superuser."""
         there = dsn.with_database(self.server, self.databases[name])
         return there if role is None else dsn.with_user(there, role, passwords.path(self.folder, role))

@@ -11,8 +11,8 @@ import mqtt5
 
 from gateway.messages import Delivery, Message
 from gateway.mqtt import Source, open_source
-from gateway.observability.health import Component, State
-from gateway.settings import Mqtt, Stream
+from gateway.observability.health import Component, ComponentState
+from gateway.settings import MqttSettings, StreamSettings
 from tests.support.sessions import MemoryStore, sessions_in
 from tests.support.waiting import eventually_async
 from tests.support.wire import Wire
@@ -26,7 +26,9 @@ class Reception:
         story: "take" and "idle", in the order in which they were called.
     """
 
-    def __init__(self, mqtt: Mqtt, streams: Sequence[Stream], store: MemoryStore | None = None) -> None:
+    def __init__(
+        self, mqtt: MqttSettings, streams: Sequence[StreamSettings], store: MemoryStore | None = None
+    ) -> None:
         self.deliveries: list[Delivery] = []
         self.received: list[tuple[int, Message]] = []
         self.story: list[str] = []
@@ -59,9 +61,9 @@ class Reception:
 
     async def ready(self, timeout: float = 20) -> None:
         """Wait until connected and subscribed."""
-        await self.state(State.READY, timeout=timeout)
+        await self.state(ComponentState.READY, timeout=timeout)
 
-    async def state(self, state: State, says: str = "", timeout: float = 20) -> str:
+    async def state(self, state: ComponentState, says: str = "", timeout: float = 20) -> str:
         """Wait for a state whose detail holds this text; the detail."""
         await eventually_async(
             lambda: self.health.state is state and says in self.health.detail,
@@ -82,7 +84,7 @@ class Reception:
 
 @contextlib.asynccontextmanager
 async def receiving(
-    mqtt: Mqtt, *streams: Stream, settle: bool = False, store: MemoryStore | None = None
+    mqtt: MqttSettings, *streams: StreamSettings, settle: bool = False, store: MemoryStore | None = None
 ) -> AsyncIterator[Reception]:
     """A source at work; closed at the end.
 

@@ -27,7 +27,7 @@ _WINDOW = 10
 Login = tuple[str, str] | None
 
 
-class Delivery(NamedTuple):
+class ReferenceDelivery(NamedTuple):
     """One PUBLISH as it came.
 
     Attributes:
@@ -60,7 +60,7 @@ class Reference:
         self._acknowledged: set[bytes] = set()
         self._subscribed = threading.Event()
         self._connections = self._acknowledgements = 0
-        self.deliveries: list[Delivery] = []
+        self.deliveries: list[ReferenceDelivery] = []
         self.holding = self.resumed = False
 
     def connect(self) -> None:
@@ -117,7 +117,7 @@ class Reference:
         """How many came that had been acknowledged before, by payload."""
         return sum(delivery.acknowledged for delivery in self.deliveries)
 
-    def on_connection(self, number: int) -> list[Delivery]:
+    def on_connection(self, number: int) -> list[ReferenceDelivery]:
         """What came on this connection of ours; -1: the last one."""
         wanted = number if number > 0 else self._connections + 1 + number
         return [delivery for delivery in self.deliveries if delivery.connection == wanted]
@@ -144,7 +144,7 @@ class Reference:
     def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
         payload = bytes(message.payload)
         known = payload in self._acknowledged
-        self.deliveries.append(Delivery(self._connections, message.mid, message.dup, payload, known))
+        self.deliveries.append(ReferenceDelivery(self._connections, message.mid, message.dup, payload, known))
         if self.holding:
             self._held.append(message)
         else:

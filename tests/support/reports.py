@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from gateway.observability import metrics
 from gateway.observability.health import Health
-from gateway.observability.status import Report
+from gateway.observability.status import StatusReport
 from gateway.outcomes import Outcome, Tally
 
 
-def a_report(*, received: int = 10, in_flight: int = 2) -> Report:
+def a_report(*, received: int = 10, in_flight: int = 2) -> StatusReport:
     """A stream with 5 stored, 1 duplicate and 2 dead letters; it balances by default."""
     tally = Tally()
     tally.received = received
     tally.settled |= {Outcome.STORED: 5, Outcome.DUPLICATE: 1, Outcome.DEAD_LETTERED: 2}
-    return Report(
+    return StatusReport(
         health=Health(),
         tallies={"telemetry": tally},
         in_flight=lambda: {"telemetry": in_flight},

@@ -7,21 +7,21 @@ from collections.abc import Sequence
 
 from gateway.messages import Session
 from gateway.sessions.redeliveries import Redeliveries
-from gateway.sessions.tracking import Sessions, State
+from gateway.sessions.tracking import Sessions, SessionState
 from gateway.writer.ledger import Ledger
 
 
 class MemoryStore:
     """Keeps a state as long as the test does; satisfies :class:`gateway.sessions.tracking.Store`."""
 
-    def __init__(self, state: State | None = None) -> None:
+    def __init__(self, state: SessionState | None = None) -> None:
         self.state = state
 
-    async def load(self) -> State | None:
+    async def load(self) -> SessionState | None:
         """What was saved last."""
         return self.state
 
-    async def save(self, state: State) -> None:
+    async def save(self, state: SessionState) -> None:
         """Keep it."""
         self.state = state
 

@@ -23,7 +23,7 @@ PACKAGE = Path(sys.modules["gateway"].__path__[0])
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class CallSite:
     """A call that sends a statement."""
 
     file: str
@@ -34,7 +34,7 @@ class Place:
         return f"gateway/{self.file}:{self.line}"
 
 
-def places(*left_out: str) -> list[Place]:
+def places(*left_out: str) -> list[CallSite]:
     """All of the package, but for files and folders of these names."""
     files = (file for file in sorted(PACKAGE.rglob("*.py")) if not _within(file, left_out))
     return [place for file in files for place in _places_of(file)]
@@ -45,10 +45,10 @@ def _within(file: Path, names: Sequence[str]) -> bool:
     return any(path.is_relative_to(name) for name in names)
 
 
-def _places_of(file: Path) -> Iterator[Place]:
+def _places_of(file: Path) -> Iterator[CallSite]:
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in SENDING:
-            yield Place(str(file.relative_to(PACKAGE)), node.lineno, node.end_lineno or node.lineno)
+            yield CallSite(str(file.relative_to(PACKAGE)), node.lineno, node.end_lineno or node.lineno)
 
 
 @dataclass
@@ -64,11 +64,11 @@ class Seen:
     texts: set[str] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
 
-    def missing(self, expected: Sequence[Place]) -> list[str]:
+    def missing(self, expected: Sequence[CallSite]) -> list[str]:
         """Those of the places that nothing went through."""
         return [str(place) for place in expected if not self._been_at(place)]
 
-    def _been_at(self, place: Place) -> bool:
+    def _been_at(self, place: CallSite) -> bool:
         return any((place.file, line) in self.lines for line in range(place.line, place.last_line + 1))
 
     def note(self, caller: Any, text: object) -> str:

@@ -12,7 +12,7 @@ from gateway.messages import Delivery, Session
 from gateway.outcomes import Reason
 from gateway.writer import rows
 from gateway.writer.dead_letters import Replayed
-from tests.support.batching import NOW_US, Filling, Origin, a_device, published
+from tests.support.batching import NOW_US, Filling, StubRoute, a_device, published
 
 REFUSED = MessageError(Reason.REFUSED_BY_DATABASE, "no")
 
@@ -29,7 +29,7 @@ def test_readings_and_letters_are_counted_together() -> None:
     filling = Filling()
     for n in range(3):
         filling.keyed(a_device(), NOW_US + n, {"n": n})
-    other = Origin()
+    other = StubRoute()
     other.stream_name = "other"
     filling.letter(published("t", b"x" * 100), origin=other)
     batch = filling.batch
@@ -66,7 +66,7 @@ def test_a_refused_message_keeps_who_and_when() -> None:
 
 def test_a_letter_has_one_identity_however_often_it_is_made() -> None:
     """So that writing it again after a lost answer changes nothing; no two messages share one."""
-    message, origin = published("t", b"{"), Origin()
+    message, origin = published("t", b"{"), StubRoute()
     first, again, other = (batches.letter(number, message, origin, NOW_US, REFUSED) for number in (7, 7, 8))
     assert first.id == again.id != other.id
     assert isinstance(first.id, uuid.UUID)
@@ -77,7 +77,7 @@ def test_a_replayed_letter_is_the_letter_it_was() -> None:
     """Its row is noted, not written anew."""
     id_ = uuid.uuid4()
     message = Replayed("t", b"{", id_, NOW_US)
-    made = batches.letter(7, message, Origin(), NOW_US, REFUSED)
+    made = batches.letter(7, message, StubRoute(), NOW_US, REFUSED)
     assert (made.id, made.again) == (id_, True)
     assert batches.letter_before(message) == id_
     assert batches.letter_before(published("t", b"{")) is None
@@ -101,8 +101,8 @@ def test_all_that_is_held_counts() -> None:
     dear = published("t" * 1000, b"x", user_properties=[("", "")] * 100)
     assert batches.held_bytes(dear) > batches.held_bytes(plain) + 999 + 100 * 2 * sys.getsizeof(("", ""))
     row = rows.encode(NOW_US, device.columns, {"t": 1}, None)
-    filling.batch.add_all(Delivery((plain, dear), 0, NOW_US), [Origin(), Origin()], [row, row])
+    filling.batch.add_all(Delivery((plain, dear), 0, NOW_US), [StubRoute(), StubRoute()], [row, row])
     one_by_one = Batch()
     for message in (plain, dear):
-        one_by_one.add(0, message, Origin(), NOW_US, row)
+        one_by_one.add(0, message, StubRoute(), NOW_US, row)
     assert filling.batch.size == one_by_one.size == sum(map(batches.held_bytes, (plain, dear))) + 2 * len(row)

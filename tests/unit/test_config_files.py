@@ -134,7 +134,7 @@ def test_prometheus_loads_the_alerts_and_asks_the_gateway() -> None:
     mounted = [Path(volume.split(":")[1]).name for volume in COMPOSE["services"]["prometheus"]["volumes"]]
     assert set(prometheus["rule_files"]) <= set(mounted)
     [target] = prometheus["scrape_configs"][0]["static_configs"][0]["targets"]
-    assert target.split(":") == ["gateway", str(settings.Observability().port)]
+    assert target.split(":") == ["gateway", str(settings.ObservabilitySettings().port)]
     assert prometheus["scrape_configs"][0]["job_name"] == "gateway"
 
 
@@ -240,7 +240,7 @@ def mebibytes(text: str) -> int:
     return int(text[:-1])
 
 
-def _needed(buffer: settings.Buffer) -> int:
+def _needed(buffer: settings.BufferSettings) -> int:
     """MiB that a gateway takes at most."""
     return buffer.max_bytes // 2**20 + 100
 
@@ -273,9 +273,9 @@ def test_the_unit_matches_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyP
     made of options that exist.
     """
     options = unit()
-    assert seconds(options["TimeoutStopSec"][0]) > settings.Shutdown().deadline
+    assert seconds(options["TimeoutStopSec"][0]) > settings.ShutdownSettings().deadline
     assert options["RestartPreventExitStatus"] == ["2 4"]
-    assert mebibytes(options["MemoryMax"][0]) >= _needed(settings.Buffer())
+    assert mebibytes(options["MemoryMax"][0]) >= _needed(settings.BufferSettings())
     for assignment in options["Environment"]:
         name, value = assignment.split("=", 1)
         monkeypatch.setenv(name, value)

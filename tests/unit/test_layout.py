@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,22 @@ def test_a_circle_is_named() -> None:
     """By its way from room to room."""
     with pytest.raises(ValueError, match=r"^b -> c -> b$"):
         tower.floors({"a": {"b"}, "b": {"c"}, "c": {"b"}})
+
+
+def test_a_class_name_stands_once(house: Path) -> None:
+    """In the package and in the tests' support together; one that stands twice is named with both its places."""
+    package = ROOT / "gateway"
+    assert standing_twice(package, ROOT / "tests" / "support") == {}
+    (house / "gateway" / "spool" / "intruder.py").write_text("class Outer:\n    class Batch: ...\n")
+    assert standing_twice(house / "gateway") == {"Batch": ["gateway/batches.py", "gateway/spool/intruder.py"]}
+
+
+def standing_twice(*folders: Path) -> dict[str, list[str]]:
+    """Names of classes, nested and private ones too, that stand in more than one place, with the files."""
+    places = defaultdict(list)
+    for folder in folders:
+        for file in sorted(folder.rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    places[node.name].append(str(file.relative_to(folder.parent)))
+    return {name: files for name, files in places.items() if len(files) > 1}

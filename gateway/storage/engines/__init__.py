@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncpg
 
-from gateway.storage.engines.base import Engine, Partitions
-from gateway.storage.engines.postgres import Postgres
-from gateway.storage.engines.timescale import Timescale
+from gateway.storage.engines.base import Engine, PartitionOutcome
+from gateway.storage.engines.postgres import PostgresEngine
+from gateway.storage.engines.timescale import TimescaleEngine
 
-__all__ = ["Engine", "Partitions", "Postgres", "Timescale", "detect"]
+__all__ = ["Engine", "PartitionOutcome", "PostgresEngine", "TimescaleEngine", "detect"]
 
 # A telemetry table that is partitioned (relkind p) was made without TimescaleDB and stays so, whatever
 # extension came later.
@@ -24,5 +24,5 @@ async def detect(connection: asyncpg.Connection) -> Engine:
     """The engine behind this connection."""
     row = await connection.fetchrow(_DETECT)
     if row["timescaledb"] is None or row["partitioned"]:
-        return Postgres(row["server_version"])
-    return Timescale(row["server_version"], row["timescaledb"], row["license"] or "apache")
+        return PostgresEngine(row["server_version"])
+    return TimescaleEngine(row["server_version"], row["timescaledb"], row["license"] or "apache")

@@ -11,7 +11,7 @@ import asyncpg
 
 
 @dataclass(frozen=True)
-class Partitions:
+class PartitionOutcome:
     """What became of partitions that were missing, by name.
 
     Attributes:
@@ -55,7 +55,7 @@ class Engine(Protocol):
 
     async def make_partitions(
         self, connection: asyncpg.Connection, since: dt.date, until: dt.date
-    ) -> Partitions:
+    ) -> PartitionOutcome:
         """Have partitions ready for readings from ``since`` until before ``until``, UTC days, at most 366 from now.
 
         Idempotent, and nobody waits for it: what cannot be had at once is left for another time, and readings go into

@@ -9,11 +9,11 @@ from typing import Literal
 import asyncpg
 
 from gateway.storage import holders as holding
-from gateway.storage.engines.base import Partitions
+from gateway.storage.engines.base import PartitionOutcome
 
 
 @dataclass(frozen=True)
-class Postgres:
+class PostgresEngine:
     """See :class:`gateway.storage.engines.base.Engine`."""
 
     server_version: str
@@ -37,7 +37,7 @@ class Postgres:
 
     async def make_partitions(
         self, connection: asyncpg.Connection, since: dt.date, until: dt.date
-    ) -> Partitions:
+    ) -> PartitionOutcome:
         """By the SQL function of the migrations, which runs as the owner of the tables; one transaction a step."""
         ends: dict[str, list[str]] = {"made": [], "left": []}
         postponed: dict[str, str] = {}
@@ -53,7 +53,7 @@ class Postgres:
                     ends.get(end, []).append(name)
             if table in in_use:
                 postponed[name] = in_use[table]
-        return Partitions(ends["made"], ends["left"], postponed)
+        return PartitionOutcome(ends["made"], ends["left"], postponed)
 
 
 def _name(row: asyncpg.Record) -> str:

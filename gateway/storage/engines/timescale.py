@@ -8,11 +8,11 @@ from typing import Literal
 
 import asyncpg
 
-from gateway.storage.engines.base import Partitions
+from gateway.storage.engines.base import PartitionOutcome
 
 
 @dataclass(frozen=True)
-class Timescale:
+class TimescaleEngine:
     """See :class:`gateway.storage.engines.base.Engine`.
 
     Attributes:
@@ -41,6 +41,6 @@ class Timescale:
 
     async def make_partitions(
         self, connection: asyncpg.Connection, since: dt.date, until: dt.date
-    ) -> Partitions:
+    ) -> PartitionOutcome:
         """Nothing to do: a chunk is made by the first row that needs it."""
-        return Partitions()
+        return PartitionOutcome()

@@ -16,9 +16,9 @@ import msgspec
 from gateway import clock
 from gateway.errors import GatewayError
 from gateway.tools.bench import mosquitto, sessions, usage, written
-from gateway.tools.bench.daemon import Daemon
-from gateway.tools.bench.installation import Installation
-from gateway.tools.bench.options import Options, Scenario
+from gateway.tools.bench.daemon import MeasuredDaemon
+from gateway.tools.bench.installation import BenchInstallation
+from gateway.tools.bench.options import BenchOptions, Scenario
 from gateway.tools.bench.orders import Order, Published
 from gateway.tools.bench.scratch import Names, Scratch
 from gateway.tools.bench.shape import Shape
@@ -40,7 +40,7 @@ class Bench:
     """One installation being measured."""
 
     def __init__(
-        self, options: Options, installation: Installation, scratch: Scratch, sight: TelemetrySight,
+        self, options: BenchOptions, installation: BenchInstallation, scratch: Scratch, sight: TelemetrySight,
         *, folder: Path, postgres_pid: int | None, tell: Tell,
     ) -> None:  # fmt: skip
         self.options, self.installation, self.scratch, self.sight = options, installation, scratch, sight
@@ -151,7 +151,7 @@ class Bench:
 
     # the gateway -----------------------------------------------------------------------------
 
-    def daemon(self) -> Daemon:
+    def daemon(self) -> MeasuredDaemon:
         """The gateway, not started yet."""
         configured = self.installation.configured
         ours = {"client_id": self.names.client_id(GATEWAY), "share_group": None}
@@ -165,10 +165,10 @@ class Bench:
                 "observability": configured.observability.model_copy(update=observability),
             }
         )
-        return Daemon(options, self.folder)
+        return MeasuredDaemon(options, self.folder)
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Daemon]:
+    async def running(self) -> AsyncIterator[MeasuredDaemon]:
         """The gateway for the block, ready, with a session that the broker keeps."""
         await self.hold(GATEWAY)
         async with self.daemon() as daemon:

@@ -20,7 +20,7 @@ _LAST_WORDS = 6
 """Lines of its log."""
 
 
-class Daemon:
+class MeasuredDaemon:
     """Runs inside the block; it must end clean, with everything settled.
 
     Attributes:

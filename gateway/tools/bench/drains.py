@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.tools.bench import usage
 from gateway.tools.bench.bench import BROKER, POSTGRES, Bench
-from gateway.tools.bench.daemon import Daemon
+from gateway.tools.bench.daemon import MeasuredDaemon
 from gateway.tools.bench.percentiles import median
 from gateway.tools.bench.shape import Shape
 from gateway.tools.bench.sight import Sight
@@ -53,7 +53,7 @@ async def drain(bench: Bench, kind: Shape, count: int, *, warm: int = 1) -> Drai
     return dataclasses.replace(drained, peak_bytes=daemon.peak_bytes)
 
 
-async def see(bench: Bench, daemon: Daemon, count: int, warm: int) -> Drained:
+async def see(bench: Bench, daemon: MeasuredDaemon, count: int, warm: int) -> Drained:
     """Look on while the daemon drains."""
     return await observe(bench, bench.sight, count, warm=warm, started=daemon.started, pid=daemon.pid)
 

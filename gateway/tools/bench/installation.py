@@ -10,7 +10,7 @@ from gateway.tools.demo.part import Part
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Installation:
+class BenchInstallation:
     """A broker and two databases.
 
     Attributes:
@@ -23,8 +23,8 @@ class Installation:
     """
 
     configured: settings.Settings
-    metadata: settings.Database
-    timeseries: settings.Database
+    metadata: settings.DatabaseSettings
+    timeseries: settings.DatabaseSettings
     own: bool
     parts: tuple[Part, ...] = ()
     broker_pid: int | None = None
@@ -37,8 +37,8 @@ class Installation:
 
 
 def configured(
-    options: settings.Settings, metadata: settings.Database, timeseries: settings.Database
-) -> Installation:
+    options: settings.Settings, metadata: settings.DatabaseSettings, timeseries: settings.DatabaseSettings
+) -> BenchInstallation:
     """An operator's installation.
 
     Raises:
@@ -49,7 +49,7 @@ def configured(
             "the bench speaks MQTT 5 over TCP, TLS or a unix socket; this broker is reached otherwise"
         )
     patient = {"command_timeout": 0}
-    return Installation(
+    return BenchInstallation(
         configured=options,
         metadata=metadata.model_copy(update=patient),
         timeseries=timeseries.model_copy(update=patient),

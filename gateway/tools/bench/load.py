@@ -18,7 +18,7 @@ from gateway.errors import GatewayError
 from gateway.tools.bench import blocks, shape
 from gateway.tools.bench.acks import Acks
 from gateway.tools.bench.orders import Order, Published
-from gateway.tools.bench.wire import Wire
+from gateway.tools.bench.wire import BenchConnection
 
 _WINDOW = 20_000
 _PIECE = 1000
@@ -26,10 +26,10 @@ _TICK = 0.001
 _ACKS_WITHIN = 30.0
 
 
-class Load:
+class LoadRun:
     """One order being published over one connection."""
 
-    def __init__(self, order: Order, wire: Wire) -> None:
+    def __init__(self, order: Order, wire: BenchConnection) -> None:
         self._order, self._wire = order, wire
         self._blocks = blocks.Blocks(order.prefix, order.shape, start_ms=order.start_ms, seed=order.seed)
         self._acks = Acks()
@@ -147,8 +147,8 @@ def main(path: Path) -> int:
     """Do what the order in this file says."""
     order = msgspec.json.decode(path.read_bytes(), type=Order)
     try:
-        with Wire(settings.Mqtt.model_validate(order.mqtt)) as wire:
-            published = Load(order, wire).run()
+        with BenchConnection(settings.MqttSettings.model_validate(order.mqtt)) as wire:
+            published = LoadRun(order, wire).run()
     except GatewayError as error:
         sys.stderr.write(f"{error}\n")
         return 1

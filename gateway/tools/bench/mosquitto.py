@@ -29,7 +29,7 @@ log_type warning
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Broker:
+class BenchBroker:
     """A broker that runs, on a loopback port."""
 
     port: int
@@ -37,7 +37,7 @@ class Broker:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, *, window: int = 0) -> AsyncIterator[Broker]:
+async def running(folder: Path, *, window: int = 0) -> AsyncIterator[BenchBroker]:
     """A mosquitto for the block.
 
     Args:
@@ -51,7 +51,7 @@ async def running(folder: Path, *, window: int = 0) -> AsyncIterator[Broker]:
     if program is None:
         raise StartError("mosquitto is not on the PATH: install the package 'mosquitto'")
     port = free_port()
-    broker = Broker(port, Part("mosquitto", folder / f"mosquitto-{port}.log"))
+    broker = BenchBroker(port, Part("mosquitto", folder / f"mosquitto-{port}.log"))
     configuration = folder / f"mosquitto-{port}.conf"
     configuration.write_text(_CONFIGURATION.format(port=port, window=window), "utf-8")
     try:

@@ -19,7 +19,7 @@ class Scenario(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class BenchOptions:
     """What to measure, and how much of it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Options:
     seed: int = 1
     folder: Path = Path("/var/tmp")  # noqa: S108 - a folder of its own is made there
 
-    def quick(self) -> Options:
+    def quick(self) -> BenchOptions:
         """The same, to see that it works: figures of so little are noise."""
         return dataclasses.replace(
             self, messages=min(self.messages, 20_000), seconds=min(self.seconds, 2), rounds=1,

@@ -13,7 +13,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """One load.
 
     Attributes:
-        mqtt: the broker, as ``gateway.settings.Mqtt`` takes it.
+        mqtt: the broker, as ``gateway.settings.MqttSettings`` takes it.
         prefix: of all topics; the serial number follows.
         count: messages, the last one and probes included.
         rate: messages a second; 0: as fast as the broker takes them.

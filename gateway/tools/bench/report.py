@@ -11,7 +11,7 @@ import msgspec
 from gateway.tools.bench.results import Ratio, Table
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was found, and what must be known with it."""
 
     machine: Mapping[str, Any]

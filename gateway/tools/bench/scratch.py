@@ -52,15 +52,15 @@ class Names:
         return Template(self.stream.topic).filter
 
     @property
-    def stream(self) -> settings.Stream:
+    def stream(self) -> settings.StreamSettings:
         """The stream that takes the topics."""
-        return settings.Stream(name=self.name, topic=f"{self.name}/{{tenant}}/{{device}}")
+        return settings.StreamSettings(name=self.name, topic=f"{self.name}/{{tenant}}/{{device}}")
 
     def client_id(self, of: str) -> str:
         """A client id of the bench's own."""
         return f"{self.name}-{of}"
 
-    def check_streams(self, streams: Sequence[settings.Stream]) -> None:
+    def check_streams(self, streams: Sequence[settings.StreamSettings]) -> None:
         """See that the gateway of the installation would not take the bench's messages too.
 
         Raises:

@@ -20,7 +20,7 @@ from gateway.storage import dsn, initialise, migrate, passwords
 from gateway.storage.revisions import Name
 from gateway.storage.roles import Roles
 from gateway.tools.bench import mosquitto
-from gateway.tools.bench.installation import Installation
+from gateway.tools.bench.installation import BenchInstallation
 from gateway.tools.demo import embedded
 from gateway.tools.demo.folder import Folder
 from gateway.tools.demo.part import Part
@@ -30,7 +30,9 @@ _WAL_FILES = 64
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, superuser: settings.Database | None) -> AsyncIterator[Installation]:
+async def running(
+    folder: Path, superuser: settings.DatabaseSettings | None
+) -> AsyncIterator[BenchInstallation]:
     """Servers for the block.
 
     Args:
@@ -54,16 +56,16 @@ async def running(folder: Path, superuser: settings.Database | None) -> AsyncIte
 
 
 def _installation(
-    broker: mosquitto.Broker, databases: Mapping[str, settings.Database], parts: tuple[Part, ...]
-) -> Installation:
+    broker: mosquitto.BenchBroker, databases: Mapping[str, settings.DatabaseSettings], parts: tuple[Part, ...]
+) -> BenchInstallation:
     options = settings.Settings(
-        mqtt=settings.Mqtt(port=broker.port, client_id="replaced", transport="bulk"),
-        databases=settings.Databases(
+        mqtt=settings.MqttSettings(port=broker.port, client_id="replaced", transport="bulk"),
+        databases=settings.DatabasesSettings(
             metadata=databases["metadata_writer"], timeseries=databases["timeseries_writer"]
         ),
-        streams=(settings.Stream(name="replaced", topic="replaced", tenant="replaced"),),
+        streams=(settings.StreamSettings(name="replaced", topic="replaced", tenant="replaced"),),
     )
-    return Installation(
+    return BenchInstallation(
         configured=options,
         metadata=databases["metadata_owner"],
         timeseries=databases["timeseries_owner"],
@@ -74,11 +76,11 @@ def _installation(
 
 
 @contextlib.asynccontextmanager
-async def _embedded(folder: Path) -> AsyncIterator[tuple[settings.Database, Part]]:
+async def _embedded(folder: Path) -> AsyncIterator[tuple[settings.DatabaseSettings, Part]]:
     """A cluster of the bench's own, tuned."""
-    postgres = embedded.Postgres(Folder(folder))
+    postgres = embedded.EmbeddedPostgres(Folder(folder))
     address = SecretStr(postgres.address.dsn(embedded.SUPERUSER, embedded.SUPERUSER))
-    superuser = settings.Database(dsn=address, password_file=postgres.password_file)
+    superuser = settings.DatabaseSettings(dsn=address, password_file=postgres.password_file)
     try:
         await postgres.start()
         async with migrate.session("server", superuser) as connection:
@@ -103,7 +105,9 @@ def tuning() -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def _databases(folder: Path, server: settings.Database) -> AsyncIterator[dict[str, settings.Database]]:
+async def _databases(
+    folder: Path, server: settings.DatabaseSettings
+) -> AsyncIterator[dict[str, settings.DatabaseSettings]]:
     """Both databases, migrated, as owner and as writer; dropped with their roles at the end."""
     roles = Roles(f"gateway_bench_{secrets.token_hex(4)}")
     names: dict[Name, str] = {
@@ -129,9 +133,9 @@ async def _age(connection: Any) -> None:
 
 
 async def _migrated(
-    server: settings.Database, names: Mapping[Name, str], roles: Roles, secret: Path
-) -> dict[str, settings.Database]:
-    found: dict[str, settings.Database] = {}
+    server: settings.DatabaseSettings, names: Mapping[Name, str], roles: Roles, secret: Path
+) -> dict[str, settings.DatabaseSettings]:
+    found: dict[str, settings.DatabaseSettings] = {}
     for logical, name in names.items():
         there = dsn.with_database(server, name)
         owner = dsn.with_user(there, roles.owner, passwords.path(secret, roles.owner))
@@ -141,7 +145,7 @@ async def _migrated(
     return found
 
 
-async def _drop(server: settings.Database, names: Mapping[Name, str], roles: Roles) -> None:
+async def _drop(server: settings.DatabaseSettings, names: Mapping[Name, str], roles: Roles) -> None:
     async with migrate.session("server", server) as connection:
         for name in names.values():
             await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

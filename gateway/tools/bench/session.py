@@ -17,9 +17,9 @@ from gateway.errors import GatewayError, StandingError, UsageError
 from gateway.storage import migrate
 from gateway.tools.bench import machine, servers, shape, usage
 from gateway.tools.bench.bench import Bench, Tell
-from gateway.tools.bench.installation import Installation
-from gateway.tools.bench.options import Options, Scenario
-from gateway.tools.bench.report import Report
+from gateway.tools.bench.installation import BenchInstallation
+from gateway.tools.bench.options import BenchOptions, Scenario
+from gateway.tools.bench.report import BenchReport
 from gateway.tools.bench.results import Findings
 from gateway.tools.bench.scenarios import drain, latency, memory, scale, start, steady
 from gateway.tools.bench.scratch import Names, Scratch
@@ -38,7 +38,9 @@ _RUN: Mapping[Scenario, Callable[[Bench], Awaitable[Findings]]] = {
 }
 
 
-async def run_here(options: Options, superuser: settings.Database | None, tell: Tell) -> Report:
+async def run_here(
+    options: BenchOptions, superuser: settings.DatabaseSettings | None, tell: Tell
+) -> BenchReport:
     """Measure this machine, with servers of the bench's own; see :func:`gateway.tools.bench.servers.running`.
 
     Raises:
@@ -47,7 +49,7 @@ async def run_here(options: Options, superuser: settings.Database | None, tell: 
     return await _unless_stopped(_here(options, superuser, tell))
 
 
-async def run_there(options: Options, installation: Installation, tell: Tell) -> Report:
+async def run_there(options: BenchOptions, installation: BenchInstallation, tell: Tell) -> BenchReport:
     """Measure an operator's installation.
 
     Raises:
@@ -56,7 +58,7 @@ async def run_there(options: Options, installation: Installation, tell: Tell) ->
     return await _unless_stopped(_there(options, installation, tell))
 
 
-async def remove(installation: Installation, name: str) -> None:
+async def remove(installation: BenchInstallation, name: str) -> None:
     """Remove what a bench that was killed left in an installation; its sessions expire by themselves.
 
     Raises:
@@ -67,7 +69,7 @@ async def remove(installation: Installation, name: str) -> None:
         await Scratch(names, metadata, timeseries, alone=False).remove()
 
 
-async def _unless_stopped(work: Coroutine[Any, Any, Report]) -> Report:
+async def _unless_stopped(work: Coroutine[Any, Any, BenchReport]) -> BenchReport:
     """The result; on Ctrl-C or SIGTERM everything is removed first."""
     try:
         with Stop():
@@ -76,14 +78,16 @@ async def _unless_stopped(work: Coroutine[Any, Any, Report]) -> Report:
         raise GatewayError("stopped; everything that the bench made is removed") from None
 
 
-async def _here(options: Options, superuser: settings.Database | None, tell: Tell) -> Report:
+async def _here(
+    options: BenchOptions, superuser: settings.DatabaseSettings | None, tell: Tell
+) -> BenchReport:
     _forget_environment()
     with _folder(options) as folder:
         async with servers.running(folder, superuser) as installation:
             return await _run(options, installation, folder, tell)
 
 
-async def _there(options: Options, installation: Installation, tell: Tell) -> Report:
+async def _there(options: BenchOptions, installation: BenchInstallation, tell: Tell) -> BenchReport:
     _forget_environment()
     with _folder(options) as folder:
         try:
@@ -96,7 +100,9 @@ async def _there(options: Options, installation: Installation, tell: Tell) -> Re
             ) from error
 
 
-async def _run(options: Options, installation: Installation, folder: Path, tell: Tell) -> Report:
+async def _run(
+    options: BenchOptions, installation: BenchInstallation, folder: Path, tell: Tell
+) -> BenchReport:
     names = Names()
     names.check_streams(installation.configured.streams)
     began = time.monotonic()
@@ -112,7 +118,7 @@ async def _run(options: Options, installation: Installation, folder: Path, tell:
         finally:
             tell("removing everything again")
             await scratch.remove()
-        return Report(
+        return BenchReport(
             machine=machine.describe(),
             versions=await machine.versions(timeseries),
             installation=installation.describe(),
@@ -148,7 +154,7 @@ async def _postgres_pid(timeseries: Any) -> int | None:
 
 
 @contextlib.asynccontextmanager
-async def _connections(installation: Installation) -> AsyncIterator[tuple[Any, Any]]:
+async def _connections(installation: BenchInstallation) -> AsyncIterator[tuple[Any, Any]]:
     """To both databases, as the owner of their tables."""
     async with (
         migrate.session("metadata", installation.metadata) as metadata,
@@ -158,7 +164,7 @@ async def _connections(installation: Installation) -> AsyncIterator[tuple[Any, A
 
 
 @contextlib.contextmanager
-def _folder(options: Options) -> Iterator[Path]:
+def _folder(options: BenchOptions) -> Iterator[Path]:
     """A folder for the block, which only we can read."""
     try:
         made = tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=options.folder)

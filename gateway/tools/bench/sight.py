@@ -28,7 +28,7 @@ class MismatchError(GatewayError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Seen:
+class RowsSeen:
     """So many rows at this moment (``time.monotonic``)."""
 
     when: float
@@ -65,7 +65,7 @@ class Sight:
         """What became dead letters; empty: nothing."""
         return ""
 
-    async def first(self, at_least: int, timeout: float) -> Seen:
+    async def first(self, at_least: int, timeout: float) -> RowsSeen:
         """The first look that sees that many rows.
 
         Raises:
@@ -75,7 +75,7 @@ class Sight:
         await self._until(self.begun, timeout, expected)
         return await self._until(lambda: self._look(at_least), timeout, expected)
 
-    async def all(self, published: int, timeout: float) -> Seen:
+    async def all(self, published: int, timeout: float) -> RowsSeen:
         """The first look that sees all rows.
 
         Raises:
@@ -88,9 +88,9 @@ class Sight:
             raise await self._mismatch(expected)
         return seen
 
-    async def _look(self, at_least: int) -> Seen | None:
+    async def _look(self, at_least: int) -> RowsSeen | None:
         when = time.monotonic()
-        seen = Seen(when, await self.count())
+        seen = RowsSeen(when, await self.count())
         return seen if seen.rows >= at_least else None
 
     async def _until(self, question: Callable[[], Awaitable[T | None]], timeout: float, expected: str) -> T:

@@ -14,14 +14,14 @@ import mqtt5
 from gateway.errors import UsageError
 from gateway.mqtt import packets, reasons, tls
 from gateway.mqtt.connection import ConnectionLostError, broker_name
-from gateway.settings import Mqtt
+from gateway.settings import MqttSettings
 
 P = TypeVar("P", bound=mqtt5.Packet)
 
 _READ_BYTES = 2**16
 
 
-class Wire:
+class BenchConnection:
     """A connection, opened by its making.
 
     Args:
@@ -35,7 +35,7 @@ class Wire:
         GatewayError: no broker, or it refuses us.
     """
 
-    def __init__(self, mqtt: Mqtt, client_id: str = "", *, session_seconds: int = 0) -> None:
+    def __init__(self, mqtt: MqttSettings, client_id: str = "", *, session_seconds: int = 0) -> None:
         named = client_id or f"gateway-bench-{secrets.token_hex(6)}"
         self._mqtt = mqtt.model_copy(update={"client_id": named, "session_expiry": session_seconds})
         self._rest = b""
@@ -120,7 +120,7 @@ class Wire:
         self.close()
 
 
-def _dial(mqtt: Mqtt) -> socket.socket:
+def _dial(mqtt: MqttSettings) -> socket.socket:
     try:
         dialled = _connect(mqtt)
         if mqtt.tls is None:
@@ -131,7 +131,7 @@ def _dial(mqtt: Mqtt) -> socket.socket:
         raise tls.explain(error, mqtt) from error
 
 
-def _connect(mqtt: Mqtt) -> socket.socket:
+def _connect(mqtt: MqttSettings) -> socket.socket:
     if mqtt.unix_socket is None:
         dialled = socket.create_connection((mqtt.host, mqtt.port), timeout=mqtt.connect_timeout)
         dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -33,7 +33,7 @@ plugins:
 """
 
 
-class Broker:
+class DemoBroker:
     """A broker on a loopback port.
 
     Attributes:

@@ -51,7 +51,7 @@ class Address:
         return f"postgresql://{user}@{self.host}:{self.port}/{database}"
 
 
-class Postgres:
+class EmbeddedPostgres:
     """The cluster under ``<folder>/postgres``; made when missing, kept between runs."""
 
     def __init__(self, folder: Folder) -> None:

@@ -14,8 +14,8 @@ from gateway.storage import initialise, migrate, passwords, pools
 from gateway.storage.revisions import Name
 from gateway.storage.roles import Roles
 from gateway.tools.demo import roster
-from gateway.tools.demo.broker import Broker
-from gateway.tools.demo.embedded import SUPERUSER, Postgres
+from gateway.tools.demo.broker import DemoBroker
+from gateway.tools.demo.embedded import SUPERUSER, EmbeddedPostgres
 from gateway.tools.demo.folder import Folder
 
 DATABASES: dict[Name, str] = {"metadata": "gateway_metadata", "timeseries": "gateway_timeseries"}
@@ -49,20 +49,20 @@ port = {health_port}
 """
 
 
-async def databases(folder: Folder, postgres: Postgres) -> None:
+async def databases(folder: Folder, postgres: EmbeddedPostgres) -> None:
     """Make roles and databases where they are missing, and bring them up to date.
 
     Raises:
         StoreError: a statement failed.
     """
     dsn = SecretStr(postgres.address.dsn(SUPERUSER, SUPERUSER))
-    server = settings.Database(dsn=dsn, password_file=postgres.password_file)
+    server = settings.DatabaseSettings(dsn=dsn, password_file=postgres.password_file)
     await initialise.initialise(server, DATABASES, ROLES, folder.secrets)
     for name in DATABASES:
         await migrate.upgrade(name, owned(folder, postgres, name))
 
 
-async def provision(folder: Folder, postgres: Postgres) -> dict[str, uuid.UUID]:
+async def provision(folder: Folder, postgres: EmbeddedPostgres) -> dict[str, uuid.UUID]:
     """Enter the tenants that are missing, with their device types and devices; ids by serial number.
 
     Raises:
@@ -90,7 +90,7 @@ async def _enter(connection: provisioning.Connection, tenant: NewTenant) -> None
         await provisioning.add_device(connection, tenant.slug, member.new())
 
 
-def configure(folder: Folder, postgres: Postgres, broker: Broker, health_port: int) -> None:
+def configure(folder: Folder, postgres: EmbeddedPostgres, broker: DemoBroker, health_port: int) -> None:
     """Write the configuration of the gateway, which writes as its own role, and the environment of ``psql``."""
     text = _CONFIG.format(
         broker=broker,
@@ -103,7 +103,7 @@ def configure(folder: Folder, postgres: Postgres, broker: Broker, health_port: i
     folder.psql.write_text(json.dumps(_psql(folder, postgres)), "utf-8")
 
 
-def _psql(folder: Folder, postgres: Postgres) -> dict[str, str]:
+def _psql(folder: Folder, postgres: EmbeddedPostgres) -> dict[str, str]:
     passfile = folder.secrets / "pgpass"
     passfile.touch(mode=0o600)
     passfile.write_text(f"*:*:*:*:{passwords.read(folder.secrets, ROLES.owner)}\n", "ascii")
@@ -116,7 +116,7 @@ def _psql(folder: Folder, postgres: Postgres) -> dict[str, str]:
     }
 
 
-def owned(folder: Folder, postgres: Postgres, name: Name) -> settings.Database:
+def owned(folder: Folder, postgres: EmbeddedPostgres, name: Name) -> settings.DatabaseSettings:
     """A database as the owner role sees it."""
     dsn = SecretStr(postgres.address.dsn(ROLES.owner, DATABASES[name]))
-    return settings.Database(dsn=dsn, password_file=passwords.path(folder.secrets, ROLES.owner))
+    return settings.DatabaseSettings(dsn=dsn, password_file=passwords.path(folder.secrets, ROLES.owner))

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 from gateway import settings
 from gateway.tools.demo import prepare, roster
-from gateway.tools.demo.broker import Broker
-from gateway.tools.demo.embedded import Postgres
+from gateway.tools.demo.broker import DemoBroker
+from gateway.tools.demo.embedded import EmbeddedPostgres
 from gateway.tools.demo.folder import Folder
 from gateway.tools.demo.ports import free_port
 
@@ -30,9 +30,9 @@ class Servers:
         health_port: where the gateway is configured to answer.
     """
 
-    postgres: Postgres
-    broker: Broker
-    timeseries: settings.Database
+    postgres: EmbeddedPostgres
+    broker: DemoBroker
+    timeseries: settings.DatabaseSettings
     devices: Mapping[str, uuid.UUID]
     health_port: int
 
@@ -45,7 +45,7 @@ async def running(folder: Folder, tell: Tell) -> AsyncIterator[Servers]:
         StartError: one of them does not start.
         StoreError: the databases cannot be prepared.
     """
-    postgres, broker = Postgres(folder), Broker(folder)
+    postgres, broker = EmbeddedPostgres(folder), DemoBroker(folder)
     try:
         with took("PostgreSQL", tell):
             await postgres.start()
@@ -57,7 +57,7 @@ async def running(folder: Folder, tell: Tell) -> AsyncIterator[Servers]:
         await postgres.stop()
 
 
-async def _prepare(folder: Folder, postgres: Postgres, broker: Broker, tell: Tell) -> Servers:
+async def _prepare(folder: Folder, postgres: EmbeddedPostgres, broker: DemoBroker, tell: Tell) -> Servers:
     with took("databases and roles, migrated", tell):
         await prepare.databases(folder, postgres)
     members = (

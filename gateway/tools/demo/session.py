@@ -28,7 +28,7 @@ from gateway.tools.demo.screen import screen
 from gateway.tools.demo.stop import Stop
 from gateway.tools.demo.tables import Tables
 from gateway.tools.demo.view import CURVES, View
-from gateway.tools.demo.watch import Watch
+from gateway.tools.demo.watch import DaemonWatch
 
 _LOOK_EVERY = 0.5
 _READY_WITHIN = 60.0
@@ -36,7 +36,7 @@ _SETTLED_WITHIN = 60.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class DemoOptions:
     """What to run.
 
     Attributes:
@@ -52,7 +52,7 @@ class Options:
     fresh: bool
 
 
-async def run(options: Options, console: Console) -> bool:
+async def run(options: DemoOptions, console: Console) -> bool:
     """Run the demo; returns whether the books held.
 
     Raises:
@@ -66,7 +66,7 @@ async def run(options: Options, console: Console) -> bool:
         _log_to(folder.log("demo"))
         try:
             async with servers.running(folder, console.print) as up:
-                proof = await Session(options, folder, console, stop, up).prove()
+                proof = await DemoRun(options, folder, console, stop, up).prove()
         except asyncio.CancelledError:
             raise GatewayError("stopped before the books could be checked") from None
     for line in proof.lines():
@@ -85,11 +85,11 @@ def _log_to(file: Path) -> None:
     logging.basicConfig(filename=file, filemode="w", level=logging.WARNING, format=form, force=True)
 
 
-class Session:
+class DemoRun:
     """One run, from the first message to the last count."""
 
     def __init__(
-        self, options: Options, folder: Folder, console: Console, stop: Stop, up: servers.Servers
+        self, options: DemoOptions, folder: Folder, console: Console, stop: Stop, up: servers.Servers
     ) -> None:
         self._options, self._folder, self._console, self._stop, self._up = options, folder, console, stop, up
         self._fleet = Fleet(port=up.broker.port, rate=options.rate, seed=options.seed)
@@ -101,7 +101,7 @@ class Session:
         Raises:
             GatewayError: a part does not start, or ends by itself.
         """
-        async with Watch(self._up.health_port) as watch, self._tables() as tables:
+        async with DaemonWatch(self._up.health_port) as watch, self._tables() as tables:
             before = await tables.count()
             try:
                 await self._start_gateway(watch)
@@ -117,13 +117,13 @@ class Session:
         devices = {serial: self._up.devices[serial] for serial in followed}
         return Tables.open(self._up.timeseries, devices)
 
-    async def _start_gateway(self, watch: Watch) -> None:
+    async def _start_gateway(self, watch: DaemonWatch) -> None:
         with servers.took("the gateway, a process of its own", self._console.print):
             command = [sys.executable, "-m", "gateway", "run", f"--config={self._folder.config}"]
             await self._gateway.start(command)
             await self._gateway.until(watch.ready, _READY_WITHIN)
 
-    async def _publish(self, watch: Watch, tables: Tables) -> Mapping[str, int]:
+    async def _publish(self, watch: DaemonWatch, tables: Tables) -> Mapping[str, int]:
         """Let the fleet publish until it is time to stop; the gateway's books when all of it is settled."""
         async with self._fleet.publishing() as publishing:
             view = View()
@@ -141,7 +141,7 @@ class Session:
         left = math.inf if self._options.seconds is None else self._options.seconds - view.elapsed
         return await self._stop.asked(timeout=max(min(left, _LOOK_EVERY), 0)) or left <= _LOOK_EVERY
 
-    async def _settled(self, watch: Watch) -> Mapping[str, int]:
+    async def _settled(self, watch: DaemonWatch) -> Mapping[str, int]:
         """The books when they contain all that was published; the last ones when that takes too long."""
         deadline = time.monotonic() + _SETTLED_WITHIN
         seen = await watch.look()

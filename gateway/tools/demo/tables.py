@@ -45,7 +45,9 @@ class Tables:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, database: settings.Database, devices: Mapping[str, uuid.UUID]) -> AsyncIterator[Self]:
+    async def open(
+        cls, database: settings.DatabaseSettings, devices: Mapping[str, uuid.UUID]
+    ) -> AsyncIterator[Self]:
         """Connect for the block.
 
         Args:

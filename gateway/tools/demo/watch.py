@@ -41,7 +41,7 @@ class Snapshot:
         return self.books["balance"] == 0
 
 
-class Watch:
+class DaemonWatch:
     """Asks the daemon over HTTP."""
 
     def __init__(self, port: int) -> None:

@@ -6,7 +6,7 @@ import itertools
 import time
 
 from gateway.daemon.former_sessions import Silence
-from gateway.sessions.tracking import State
+from gateway.sessions.tracking import SessionState
 from gateway.writer.session_store import Kept
 
 OWN, OTHER = "gateway", "gateway-1"
@@ -15,7 +15,7 @@ FILTERS = ("tenants/#",)
 
 def kept(client_id: str, at_us: int, *, in_use: bool = True, filters: tuple[str, ...] = FILTERS) -> Kept:
     """A session that was saved then."""
-    return Kept(client_id, "gateway", State(b"", at_us=at_us, in_use=in_use, filters=filters))
+    return Kept(client_id, "gateway", SessionState(b"", at_us=at_us, in_use=in_use, filters=filters))
 
 
 def looks_until_left(

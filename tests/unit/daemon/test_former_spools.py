@@ -19,7 +19,7 @@ async def test_only_what_holds_messages_and_is_of_nobody_is_named(tmp_path: Path
             await spool.append([record(number) for number in range(records)])
         spool.close()
     with capture_logs() as logs:
-        former_spools.tell(settings.Spool(folder=tmp_path), [tmp_path])
+        former_spools.tell(settings.SpoolSettings(folder=tmp_path), [tmp_path])
     assert [(one["event"], one["folder"], one["records"]) for one in logs] == [
         ("spool left", str(tmp_path / "worker-0"), 3)
     ]
@@ -31,5 +31,7 @@ async def test_workers_name_what_one_process_left(tmp_path: Path) -> None:
     await spool.append([record(1)])
     spool.close()
     with capture_logs() as logs:
-        former_spools.tell(settings.Spool(folder=tmp_path), [tmp_path / "worker-0", tmp_path / "worker-1"])
+        former_spools.tell(
+            settings.SpoolSettings(folder=tmp_path), [tmp_path / "worker-0", tmp_path / "worker-1"]
+        )
     assert [one["folder"] for one in logs] == [str(tmp_path)]

@@ -7,7 +7,7 @@ import os
 import subprocess
 
 from gateway.daemon.workers import _die_with_parent, _groups
-from gateway.settings import Stream
+from gateway.settings import StreamSettings
 
 
 def test_a_worker_whose_supervisor_died_first_does_not_begin() -> None:
@@ -30,5 +30,5 @@ def test_streams_that_overlap_go_to_one_worker() -> None:
         "c": "x/acme/#",
         "d": "z/{tenant}/{device}",
     }
-    streams = [Stream(name=name, topic=topic, tenant="t") for name, topic in topics.items()]
+    streams = [StreamSettings(name=name, topic=topic, tenant="t") for name, topic in topics.items()]
     assert [[stream.name for stream in group] for group in _groups(streams)] == [["a", "c"], ["b"], ["d"]]

@@ -9,13 +9,13 @@ from typing import cast
 import pytest
 
 from gateway.errors import SpoolError
-from gateway.ingest.in_flight import Held
+from gateway.ingest.in_flight import InFlight
 from gateway.ingest.pipeline import Pipeline
 from gateway.ingest.queue import Queue
 from gateway.ingest.spool_source import SpoolSource
 from gateway.ingest.suspects import Suspects
 from gateway.messages import Delivery
-from gateway.observability.health import Component, State
+from gateway.observability.health import Component, ComponentState
 from tests.support.waiting import eventually_async
 from tests.unit.spool.spooling import opened, record
 
@@ -24,7 +24,7 @@ class Standing:
     """A path that takes messages, and brings none of them to its end."""
 
     def __init__(self) -> None:
-        self.held = Held(Queue(max_rows=10, max_bytes=10**6))
+        self.held = InFlight(Queue(max_rows=10, max_bytes=10**6))
         self.taken: list[int] = []
 
     def take(self, delivery: Delivery) -> None:
@@ -66,9 +66,9 @@ async def test_a_spool_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as broken:
         broken.setattr(spool, "next_chunk", fails)
         running = asyncio.create_task(drain.run())
-        await eventually_async(lambda: component.state is State.FAILED)
+        await eventually_async(lambda: component.state is ComponentState.FAILED)
         assert "Input/output error" in component.detail
-    await eventually_async(lambda: component.state is State.READY)
+    await eventually_async(lambda: component.state is ComponentState.READY)
     assert path.taken == [0]
     running.cancel()
     spool.close()

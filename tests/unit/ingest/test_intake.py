@@ -25,7 +25,7 @@ STRICT = a_type(Field("t", "float", None, -40.0, 85.0), violations="reject")
 
 def stored(payload: Any, kind: DeviceType, **rules: Any) -> list[tuple[int, Any, Any]]:
     """Time, data and metadata of the rows that a message becomes."""
-    encoded = Ways(kind, settings.Validation(**rules)).full(json.dumps(payload).encode())
+    encoded = Ways(kind, settings.ValidationSettings(**rules)).full(json.dumps(payload).encode())
     assert not isinstance(encoded, MessageError), encoded
     return [
         (row.time_us, json.loads(row.data), row.metadata and json.loads(row.metadata))
@@ -35,7 +35,7 @@ def stored(payload: Any, kind: DeviceType, **rules: Any) -> list[tuple[int, Any,
 
 def refused(payload: Any, kind: DeviceType, **rules: Any) -> tuple[Reason, str]:
     """Why it becomes a dead letter."""
-    found = Ways(kind, settings.Validation(**rules)).full(json.dumps(payload).encode())
+    found = Ways(kind, settings.ValidationSettings(**rules)).full(json.dumps(payload).encode())
     assert isinstance(found, MessageError)
     return found.reason, found.detail
 

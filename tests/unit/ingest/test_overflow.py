@@ -8,10 +8,10 @@ from pathlib import Path
 from gateway import settings
 from gateway.errors import MessageError, TransientError
 from gateway.ingest.overflow import Overflow
-from gateway.ingest.routes import Route, Stream
+from gateway.ingest.routes import Stream, TopicRoute
 from gateway.ingest.waiting import Waiting
 from gateway.messages import Delivery, Reading
-from gateway.observability.health import Component, State
+from gateway.observability.health import Component, ComponentState
 from gateway.outcomes import Reason
 from gateway.spool.spool import Spool
 from gateway.storage.retry import Retrying
@@ -35,7 +35,7 @@ class Scene:
 
     def ready(self) -> bool:
         """Whether the spool is said to work."""
-        return self.component.state is State.READY
+        return self.component.state is ComponentState.READY
 
     async def write(self) -> None:
         """Into the database."""
@@ -89,8 +89,8 @@ def test_what_waits_is_dated_with_room_for_its_readings(tmp_path: Path) -> None:
             raise MessageError(Reason.MALFORMED, "no lines")
         return [Reading({"n": 1}) for _ in payload.split()]
 
-    options = settings.Stream(name="lines", topic="t/{tenant}/{device}")
-    route = Route(Stream(options, decode), {"tenant": "acme", "device": "A"})
+    options = settings.StreamSettings(name="lines", topic="t/{tenant}/{device}")
+    route = TopicRoute(Stream(options, decode), {"tenant": "acme", "device": "A"})
     waited = [
         Waiting(number, published("t/acme/A", payload), route, Delivery((), number, 1000))
         for number, payload in enumerate((b"1 2 3", b"{" * 500, b"4 5", b"6"))

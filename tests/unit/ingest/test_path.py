@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path as FilePath
 
 from gateway import settings
-from gateway.ingest.assembly import Path
+from gateway.ingest.assembly import IngestPath
 from gateway.observability.health import Health
 from tests.support.batching import settings_for
 
 
 def test_no_two_tasks_have_one_name(tmp_path: FilePath) -> None:
     """A task that died is named: its name says of which path it is."""
-    path = Path(settings_for(None, spool=settings.Spool(folder=tmp_path / "spool")), Health())
+    path = IngestPath(settings_for(None, spool=settings.SpoolSettings(folder=tmp_path / "spool")), Health())
     named = list(path.tasks())
     for _, work in named:
         work.close()

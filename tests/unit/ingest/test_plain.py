@@ -71,12 +71,14 @@ STAMPS = st.sampled_from(
 class Ways:
     """Both ways of a message of one device, of this type, under these rules."""
 
-    def __init__(self, of: DeviceType, rules: settings.Validation | None = None, **options: Any) -> None:
-        rules = rules or settings.Validation()
-        stream = settings.Stream(name="telemetry", topic="t/{tenant}/{device}", **options)
+    def __init__(
+        self, of: DeviceType, rules: settings.ValidationSettings | None = None, **options: Any
+    ) -> None:
+        rules = rules or settings.ValidationSettings()
+        stream = settings.StreamSettings(name="telemetry", topic="t/{tenant}/{device}", **options)
         registry = Registry(
             Pool("metadata", database(NOWHERE)),
-            settings.Registry(),
+            settings.RegistrySettings(),
             Health().component("metadata"),
             Preparation(rules),
         )
@@ -198,7 +200,7 @@ def test_who_may_not_take_it(
     payload: bytes, rest: Mapping[str, Any], options: Mapping[str, Any], rules: Mapping[str, Any]
 ) -> None:
     """Retained, with an id in a property, ignored, too large, too old, too new, another time: more is to be decided."""
-    assert Ways(a_type(), settings.Validation(**rules), **options).short(payload, **rest) is None
+    assert Ways(a_type(), settings.ValidationSettings(**rules), **options).short(payload, **rest) is None
     assert Ways(a_type()).short(FULL) is not None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway import settings
 from gateway.batches import Batch
 from gateway.ingest.queue import Queue
-from tests.support.batching import NOW_US, Filling, Origin, a_device, published
+from tests.support.batching import NOW_US, Filling, StubRoute, a_device, published
 
 
 def fill(queue: Queue, count: int, *, size: int = 0) -> None:
@@ -64,20 +64,20 @@ def test_rows_are_counted_not_messages_and_bytes_as_they_are_encoded() -> None:
     """A message of many readings is many rows; what a message costs in memory is for ``buffer.max_bytes`` to bound."""
     queue = Queue(max_rows=100, max_bytes=1_000_000)
     for number in range(2):
-        queue.open.add(number, published("t", b"x" * 600_000), Origin(), NOW_US, b"r" * 60, readings=49)
+        queue.open.add(number, published("t", b"x" * 600_000), StubRoute(), NOW_US, b"r" * 60, readings=49)
     assert not queue.seal_if_full()
-    queue.open.add(2, published("t", b"x"), Origin(), NOW_US, b"r" * 2, readings=2)
+    queue.open.add(2, published("t", b"x"), StubRoute(), NOW_US, b"r" * 2, readings=2)
     assert queue.seal_if_full()
     assert (queue.open.row_count, queue.open.row_bytes) == (0, 0)
 
 
 def test_the_defaults_can_both_be_reached() -> None:
     """Short rows fill a batch by their number, long ones by their bytes."""
-    defaults = settings.Batch()
+    defaults = settings.BatchSettings()
     for row_bytes, by_rows in (100, True), (1000, False):
         queue = Queue(max_rows=defaults.max_rows, max_bytes=defaults.max_bytes)
         while not queue.full:
-            queue.open.add(0, published("t", b"x" * 150), Origin(), NOW_US, b"r" * row_bytes)
+            queue.open.add(0, published("t", b"x" * 150), StubRoute(), NOW_US, b"r" * row_bytes)
             queue.seal_if_full()
         batch = queue.take()
         assert batch is not None

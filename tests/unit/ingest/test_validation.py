@@ -234,7 +234,7 @@ def test_flagging_never_changes_or_loses_a_value(metrics: dict[str, Any]) -> Non
 
 def times(**rules: Any) -> TimeCheck:
     """A check with these settings."""
-    return TimeCheck(settings.Validation(**rules))
+    return TimeCheck(settings.ValidationSettings(**rules))
 
 
 BELIEVED = [NOW_US, NOW_US - 10 * YEAR, NOW_US + 600 * SECOND, None]

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.batches import OVERHEAD_BYTES
 from gateway.devices.registry import Entry
-from gateway.ingest.routes import Route
+from gateway.ingest.routes import TopicRoute
 from gateway.ingest.waiting import DeferredQueue, Unresolved, Waiting
 from gateway.messages import Delivery
 from tests.support.batching import NOW_US, published, settings_for
@@ -18,13 +18,15 @@ A, B, C = (Entry("acme", serial, None) for serial in "ABC")
 
 
 @pytest.fixture
-async def routes() -> dict[str, Route]:
+async def routes() -> dict[str, TopicRoute]:
     """A route of each of two streams."""
     flow = Flow(settings_for(None, {}, {"name": "other", "topic": "o/{tenant}/{device}"}))
     return {"telemetry": flow.path.routes.find("t/acme/A"), "other": flow.path.routes.find("o/acme/A")}
 
 
-def waiting(number: int, route: Route, *entries: Entry, payload: bytes = b"{}", since: int = 0) -> Waiting:
+def waiting(
+    number: int, route: TopicRoute, *entries: Entry, payload: bytes = b"{}", since: int = 0
+) -> Waiting:
     """A message set aside."""
     return Waiting(number, published("t", payload), route, Delivery((), number, NOW_US, since=since), entries)
 
@@ -37,7 +39,7 @@ async def test_an_empty_room() -> None:
     assert room.oldest() > 2**62
 
 
-async def test_what_waits_is_counted(routes: dict[str, Route]) -> None:
+async def test_what_waits_is_counted(routes: dict[str, TopicRoute]) -> None:
     """In messages by stream, in bytes, and by number and connection."""
     room = DeferredQueue()
     room.add(waiting(7, routes["telemetry"], payload=b"x" * 100, since=5))
@@ -49,7 +51,7 @@ async def test_what_waits_is_counted(routes: dict[str, Route]) -> None:
     assert (room.oldest(), room.earliest().number) == (3, 3)
 
 
-async def test_who_is_called_leaves_in_the_order_of_coming(routes: dict[str, Route]) -> None:
+async def test_who_is_called_leaves_in_the_order_of_coming(routes: dict[str, TopicRoute]) -> None:
     """The others stay, and the bytes held are theirs."""
     room = DeferredQueue()
     for number in range(6):
@@ -60,7 +62,7 @@ async def test_who_is_called_leaves_in_the_order_of_coming(routes: dict[str, Rou
     assert room.size == 6 + 3 * (OVERHEAD_BYTES + len("t"))
 
 
-async def test_devices_are_waited_for_once(routes: dict[str, Route]) -> None:
+async def test_devices_are_waited_for_once(routes: dict[str, TopicRoute]) -> None:
     """However many messages wait for them: they are looked up together."""
     room = DeferredQueue()
     for number, entries in enumerate(((A,), (A, B), (C, B), (A,))):
@@ -68,7 +70,7 @@ async def test_devices_are_waited_for_once(routes: dict[str, Route]) -> None:
     assert room.entries() == [A, B, C]
 
 
-async def test_somebody_wakes_who_asks(routes: dict[str, Route]) -> None:
+async def test_somebody_wakes_who_asks(routes: dict[str, TopicRoute]) -> None:
     """At once when somebody waits already; not after the last has left."""
     room = DeferredQueue()
     asking = asyncio.create_task(room.somebody())

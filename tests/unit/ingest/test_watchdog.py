@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.ingest.stall import StallWatchdog
-from gateway.observability.health import Health, State
+from gateway.observability.health import ComponentState, Health
 from gateway.outcomes import Outcome, Tally
 
 LIMIT = 60.0
@@ -68,7 +68,7 @@ class Scene:
         self.reasons.append(reason)
 
     @property
-    def state(self) -> State:
+    def state(self) -> ComponentState:
         """Of the component."""
         return self.health.component("progress").state
 
@@ -82,9 +82,9 @@ def scene() -> Scene:
 def test_nothing_for_too_long_is_told_and_the_connection_made_anew(scene: Scene) -> None:
     """Once each time that the limit is over."""
     scene.watchdog.look(LIMIT - 1)
-    assert scene.state is State.READY
+    assert scene.state is ComponentState.READY
     scene.watchdog.look(LIMIT)
-    assert (scene.state, len(scene.reasons)) == (State.FAILED, 1)
+    assert (scene.state, len(scene.reasons)) == (ComponentState.FAILED, 1)
     scene.watchdog.look(LIMIT + 1)
     assert len(scene.reasons) == 1
     scene.watchdog.look(2 * LIMIT)
@@ -96,7 +96,7 @@ def test_a_settled_message_is_progress(scene: Scene) -> None:
     scene.watchdog.look(LIMIT)
     scene.tally.settled[Outcome.DUPLICATE] += 1
     scene.watchdog.look(LIMIT + 1)
-    assert scene.state is State.READY
+    assert scene.state is ComponentState.READY
     scene.watchdog.look(2 * LIMIT)
     assert len(scene.reasons) == 1
 
@@ -118,11 +118,11 @@ def test_where_no_connection_can_be_made_anew_it_is_told_only(scene: Scene) -> N
     with capture_logs() as told:
         watchdog.look(0)
         watchdog.look(LIMIT)
-    assert scene.health.component("drain").state is State.FAILED
+    assert scene.health.component("drain").state is ComponentState.FAILED
     assert [(line["what"], line["oldest"]) for line in told] == [("drain", scene.messages)]
     scene.tally.settled[Outcome.STORED] += 1
     watchdog.look(LIMIT + 1)
-    assert scene.health.component("drain").state is State.READY
+    assert scene.health.component("drain").state is ComponentState.READY
 
 
 def test_no_progress_is_asked_without_messages_or_without_servers(scene: Scene) -> None:

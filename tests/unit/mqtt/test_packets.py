@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from gateway.mqtt import subscriptions
 from gateway.mqtt.connection import Subscription
 from gateway.mqtt.packets import puback_packets, subscribe_packet
-from gateway.mqtt.reasons import Reason
-from gateway.settings import Mqtt, Stream
+from gateway.mqtt.reasons import BrokerReason
+from gateway.settings import MqttSettings, StreamSettings
 
 
 @given(st.lists(st.integers(1, 65_535), max_size=50))
@@ -33,11 +33,11 @@ def test_subscribe_marks_replays_only_and_asks_for_none_twice() -> None:
 def test_each_filter_is_subscribed_to_once() -> None:
     """Streams that differ in names only share a subscription, at the higher QoS; a share group comes before."""
     streams = [
-        Stream(name="a", topic="t/{tenant}/{device}", qos=0),
-        Stream(name="b", topic="t/{tenant}/+", qos=1),
-        Stream(name="c", topic="u/{tenant}/#", qos=0),
+        StreamSettings(name="a", topic="t/{tenant}/{device}", qos=0),
+        StreamSettings(name="b", topic="t/{tenant}/+", qos=1),
+        StreamSettings(name="c", topic="u/{tenant}/#", qos=0),
     ]
-    mqtt = Mqtt(client_id="x")
+    mqtt = MqttSettings(client_id="x")
     assert subscriptions(mqtt, streams) == [("t/+/+", 1), ("u/+/#", 0)]
     shared = subscriptions(mqtt.model_copy(update={"share_group": "g"}), streams)
     assert shared == [("$share/g/t/+/+", 1), ("$share/g/u/+/#", 0)]
@@ -46,7 +46,7 @@ def test_each_filter_is_subscribed_to_once() -> None:
 def test_a_reason_reads_like_a_sentence() -> None:
     """Name, the broker's words, the server it names, and what to do."""
     assert (
-        str(Reason(0x9D, "SERVER_MOVED", "soon", "b.example.org"))
+        str(BrokerReason(0x9D, "SERVER_MOVED", "soon", "b.example.org"))
         == "server moved (soon) [server: b.example.org]"
     )
-    assert "check mqtt.username and the password" in str(Reason(0x86, "BAD_USER_NAME_OR_PASSWORD"))
+    assert "check mqtt.username and the password" in str(BrokerReason(0x86, "BAD_USER_NAME_OR_PASSWORD"))

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from gateway.observability import events, logs
-from gateway.settings import Observability
+from gateway.settings import ObservabilitySettings
 from tests.support.hostile import NAME, raw
 
 pytestmark = pytest.mark.usefixtures("own_logging")
@@ -31,7 +31,7 @@ class Terminal(io.StringIO):
 def test_foreign_text_does_nothing_to_a_terminal() -> None:
     """Neither event nor value can move the cursor or forge a line; tracebacks keep their lines, escaped."""
     stream = Terminal()
-    logs.configure(Observability(log_format="console"), stream)
+    logs.configure(ObservabilitySettings(log_format="console"), stream)
 
     def refuse() -> None:
         raise ValueError(NAME)
@@ -56,7 +56,9 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 def configured(level: str = "info", log_format: str = "auto") -> io.StringIO:
     """Configure logging; returns the stream that gets the lines."""
     stream = io.StringIO()
-    logs.configure(Observability.model_validate({"log_level": level, "log_format": log_format}), stream)
+    logs.configure(
+        ObservabilitySettings.model_validate({"log_level": level, "log_format": log_format}), stream
+    )
     return stream
 
 
@@ -81,20 +83,20 @@ def test_an_event_is_one_line_of_json_when_nobody_watches() -> None:
 def test_a_terminal_gets_text() -> None:
     """On a terminal the same event is text for people, unless JSON is asked for."""
     terminal = Terminal()
-    logs.configure(Observability(), terminal)
+    logs.configure(ObservabilitySettings(), terminal)
     events.registry_purged(reason="reconnected")
     assert "registry purged" in terminal.getvalue()
     with pytest.raises(json.JSONDecodeError):
         json.loads(terminal.getvalue())
     asked = Terminal()
-    logs.configure(Observability(log_format="json"), asked)
+    logs.configure(ObservabilitySettings(log_format="json"), asked)
     events.registry_purged(reason="reconnected")
     assert lines(asked)[0]["event"] == "registry purged"
 
 
 def test_logs_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     """Standard output belongs to the answers of commands."""
-    logs.configure(Observability())
+    logs.configure(ObservabilitySettings())
     events.registry_purged(reason="reconnected")
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -199,7 +201,7 @@ def test_warnings_are_log_lines() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(capture=False)
-        logs.configure(Observability(), stream)
+        logs.configure(ObservabilitySettings(), stream)
         warnings.warn("old ways", DeprecationWarning, stacklevel=1)
     [line] = lines(stream)
     assert line["logger"] == "py.warnings"

@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway import __version__, errors
 from gateway.observability import doorkeeper
 from gateway.observability.server import Server
-from gateway.observability.status import Report
+from gateway.observability.status import StatusReport
 from gateway.outcomes import Outcome, Tally
-from gateway.settings import Observability
+from gateway.settings import ObservabilitySettings
 from tests.support.reports import a_report
 from tests.support.waiting import eventually_async, free_port
 
@@ -27,10 +27,10 @@ Ask = Callable[[str], "contextlib.AbstractAsyncContextManager[aiohttp.ClientResp
 
 
 @contextlib.asynccontextmanager
-async def serving(report: Report) -> AsyncIterator[Ask]:
+async def serving(report: StatusReport) -> AsyncIterator[Ask]:
     """A server of this report, and how to ask it."""
     port = free_port()
-    server = Server(Observability(port=port), report)
+    server = Server(ObservabilitySettings(port=port), report)
     await server.open()
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
@@ -76,7 +76,7 @@ async def test_stopping_is_not_ready() -> None:
         assert answer.status == 503
 
 
-async def scrape(report: Report) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+async def scrape(report: StatusReport) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Every sample of /metrics, by name and labels, read by Prometheus' own parser."""
     async with serving(report) as ask, ask("/metrics") as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
@@ -144,7 +144,7 @@ async def test_faults_that_cancel_out_are_not_a_balance() -> None:
     report = a_report(received=11)
     other = Tally()
     other.settled[Outcome.STORED] = 1
-    both = Report(
+    both = StatusReport(
         health=report.health,
         tallies={**report.tallies, "other": other},
         in_flight=report.in_flight,
@@ -172,7 +172,7 @@ def taken() -> Iterator[int]:
 
 async def test_a_taken_port_stops_the_start(taken: int) -> None:
     """A port in use is a StartError that names the address and the option."""
-    server = Server(Observability(port=taken), a_report())
+    server = Server(ObservabilitySettings(port=taken), a_report())
     expected = (
         rf"127\.0\.0\.1:{taken} for health and metrics: Address already in use; set observability\.port"
     )
@@ -183,7 +183,7 @@ async def test_a_taken_port_stops_the_start(taken: int) -> None:
 
 async def test_an_address_of_another_host_stops_the_start() -> None:
     """An address that is not ours is a StartError that names the option."""
-    server = Server(Observability(listen="192.0.2.1", port=free_port()), a_report())
+    server = Server(ObservabilitySettings(listen="192.0.2.1", port=free_port()), a_report())
     with pytest.raises(errors.StartError, match=r"192\.0\.2\.1.*observability\.listen"):
         await server.open()
 
@@ -196,7 +196,7 @@ def listening() -> set[int]:
 
 async def test_port_zero_opens_nothing() -> None:
     """With observability.port = 0 the daemon listens nowhere, and close() is content."""
-    server = Server(Observability(port=0), a_report())
+    server = Server(ObservabilitySettings(port=0), a_report())
     before = listening()
     await server.open()
     assert listening() == before
@@ -206,14 +206,14 @@ async def test_port_zero_opens_nothing() -> None:
 async def test_close_does_not_wait_for_idle_connections() -> None:
     """A scraper that keeps its connection open does not hold the stop; the port is free at once."""
     port = free_port()
-    server = Server(Observability(port=port), a_report())
+    server = Server(ObservabilitySettings(port=port), a_report())
     await server.open()
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
         async with session.get("/live") as answer:
             await answer.read()
         await asyncio.wait_for(server.close(), 3)
         await server.close()
-    again = Server(Observability(port=port), a_report())
+    again = Server(ObservabilitySettings(port=port), a_report())
     await again.open()
     await again.close()
 
@@ -242,7 +242,7 @@ async def test_half_open_requests_leave_descriptors_and_room() -> None:
     """
     report = a_report()
     port = free_port()
-    server = Server(Observability(port=port), report)
+    server = Server(ObservabilitySettings(port=port), report)
     await server.open()
     before = psutil.Process().num_fds()
     halves: list[socket.socket] = []
@@ -271,7 +271,7 @@ async def test_a_request_that_does_not_come_is_given_up(said: bytes, monkeypatch
     """After its time, whatever of it has come; a connection between two requests is kept longer."""
     monkeypatch.setattr(doorkeeper, "REQUEST_SECONDS", 0.2)
     port = free_port()
-    server = Server(Observability(port=port), a_report())
+    server = Server(ObservabilitySettings(port=port), a_report())
     await server.open()
     try:
         slow = await asyncio.to_thread(connected, port, said)

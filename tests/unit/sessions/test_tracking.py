@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import clock
-from gateway.sessions.tracking import State
+from gateway.sessions.tracking import SessionState
 from tests.support.sessions import MemoryStore, sessions_in
 
 HOUR_US = 3_600_000_000
@@ -21,7 +21,7 @@ def lost(logs: list[Any]) -> list[float]:
 
 def noted_an_hour_ago() -> MemoryStore:
     """An earlier process has had a session."""
-    return MemoryStore(State(b"s" * 16, at_us=clock.now_us() - HOUR_US, filters=("tenants/#",)))
+    return MemoryStore(SessionState(b"s" * 16, at_us=clock.now_us() - HOUR_US, filters=("tenants/#",)))
 
 
 async def test_a_first_session_replaces_none() -> None:
@@ -74,7 +74,7 @@ async def test_a_session_that_is_gone_at_a_reconnect_is_told_with_its_last_use()
 
 async def test_what_is_configured_no_more_is_stale_in_a_resumed_session_only() -> None:
     """A session that the broker had not holds no subscription of before."""
-    store = MemoryStore(State(b"s" * 16, at_us=1, filters=("a/+", "b/+")))
+    store = MemoryStore(SessionState(b"s" * 16, at_us=1, filters=("a/+", "b/+")))
     resumed, anew = sessions_in(store), sessions_in(store)
     resumed.subscribing(["b/+", "c/+"])
     await resumed.look_up()

@@ -19,7 +19,7 @@ from gateway import settings
 from gateway.errors import ConfigurationError
 from gateway.observability import logs
 from gateway.redaction import redact
-from gateway.settings import Observability, dsn_text
+from gateway.settings import ObservabilitySettings, dsn_text
 from gateway.settings.effective import effective
 from gateway.storage import dsn, libpq
 from tests.support.minimal import MINIMAL
@@ -57,7 +57,7 @@ def test_the_password_is_read_and_hidden_whatever_is_in_it(form: str) -> None:
         assert parts is not None
         assert parts.secrets() == [password], text
         assert (parts.user, parts.hosts, parts.name) == ("gateway", "db.example:5433", "telemetry"), text
-        database = settings.Database(dsn=SecretStr(text))
+        database = settings.DatabaseSettings(dsn=SecretStr(text))
         assert dsn.server_name(database) == "db.example:5433"
         target = libpq.read(database)
         assert [str(host) for host in target.hosts] == ["db.example:5433"]
@@ -79,10 +79,10 @@ def test_the_password_reaches_no_log() -> None:
     """Neither as a field, nor deep in one, nor within a traceback, in both formats."""
     for password in PASSWORDS:
         text = FORMS["as it is"].format(raw=password)
-        database = settings.Database(dsn=SecretStr(text))
+        database = settings.DatabaseSettings(dsn=SecretStr(text))
         for log_format in ("json", "console"):
             stream = io.StringIO()
-            logs.configure(Observability(log_format=log_format), stream)
+            logs.configure(ObservabilitySettings(log_format=log_format), stream)
             log = structlog.get_logger("test")
             log.info("said", dsn=text, deep={"list": [text, password]}, error=ValueError(f"bad {password!r}"))
             try:
@@ -104,7 +104,7 @@ def test_config_show_and_errors_hide_it(tmp_path: Path) -> None:
         )
         shown = {option.name: str(option.value) for option in effective(file)}
         assert seen(json.dumps(shown)) == [], shown["databases.metadata.dsn"]
-        broken = settings.Database(dsn=SecretStr(text.replace(":5433", ":port")))
+        broken = settings.DatabaseSettings(dsn=SecretStr(text.replace(":5433", ":port")))
         with pytest.raises(ConfigurationError) as refused:
             libpq.read(broken)
         assert seen("".join(traceback.format_exception(refused.value))) == []
@@ -115,7 +115,7 @@ def test_a_traceback_of_a_command_hides_it() -> None:
     script = (
         "import sys; from gateway import cli, settings; from pydantic import SecretStr\n"
         "text = sys.stdin.read(); sys.excepthook = cli._tell_defect\n"
-        "settings.Database(dsn=SecretStr(text))\n"
+        "settings.DatabaseSettings(dsn=SecretStr(text))\n"
         "print(open('/proc/self/cmdline').read())\n"
         "raise RuntimeError(text)"
     )
@@ -150,5 +150,5 @@ def test_what_is_no_password_is_not_taken_for_one(text: str, hosts: str, name: s
 def test_a_password_that_looks_encoded_is_hidden_as_it_stands(password: str) -> None:
     """Nobody encoded it; it is read as something else then, and repeated as it stands."""
     for text in (f"postgresql://u:{password}@h/d", f"postgresql://u@h/d?password={password}"):
-        settings.Database(dsn=SecretStr(text))
+        settings.DatabaseSettings(dsn=SecretStr(text))
         assert seen(redact(f"invalid dsn {text!r}, {text}")) == []

@@ -66,13 +66,13 @@ def test_the_examples_it_shows_are_accepted(example: str) -> None:
     """An example of what has no default is a value that its option accepts."""
     name, value = next(iter(tomllib.loads(example).items()))
     sections = (
-        settings.Mqtt,
-        settings.Tls,
-        settings.Database,
-        settings.Stream,
-        settings.Validation,
-        settings.Spool,
-        settings.Watchdog,
+        settings.MqttSettings,
+        settings.TlsSettings,
+        settings.DatabaseSettings,
+        settings.StreamSettings,
+        settings.ValidationSettings,
+        settings.SpoolSettings,
+        settings.WatchdogSettings,
     )
     fields = [section.model_fields[name] for section in sections if name in section.model_fields]
     assert fields

@@ -340,7 +340,7 @@ def test_a_secret_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="UTF-8"):
-        settings.Mqtt(client_id="x", password_file=file).secret()
-    zeros = settings.Mqtt(client_id="x", password_file=Path("/dev/zero")).secret()
+        settings.MqttSettings(client_id="x", password_file=file).secret()
+    zeros = settings.MqttSettings(client_id="x", password_file=Path("/dev/zero")).secret()
     assert zeros is not None
     assert len(zeros) <= 2**16

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.messages import digest
-from gateway.settings import Spool as Options
+from gateway.settings import SpoolSettings as Options
 from gateway.spool.disk import Disk
 from gateway.spool.records import Record
 from gateway.spool.spool import Position, Spool

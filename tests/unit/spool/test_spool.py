@@ -14,8 +14,8 @@ import pytest
 from gateway import clock
 from gateway.errors import SpoolFullError, StartError
 from gateway.messages import digest
-from gateway.sessions.tracking import State
-from gateway.settings import Spool as Options
+from gateway.sessions.tracking import SessionState
+from gateway.settings import SpoolSettings as Options
 from gateway.spool.disk import LOCK, Disk, File
 from gateway.spool.spool import Spool
 from tests.unit.spool.spooling import SESSION, SMALL, mode, names, numbers, opened, record, rest, segments
@@ -300,9 +300,9 @@ async def test_a_record_without_packet_id_is_never_known(spool: Spool, folder: P
 
 async def test_the_session_outlives_the_process(spool: Spool, folder: Path) -> None:
     """Kept beside the records; nothing of it is taken for one of them."""
-    state = State(SESSION, confirmed=5, in_turn=False, at_us=7)
+    state = SessionState(SESSION, confirmed=5, in_turn=False, at_us=7)
     assert spool.session.read() is None
-    for one in (State(bytes(16)), state):
+    for one in (SessionState(bytes(16)), state):
         await spool.session.save(one)
     spool.close()
     again = opened(folder)

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.errors import SpoolError, SpoolFullError
 from gateway.messages import digest
-from gateway.settings import Spool as Options
+from gateway.settings import SpoolSettings as Options
 from gateway.spool import layout, records
 from gateway.spool.reader import Reader
 from gateway.spool.records import Record

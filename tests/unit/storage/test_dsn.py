@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from gateway import errors
-from gateway.settings import Database
+from gateway.settings import DatabaseSettings
 from gateway.storage import dsn
 
 
-def database(text: str) -> Database:
+def database(text: str) -> DatabaseSettings:
     """Settings with this DSN."""
-    return Database.model_validate({"dsn": text, "password_file": "/of/the/old/user"})
+    return DatabaseSettings.model_validate({"dsn": text, "password_file": "/of/the/old/user"})
 
 
-def text(database: Database) -> str:
+def text(database: DatabaseSettings) -> str:
     """Its DSN."""
     return database.dsn.get_secret_value()
 

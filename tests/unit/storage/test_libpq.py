@@ -8,13 +8,13 @@ import pytest
 from pydantic import SecretStr
 
 from gateway import errors
-from gateway.settings import Database
+from gateway.settings import DatabaseSettings
 from gateway.storage import libpq
 
 
 def read(text: str, **options: float) -> libpq.Target:
     """What is understood of a DSN."""
-    return libpq.read(Database(dsn=SecretStr(text), **options))
+    return libpq.read(DatabaseSettings(dsn=SecretStr(text), **options))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from gateway import errors
-from gateway.observability.health import Component, State
+from gateway.observability.health import Component, ComponentState
 from gateway.storage.retry import Retrying
 from tests.support.waiting import eventually_async
 
@@ -24,7 +24,7 @@ class Attempts:
     def __init__(self, failures: Iterable[BaseException]) -> None:
         self._failures = list(failures)
         self.made = 0
-        self.states: list[tuple[State, str]] = []
+        self.states: list[tuple[ComponentState, str]] = []
         self.component = Component("timeseries")
 
     async def __call__(self) -> None:
@@ -58,7 +58,7 @@ async def test_it_tries_until_it_works() -> None:
     attempts = Attempts([TRANSIENT] * 20)
     await patient(attempts).until_done(attempts)
     assert attempts.made == 21
-    assert attempts.component.state is State.READY
+    assert attempts.component.state is ComponentState.READY
     assert attempts.component.last_error == str(TRANSIENT)
 
 
@@ -95,10 +95,10 @@ async def test_the_state_is_true_meanwhile() -> None:
     attempts = Attempts([TRANSIENT, STANDING, OTHER])
     await patient(attempts).until_done(attempts)
     assert attempts.states == [
-        (State.STARTING, ""),
-        (State.WAITING, str(TRANSIENT)),
-        (State.FAILED, str(STANDING)),
-        (State.WAITING, str(OTHER)),
+        (ComponentState.STARTING, ""),
+        (ComponentState.WAITING, str(TRANSIENT)),
+        (ComponentState.FAILED, str(STANDING)),
+        (ComponentState.WAITING, str(OTHER)),
     ]
 
 
@@ -126,10 +126,10 @@ async def test_one_that_goes_on_does_not_speak_for_one_that_waits() -> None:
         for tries in range(1, 10):
             await eventually_async(lambda tries=tries: stuck.made >= tries)  # type: ignore[misc]
             await shared.until_done(fine)
-            assert (component.state, component.detail) == (State.FAILED, str(STANDING))
+            assert (component.state, component.detail) == (ComponentState.FAILED, str(STANDING))
         stuck._failures.clear()
         await asyncio.wait_for(waiting, 5)
-    assert component.state is State.READY
+    assert component.state is ComponentState.READY
     told = [line["event"] for line in lines if line["log_level"] != "debug"]
     assert told == ["store failed", "store recovered"]
 

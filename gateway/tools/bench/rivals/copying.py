@@ -83,7 +83,7 @@ def psql() -> Path | None:
     return find_program("psql")
 
 
-def _with_passfile(database: settings.Database, folder: Path) -> str:
+def _with_passfile(database: settings.DatabaseSettings, folder: Path) -> str:
     """A DSN that libpq can use alone."""
     address = database.dsn.get_secret_value()
     password = database.secret()

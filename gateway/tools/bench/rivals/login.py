@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from gateway import settings
 
 
-def login(database: settings.Database) -> dict[str, str]:
+def login(database: settings.DatabaseSettings) -> dict[str, str]:
     """``host``, ``port``, ``dbname``, ``user``, and ``password`` where there is one; named as libpq does."""
     parts = urlsplit(database.dsn.get_secret_value())
     query = parse_qs(parts.query)

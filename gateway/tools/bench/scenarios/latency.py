@@ -10,7 +10,7 @@ from gateway.errors import GatewayError
 from gateway.storage import migrate
 from gateway.tools.bench import shape
 from gateway.tools.bench.bench import Bench
-from gateway.tools.bench.daemon import Daemon
+from gateway.tools.bench.daemon import MeasuredDaemon
 from gateway.tools.bench.orders import Published
 from gateway.tools.bench.percentiles import percentile
 from gateway.tools.bench.probes import Probes
@@ -51,7 +51,7 @@ async def run(bench: Bench) -> Findings:
     return Findings([Table("latency", f"publish to visible row ({kind})", _COLUMNS, rows, notes)])
 
 
-async def _measure(bench: Bench, daemon: Daemon, looking: Any, kind: Shape, rate: int) -> list[Any]:
+async def _measure(bench: Bench, daemon: MeasuredDaemon, looking: Any, kind: Shape, rate: int) -> list[Any]:
     await bench.scratch.empty()
     await bench.still()
     device = uuid.UUID((await bench.scratch.ids([shape.PROBE]))[shape.PROBE])

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from gateway.tools.bench import usage
 from gateway.tools.bench.bench import BROKER, POSTGRES, Bench
-from gateway.tools.bench.daemon import Daemon
+from gateway.tools.bench.daemon import MeasuredDaemon
 from gateway.tools.bench.drains import PROCESS
 from gateway.tools.bench.results import Findings, Table
 from gateway.tools.bench.shape import Shape
@@ -69,7 +69,7 @@ async def run(bench: Bench) -> Findings:
     return Findings([_table(kind, trials, low)])
 
 
-async def _try(bench: Bench, daemon: Daemon, kind: Shape, rate: float) -> Trial:
+async def _try(bench: Bench, daemon: MeasuredDaemon, kind: Shape, rate: float) -> Trial:
     paced = math.isfinite(rate)
     bench.tell(f"steady: {rate:,.0f} messages/s" if paced else "steady: as fast as the broker takes them")
     await bench.scratch.empty()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 
-from gateway.tools.bench.report import Report
+from gateway.tools.bench.report import BenchReport
 from gateway.tools.bench.results import Ratio, Table
 
-REPORT = Report(
+REPORT = BenchReport(
     machine={"cores": 2},
     versions={"gateway": "1", "database_settings": {"fsync": "on"}},
     installation="here",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import UsageError
-from gateway.settings import Stream
+from gateway.settings import StreamSettings
 from gateway.tools.bench import shape
 from gateway.tools.bench.scratch import Names
 from gateway.topics import Template
@@ -40,7 +40,7 @@ def test_the_stream_takes_the_topics() -> None:
 )
 def test_a_stream_that_takes_every_topic_is_noticed(topic: str, meets: bool) -> None:
     """Else the running gateway would take the bench's messages too."""
-    streams = [Stream(name="all", topic=topic, tenant="acme")]
+    streams = [StreamSettings(name="all", topic=topic, tenant="acme")]
     if not meets:
         Names().check_streams(streams)
         return

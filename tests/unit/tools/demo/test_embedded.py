@@ -24,23 +24,23 @@ async def test_a_missing_broker_says_what_to_install(tmp_path: Path, monkeypatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(broker, "find_program", lambda _: None)
     with pytest.raises(StartError, match=r"mosquitto on the PATH(?s:.)*\[demo\]"):
-        await broker.Broker(Folder(tmp_path)).start()
+        await broker.DemoBroker(Folder(tmp_path)).start()
 
 
 def test_a_short_path_is_reached_by_a_socket() -> None:
     """No port, so no other user of the machine."""
-    address = embedded.Postgres(Folder(Path("/tmp/short"))).address
+    address = embedded.EmbeddedPostgres(Folder(Path("/tmp/short"))).address
     assert address.host == "/tmp/short/postgres"
     assert address.dsn("me", "mine") == "postgresql://me@/mine?host=/tmp/short/postgres"
 
 
 def test_a_long_path_is_reached_by_loopback() -> None:
     """A unix socket's path has 107 bytes at most; bytes, not characters."""
-    address = embedded.Postgres(Folder(Path("/tmp") / ("ü" * 50))).address
+    address = embedded.EmbeddedPostgres(Folder(Path("/tmp") / ("ü" * 50))).address
     assert address.host == "127.0.0.1"
     assert address.dsn("me", "mine") == f"postgresql://me@127.0.0.1:{address.port}/mine"
 
 
 def test_a_comma_in_the_path_is_no_second_host() -> None:
     """PostgreSQL and its clients would read two folders."""
-    assert embedded.Postgres(Folder(Path("/tmp/this,that"))).address.host == "127.0.0.1"
+    assert embedded.EmbeddedPostgres(Folder(Path("/tmp/this,that"))).address.host == "127.0.0.1"

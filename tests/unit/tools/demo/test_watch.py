@@ -6,7 +6,7 @@ import pytest
 
 from gateway.observability import metrics
 from gateway.tools.demo.ports import free_port
-from gateway.tools.demo.watch import Watch, parse, quantile
+from gateway.tools.demo.watch import DaemonWatch, parse, quantile
 
 INFINITE = float("inf")
 
@@ -42,6 +42,6 @@ def test_no_observations_no_quantile() -> None:
 
 async def test_a_gateway_that_does_not_answer_is_no_error() -> None:
     """The screen goes on, and says so."""
-    async with Watch(free_port()) as watch:
+    async with DaemonWatch(free_port()) as watch:
         assert await watch.look() is None
         assert not await watch.ready()
