@@ -31,14 +31,13 @@ async def findings(options: settings.Settings) -> AsyncIterator[TrialResult]:
 
 async def _broker(options: settings.Settings) -> TrialResult:
     try:
-        transport, problems = await mqtt.try_broker(options.mqtt, options.streams)
+        protocol, problems = await mqtt.try_broker(options.mqtt, options.streams)
     except GatewayError as error:
         return TrialResult("broker", False, str(error))
-    version = "MQTT 5" if transport == "bulk" else "MQTT 3.1.1"
     place = mqtt.broker_name(options.mqtt)
     if not problems:
-        return TrialResult("broker", True, f"{place} accepts us and our subscriptions ({version})")
-    return TrialResult("broker", False, f"{place} accepts us ({version}), but {'; '.join(problems)}")
+        return TrialResult("broker", True, f"{place} accepts us and our subscriptions (MQTT {protocol})")
+    return TrialResult("broker", False, f"{place} accepts us (MQTT {protocol}), but {'; '.join(problems)}")
 
 
 async def _database(name: Name, options: settings.Settings) -> AsyncIterator[TrialResult]:

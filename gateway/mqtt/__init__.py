@@ -31,7 +31,7 @@ def open_source(
     Args:
         first: its first delivery number. Dead letters are known by theirs: two sources of a process share none.
     """
-    connect, fallback = _transports(mqtt)
+    connect, fallback = _versions(mqtt)
     asked = subscriptions(mqtt, streams)
     return ReconnectingSource(
         mqtt, asked, sink, component, sessions, connect=connect, fallback=fallback, first=first
@@ -39,7 +39,7 @@ def open_source(
 
 
 async def try_broker(mqtt: MqttSettings, streams: Sequence[StreamSettings]) -> tuple[str, list[str]]:
-    """Connect and subscribe as a client of its own, whose session ends at once; transport, and what is not granted.
+    """Connect and subscribe as a client of its own, whose session ends at once; MQTT version, and what is not granted.
 
     Not with the share group: as one of it, it would be given messages that others wait for.
 
@@ -49,7 +49,7 @@ async def try_broker(mqtt: MqttSettings, streams: Sequence[StreamSettings]) -> t
     other = mqtt.model_copy(
         update={"client_id": attempts.client_id(mqtt.client_id), "session_expiry": 0.0, "share_group": None}
     )
-    connect, fallback = _transports(other)
+    connect, fallback = _versions(other)
     makers = [functools.partial(one, other) for one in (connect, fallback) if one is not None]
     return await attempts.attempt(makers, subscriptions(other, streams))
 
@@ -67,16 +67,16 @@ def subscriptions(mqtt: MqttSettings, streams: Sequence[StreamSettings]) -> list
     return [Subscription(prefix + topic_filter, asked) for topic_filter, asked in apart(qos).items()]
 
 
-def _transports(mqtt: MqttSettings) -> tuple[Connect, Connect | None]:
+def _versions(mqtt: MqttSettings) -> tuple[Connect, Connect | None]:
     """What to connect by, and what to fall back upon."""
-    if mqtt.transport == "bulk":
+    if mqtt.protocol == "5":
         return V5Connection, None
-    if mqtt.transport == "aiomqtt" or mqtt.websocket_path is not None:
-        return _via_aiomqtt, None
-    return V5Connection, _via_aiomqtt
+    if mqtt.protocol == "3.1.1" or mqtt.websocket_path is not None:
+        return _v311, None
+    return V5Connection, _v311
 
 
-def _via_aiomqtt(mqtt: MqttSettings, receiver: Receiver) -> Connection:
+def _v311(mqtt: MqttSettings, receiver: Receiver) -> Connection:
     from gateway.mqtt.v311 import V311Connection  # most never need it, and it takes time and memory
 
     return V311Connection(mqtt, receiver)

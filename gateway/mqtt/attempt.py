@@ -38,7 +38,7 @@ def client_id(name: str) -> str:
 async def attempt(
     makers: Sequence[Callable[[Receiver], Connection]], subscriptions: Sequence[Subscription]
 ) -> tuple[str, list[str]]:
-    """Connect by the first of these that is accepted, and subscribe; its name, and what the broker does not do.
+    """Connect by the first of these that is accepted, and subscribe; its MQTT version, and what the broker does not do.
 
     Raises:
         GatewayError: none was accepted; why the first was not.
@@ -48,7 +48,7 @@ async def attempt(
         connection = make(_Nobody())
         try:
             await connection.open()
-            return connection.transport, await _problems(connection, subscriptions)
+            return connection.protocol, await _problems(connection, subscriptions)
         except GatewayError as error:
             failures.append(error)
         finally:

@@ -76,13 +76,13 @@ class Connection(Protocol):
     """One connection. Used once: ``open``, ``subscribe`` any number of times, ``lost``, ``close``.
 
     Attributes:
-        transport: its name in logs.
+        protocol: the version of MQTT, as ``mqtt.protocol`` names it.
         dialled: TCP, and TLS where configured, stood: what went wrong then is the broker's answer to our CONNECT.
         shortcomings: what the broker said at CONNECT that breaks the promise; known after :meth:`open`.
         goodbye_read: after :meth:`close`: the broker has read all our acks and the DISCONNECT.
     """
 
-    transport: str
+    protocol: str
     dialled: bool
     shortcomings: Sequence[str]
     goodbye_read: bool
@@ -134,7 +134,7 @@ class Phase(enum.Enum):
     """How far a connection has come, and what it mostly means when the broker closes it then without a reason."""
 
     CONNECTING = (
-        " before it accepted us; check the credentials, mqtt.transport, and whether this port speaks TLS"
+        " before it accepted us; check the credentials, mqtt.protocol, and whether this port speaks TLS"
     )
     SUBSCRIBING = (
         " instead of answering our SUBSCRIBE; check the broker's access rules and limits for {filters}"

@@ -233,7 +233,7 @@ def _alias(message: PublishPacket | Unreadable) -> bool:
 def _aliased() -> BrokenStreamError:
     return BrokenStreamError(
         DisconnectReasonCode.TOPIC_ALIAS_INVALID,
-        "a topic alias, which we did not allow: MQTT 3.1.1 has none (mqtt.transport = 'aiomqtt')",
+        "a topic alias, which we did not allow: MQTT 3.1.1 has none (mqtt.protocol = '3.1.1')",
         standing=True,
     )
 

@@ -57,7 +57,7 @@ class BrokerReason(NamedTuple):
 def refused_connection(broker: str, reason: BrokerReason) -> GatewayError:
     """What a CONNACK that does not accept us means."""
     if reason.code == _UNSUPPORTED_VERSION:
-        return UnsupportedVersionError(f"{broker} does not speak this version of MQTT: set mqtt.transport")
+        return UnsupportedVersionError(f"{broker} does not speak this version of MQTT: set mqtt.protocol")
     text = f"{broker} refuses the connection: {reason}"
     return ConnectionLostError(text) if reason.code in _PASSING_REFUSALS else RefusedError(text)
 

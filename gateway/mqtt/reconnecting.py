@@ -343,7 +343,7 @@ class ReconnectingSource:
             broker=self._broker,
             client_id=self._mqtt.client_id,
             session_present=self._resumed,
-            transport=connection.transport,
+            protocol=connection.protocol,
             first=not self._connected_before,
         )
         self._connected_before = True

@@ -63,7 +63,7 @@ _READ_AT_ONCE, _BYTES_AT_ONCE = 500, 2**18
 class V311Connection:
     """One MQTT 3.1.1 connection; see :class:`gateway.mqtt.connection.Connection`."""
 
-    transport = "aiomqtt"
+    protocol = "3.1.1"
     dialled = False
     goodbye_read = False
     shortcomings: Sequence[str] = ()  # an MQTT 3.1.1 CONNACK tells none

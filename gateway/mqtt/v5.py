@@ -1,4 +1,4 @@
-"""MQTT 5 over TCP, TLS or a unix socket: an ``asyncio.Protocol`` on the mqtt5 codec, for bulk.
+"""MQTT 5 over TCP, TLS or a unix socket: an ``asyncio.Protocol`` on the mqtt5 codec.
 
 All messages of one socket read are one delivery, and the codec's own packets are the messages; nothing is
 awaited or logged per message.
@@ -61,7 +61,7 @@ _MQTT_3_CONNACK = b"\x20\x02"
 class V5Connection(asyncio.Protocol):
     """One MQTT 5 connection; see :class:`gateway.mqtt.connection.Connection`."""
 
-    transport = "bulk"
+    protocol = "5"
     dialled = False
     goodbye_read = False
     shortcomings: Sequence[str] = ()

@@ -16,9 +16,7 @@ from gateway.observability.quiet import Quiet
 log: structlog.stdlib.BoundLogger = structlog.get_logger("gateway")
 
 
-def mqtt_connected(
-    *, broker: str, client_id: str, session_present: bool, transport: str, first: bool
-) -> None:
+def mqtt_connected(*, broker: str, client_id: str, session_present: bool, protocol: str, first: bool) -> None:
     """Connected and subscribed."""
     metrics.connected.set(1)
     if not first:
@@ -28,7 +26,7 @@ def mqtt_connected(
         broker=broker,
         client_id=client_id,
         session_present=session_present,
-        transport=transport,
+        protocol=protocol,
     )
 
 

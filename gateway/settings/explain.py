@@ -26,6 +26,8 @@ _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _LONGEST = 65_535
 """Bytes of an MQTT string."""
 _SECURE = {"mqtts", "ssl", "tls", "wss"}
+_REPLACED = {"mqtt.transport": ("mqtt.protocol", {"auto": "auto", "bulk": "5", "aiomqtt": "3.1.1"})}
+"""Options of earlier versions: what took their place, and by which of its values."""
 
 
 def explain(
@@ -37,9 +39,7 @@ def explain(
         environment: the tree of what the environment sets.
         known: all options, ``mqtt.host``, to name the one that was meant.
     """
-    found = [
-        _mistake(one, environment, known) for one in error.errors(include_url=False, include_input=False)
-    ]
+    found = [_mistake(one, environment, known) for one in error.errors(include_url=False)]
     of_file = [text for text, variables in found if not variables]
     places = [str(path or "environment")] if of_file or path is None else []
     if path is not None and len(of_file) < len(found):
@@ -53,12 +53,26 @@ def explain(
 def _mistake(found: Any, environment: Mapping[str, Any], known: Collection[str]) -> tuple[str, list[str]]:
     """What is wrong, and the variables that set it."""
     where = ".".join(str(part) for part in found["loc"])
+    variables = list(_variables(found["loc"], environment))
     kind, text = found["type"], found["msg"].removeprefix("Value error, ")
     if kind == "missing":
         text = "is required and not given"
+    elif where in _REPLACED:
+        text = _replaced(where, found["input"], variables)
     elif kind == "extra_forbidden":
         text = f"there is no such option; {_meant(where, known)}`gateway config sample` shows all"
-    return f"{where or 'settings'}: {text}", list(_variables(found["loc"], environment))
+    return f"{where or 'settings'}: {text}", variables
+
+
+def _replaced(where: str, value: Any, variables: list[str]) -> str:
+    """What to write in place of an option of an earlier version: its value too, where it had one that it knew."""
+    option, values = _REPLACED[where]
+    now = [values[value]] if isinstance(value, str) and value in values else list(values.values())
+    if variables == [_variable(where)]:
+        lines = [f"{_variable(option)}={one}" for one in now]
+    else:
+        lines = [f'{option.rpartition(".")[2]} = "{one}"' for one in now]
+    return f"is now {option}: write {' or '.join(lines)}"
 
 
 def _meant(where: str, known: Collection[str]) -> str:
@@ -79,8 +93,12 @@ def _variables(place: Iterable[Any], environment: Any) -> Iterator[str]:
     yield from _set_within(path, environment) if path else ()
 
 
+def _variable(option: str) -> str:
+    return _PREFIX + option.replace(".", "__").upper()
+
+
 def _set_within(path: list[str], tree: Any) -> Iterator[str]:
-    name = _PREFIX + "__".join(path).upper()
+    name = _variable(".".join(path))
     if not isinstance(tree, Mapping) or name in map(str.upper, os.environ):
         yield name
     else:
@@ -98,7 +116,7 @@ def refuse_unknown_variables(sections: Collection[str], known: Iterable[str]) ->
     Raises:
         ConfigurationError: naming the variable, and what was meant or the sections there are.
     """
-    meant = {_letters(name): _PREFIX + name.replace(".", "__").upper() for name in (*known, *sections)}
+    meant = {_letters(name): _variable(name) for name in (*known, *sections)}
     for name, value in sorted(os.environ.items()):
         if not name.lower().startswith("gateway"):
             continue

@@ -105,11 +105,11 @@ class MqttSettings(Section):
         examples=["gateway"],
         description="mqtt.client_id of the gateway whose worker this is; --workers sets it",
     )
-    transport: Literal["auto", "bulk", "aiomqtt"] = Field(
-        "auto", description="'bulk' speaks MQTT 5, 'aiomqtt' MQTT 3.1.1; 'auto' tries 5 and falls back"
+    protocol: Literal["auto", "5", "3.1.1"] = Field(
+        "auto", description="version of MQTT; 'auto' tries 5 and falls back on 3.1.1"
     )
     websocket_path: str | None = Field(
-        None, examples=["/mqtt"], description="connect by WebSocket at this path (transport 'aiomqtt' only)"
+        None, examples=["/mqtt"], description="connect by WebSocket at this path (MQTT 3.1.1 only)"
     )
     username: str | None = Field(None, examples=["gateway"], description="user name at the broker")
     password: SecretStr | None = Field(
@@ -146,8 +146,8 @@ class MqttSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.websocket_path is not None and self.transport == "bulk":
-            raise ValueError("websocket_path needs transport = 'aiomqtt': 'bulk' does not speak WebSocket")
+        if self.websocket_path is not None and self.protocol == "5":
+            raise ValueError("websocket_path needs protocol = '3.1.1': WebSocket is not spoken with MQTT 5")
         if self.password is not None and self.password_file is not None:
             raise ValueError("give password or password_file, not both")
         return self

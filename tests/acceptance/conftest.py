@@ -78,19 +78,19 @@ def make_scene(
         scene.close()
 
 
-@pytest.fixture(params=["bulk", "aiomqtt"])
-def transport(request: pytest.FixtureRequest) -> str:
-    """Both sources in turn."""
+@pytest.fixture(params=["5", "3.1.1"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    """Both versions of MQTT in turn."""
     found: str = request.param
     return found
 
 
 def combinations(*chosen: str) -> pytest.MarkDecorator:
-    """Some pairs of engine and transport, such as ``"timescaledb bulk"``: each load takes its time."""
+    """Some pairs of engine and protocol, such as ``"timescaledb 5"``: each load takes its time."""
     pairs = [
         pytest.param(
             *pair.split(), marks=pytest.mark.timescaledb if pair.startswith("timescaledb") else (), id=pair
         )
         for pair in chosen
     ]
-    return pytest.mark.parametrize(("server", "transport"), pairs, indirect=True)
+    return pytest.mark.parametrize(("server", "protocol"), pairs, indirect=True)

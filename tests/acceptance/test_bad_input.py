@@ -35,13 +35,13 @@ def serial(position: int) -> str:
     return f"CASE-{position}"
 
 
-everywhere = combinations("postgres bulk", "timescaledb bulk", "timescaledb aiomqtt")
+everywhere = combinations("postgres 5", "timescaledb 5", "timescaledb 3.1.1")
 
 
 @pytest.fixture
-def scene(databases: Databases, make_scene: MakeScene, transport: str) -> Scene:
+def scene(databases: Databases, make_scene: MakeScene, protocol: str) -> Scene:
     """A daemon that is ready, with a device for each case, and one that is disabled."""
-    scene = make_scene(databases, {"mqtt": {"transport": transport}})
+    scene = make_scene(databases, {"mqtt": {"protocol": protocol}})
     provision(databases, [*(serial(position) for position in range(len(CASES))), "OFF"])
     databases.metadata("UPDATE devices SET status = 'disabled' WHERE serial_number = 'OFF'")
     scene.daemon.start()
@@ -127,7 +127,7 @@ def test_the_same_again_and_otherwise(scene: Scene) -> None:
     assert row["data"] == '{"a": 1, "b": 2, "c": 3}'
 
 
-@combinations("postgres bulk", "postgres aiomqtt")
+@combinations("postgres 5", "postgres 3.1.1")
 def test_a_topic_of_no_stream(scene: Scene) -> None:
     """What an earlier configuration subscribed to still comes: it is kept as a dead letter, and settled."""
     streams = scene.daemon.settings["streams"]
@@ -146,7 +146,7 @@ def test_a_topic_of_no_stream(scene: Scene) -> None:
     assert scene.stored() == 1
 
 
-@combinations("postgres bulk", "postgres aiomqtt")
+@combinations("postgres 5", "postgres 3.1.1")
 def test_the_brokers_own_topics(scene: Scene) -> None:
     """A stream of everything does not take ``$SYS``; a stream of kind ``ignore`` does, and counts it."""
     everything = {"name": "everything", "topic": "#", "tenant": "acme"}
@@ -160,7 +160,7 @@ def test_the_brokers_own_topics(scene: Scene) -> None:
     assert scene.databases.count("dead_letters") == 0
 
 
-@combinations("postgres bulk", "timescaledb bulk")
+@combinations("postgres 5", "timescaledb 5")
 def test_what_is_flagged_breaks_no_query(scene: Scene) -> None:
     """Text, truth and fractions in fields of numbers are stored beside the data: casts of the field go on working."""
     scene.databases.metadata(
@@ -186,7 +186,7 @@ def test_what_is_flagged_breaks_no_query(scene: Scene) -> None:
     assert sorted(row[0] for row in kept) == sorted(["hot", "true", '{"c": 5}', "[1]", "NaN"])
 
 
-@combinations("postgres bulk")
+@combinations("postgres 5")
 def test_the_time_stands_where_the_stream_says(scene: Scene) -> None:
     """A key that another stream has is none here: flagged, at the receive time, and counted."""
     scene.daemon.stop()

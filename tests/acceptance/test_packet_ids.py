@@ -71,16 +71,14 @@ class Door:
 MakeDoor = Callable[..., Door]
 
 
-@pytest.fixture(params=["bulk", "aiomqtt"])
+@pytest.fixture(params=["5", "3.1.1"])
 def make_door(postgres_databases: Databases, request: pytest.FixtureRequest) -> Iterator[MakeDoor]:
     """``make_door(habit, settings)``: the daemon runs, over both transports in turn."""
     with contextlib.ExitStack() as stack:
 
         def make(habit: Habit, settings: dict[str, Any] | None = None) -> Door:
             broker = stack.enter_context(SessionBroker(habit))
-            door = Door(
-                broker, postgres_databases, {"mqtt": {"transport": request.param}, **(settings or {})}
-            )
+            door = Door(broker, postgres_databases, {"mqtt": {"protocol": request.param}, **(settings or {})})
             stack.enter_context(door.daemon).start()
             return door
 

@@ -44,12 +44,12 @@ def until_spooled(scene: Scene, count: int) -> None:
 
 
 @pytest.mark.parametrize("timestamps", [True, False], ids=["timed", "untimed"])
-@pytest.mark.parametrize("transport", ["bulk", "aiomqtt"])
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_what_waits_goes_to_disk_and_comes_back(
-    server: Postgres, make_scene: MakeScene, transport: str, timestamps: bool
+    server: Postgres, make_scene: MakeScene, protocol: str, timestamps: bool
 ) -> None:
     """PostgreSQL is killed under load: messages are spooled and acknowledged; when it is back, all are there once."""
-    scene = spooling_scene(server, make_scene, mqtt={"transport": transport})
+    scene = spooling_scene(server, make_scene, mqtt={"protocol": protocol})
     plan = Plan(COUNT, devices=100, timestamps=timestamps)
     load = scene.load(plan, rate=RATE)
     eventually(lambda: scene.stored() > COUNT // 10, timeout=30, what="a tenth stored")

@@ -24,10 +24,10 @@ DEADLINE = 3.0
 
 
 def test_sigterm_under_load_is_a_clean_stop(
-    postgres_databases: Databases, make_scene: MakeScene, transport: str
+    postgres_databases: Databases, make_scene: MakeScene, protocol: str
 ) -> None:
     """Stopped three times under load: exit code 0 within the deadline, and nothing lost over the restarts."""
-    scene = make_scene(postgres_databases, {"mqtt": {"transport": transport}}, max_inflight=1000)
+    scene = make_scene(postgres_databases, {"mqtt": {"protocol": protocol}}, max_inflight=1000)
     scene.daemon.start()
     plan = Plan(30_000)
     load = scene.load(plan, rate=10_000)

@@ -57,10 +57,10 @@ def start(scene: Scene, *arguments: str) -> None:
 
 
 @pytest.fixture
-def scene(postgres_databases: Databases, make_scene: MakeScene, transport: str) -> Scene:
-    """A daemon on either transport, and one device."""
+def scene(postgres_databases: Databases, make_scene: MakeScene, protocol: str) -> Scene:
+    """A daemon by either version, and one device."""
     provision(postgres_databases, ["press"])
-    return make_scene(postgres_databases, {"mqtt": {"transport": transport}})
+    return make_scene(postgres_databases, {"mqtt": {"protocol": protocol}})
 
 
 def stream(topic: str) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def test_a_stream_that_is_gone_is_unsubscribed_although_the_daemon_was_killed(sc
     assert scene.daemon.stop() == 0
 
 
-@pytest.mark.parametrize("transport", ["bulk"], indirect=True)
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
 def test_one_process_two_workers_one_process(scene: Scene) -> None:
     """Each message is stored once, also those that came while none ran; no session of before collects any more."""
     first, name = "tenants/{tenant}/devices/{device}/first", scene.daemon.client_id
@@ -126,7 +126,7 @@ def test_one_process_two_workers_one_process(scene: Scene) -> None:
     assert scene.daemon.stop() == 0
 
 
-@pytest.mark.parametrize("transport", ["bulk"], indirect=True)
+@pytest.mark.parametrize("protocol", ["5"], indirect=True)
 def test_a_session_under_a_client_id_given_up_is_named_and_ended(scene: Scene) -> None:
     """The log names it with the command, which stores what is in it and ends its subscriptions."""
     start(scene)

@@ -42,10 +42,10 @@ def flows(scene: Scene) -> None:
 
 
 def test_a_broker_that_comes_later(
-    postgres_databases: Databases, make_scene: MakeScene, transport: str
+    postgres_databases: Databases, make_scene: MakeScene, protocol: str
 ) -> None:
     """Without a broker the daemon is alive and unready, names the address, and connects when it is there."""
-    scene = make_scene(postgres_databases, {"mqtt": {"transport": transport}})
+    scene = make_scene(postgres_databases, {"mqtt": {"protocol": protocol}})
     scene.broker.stop()
     scene.daemon.launch()
     unready(scene, "mqtt", "waiting", str(scene.broker.port))

@@ -141,10 +141,10 @@ def test_wrong_password(make_cell: MakeCell, level: int) -> None:
 
 
 def test_auto(make_cell: MakeCell) -> None:
-    """``transport = "auto"`` comes to work by itself, whatever the broker answers to MQTT 5."""
-    cell = make_cell("auto", settings={"mqtt": {"transport": "auto"}})
+    """``protocol = "auto"`` comes to work by itself, whatever the broker answers to MQTT 5."""
+    cell = make_cell("auto", settings={"mqtt": {"protocol": "auto"}})
     cell.start()
-    cell.notes.append(cell.transport())
+    cell.notes.append(f"MQTT {cell.protocol()}")
     cell.publish(LIVE)
     cell.prove()
 

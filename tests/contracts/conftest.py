@@ -22,7 +22,7 @@ def pytest_asyncio_loop_factories(
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-@pytest.fixture(params=["bulk", "aiomqtt"])
+@pytest.fixture(params=["5", "3.1.1"])
 def options(request: pytest.FixtureRequest) -> Options:
     """Settings of a source of either kind: impatient, with a client id of its own."""
 
@@ -30,7 +30,7 @@ def options(request: pytest.FixtureRequest) -> Options:
         usual = {
             "port": port,
             "client_id": f"source-{secrets.token_hex(6)}",
-            "transport": request.param,
+            "protocol": request.param,
             "keepalive": 1,
             "reconnect_min": 0.02,
             "reconnect_max": 0.1,

@@ -391,7 +391,7 @@ async def test_retained_messages_are_flagged(
         came = [(message.payload, message.retain) for _, message in reception.received]
         again = [(b"new", True), (b"old", True)]
         assert came[:2] == [(b"old", True), (b"new", False)]
-        assert sorted(came[2:-1]) == (again if options(1).transport == "aiomqtt" else [])
+        assert sorted(came[2:-1]) == (again if options(1).protocol == "3.1.1" else [])
         assert came[-1] == (b"last", False)
 
 
@@ -436,7 +436,7 @@ async def test_streams_that_overlap_get_a_message_once(
     assert reception.payloads == [b"once", b"last"]
 
 
-@pytest.mark.parametrize("options", ["bulk"], indirect=True)
+@pytest.mark.parametrize("options", ["5"], indirect=True)
 async def test_a_share_group_divides_the_messages(
     mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings, site: str
 ) -> None:
@@ -456,7 +456,7 @@ async def test_a_share_group_divides_the_messages(
         assert other.received
 
 
-@pytest.mark.parametrize("options", ["aiomqtt"], indirect=True)
+@pytest.mark.parametrize("options", ["3.1.1"], indirect=True)
 async def test_a_share_group_is_refused_where_mqtt_has_none(
     mosquitto_broker: Mosquitto, options: Options, stream: StreamSettings
 ) -> None:

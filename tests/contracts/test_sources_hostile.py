@@ -22,7 +22,7 @@ from gateway.observability.health import ComponentState
 from gateway.outcomes import Reason
 from gateway.settings import StreamSettings
 from tests.contracts.conftest import Options
-from tests.contracts.test_sources_protocol import STREAM, bulk, farewell, panics, publication
+from tests.contracts.test_sources_protocol import STREAM, farewell, panics, publication, v5
 from tests.support.fake_broker import (
     CONNECT,
     DISCONNECT,
@@ -123,7 +123,7 @@ async def test_a_malformed_message_is_handed_on_and_acknowledged(
     story = Story(packet(2, strange))
     async with (
         fake_broker(story) as broker,
-        receiving(bulk(broker.port), STREAM, settle=True) as reception,
+        receiving(v5(broker.port), STREAM, settle=True) as reception,
     ):
         messages = await reception.messages(3)
         await eventually_async(lambda: story.acked == {1, 2, 7})
@@ -183,7 +183,7 @@ async def test_a_packet_that_is_too_large_is_skipped(piece: int) -> None:
     story = Story(giant, piece)
     async with (
         fake_broker(story) as broker,
-        receiving(bulk(broker.port, max_packet_bytes=5000), STREAM, settle=True) as reception,
+        receiving(v5(broker.port, max_packet_bytes=5000), STREAM, settle=True) as reception,
     ):
         messages = await reception.messages(3)
         await eventually_async(lambda: story.acked == {1, 2, 7})
@@ -200,7 +200,7 @@ async def test_a_packet_that_is_too_large_is_skipped(piece: int) -> None:
 async def test_the_byte_too_much_that_mosquitto_lets_through(mosquitto_broker: Mosquitto) -> None:
     """Mosquitto 2.0 counts a packet of max_packet_bytes + 1 as small enough, and redelivers it at every connection."""
     topic = f"t/{secrets.token_hex(4)}/d"
-    mqtt = bulk(mosquitto_broker.port, client_id=secrets.token_hex(8), max_packet_bytes=2000)
+    mqtt = v5(mosquitto_broker.port, client_id=secrets.token_hex(8), max_packet_bytes=2000)
     stream = StreamSettings(name="telemetry", topic=topic, tenant="acme")
     size = 2000 + 1 - len(publication(0, b"", topic)) - 1  # a length of two bytes
     async with receiving(mqtt, stream, settle=True) as reception:
@@ -222,7 +222,7 @@ async def test_a_topic_alias_that_we_did_not_allow(topic: str) -> None:
         peer.say(aliased)
         await peer.until_closed()
 
-    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM, settle=True) as reception:
+    async with fake_broker(script) as broker, receiving(v5(broker.port), STREAM, settle=True) as reception:
         await reception.state(ComponentState.FAILED, "a topic alias, which we did not allow")
         await broker.connections(2)
         assert farewell(broker.peers[0]) == ALIAS_INVALID

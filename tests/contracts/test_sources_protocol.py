@@ -36,12 +36,12 @@ STREAM = StreamSettings(name="telemetry", topic="t/{tenant}/{device}")
 MALFORMED, PROTOCOL_ERROR, TOO_LARGE = 0x81, 0x82, 0x95
 
 
-def bulk(port: int, **more: Any) -> MqttSettings:
+def v5(port: int, **more: Any) -> MqttSettings:
     """An impatient source on MQTT 5."""
     usual = {
         "port": port,
-        "client_id": "bulk",
-        "transport": "bulk",
+        "client_id": "v5",
+        "protocol": "5",
         "reconnect_min": 0.01,
         "reconnect_max": 0.02,
         "refused_retry": 0.05,
@@ -89,7 +89,7 @@ async def test_one_byte_at_a_time() -> None:
         await peer.say_slowly(stream)
         await peer.until_closed()
 
-    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+    async with fake_broker(script) as broker, receiving(v5(broker.port), STREAM) as reception:
         await reception.messages(30)
     assert numbered(30) == reception.payloads
 
@@ -97,7 +97,7 @@ async def test_one_byte_at_a_time() -> None:
 async def test_ten_thousand_messages_in_one_write() -> None:
     """Few deliveries, and everything in them."""
     stream = b"".join(publication(at, payload) for at, payload in enumerate(numbered(10_000)))
-    async with fake_broker(says(stream)) as broker, receiving(bulk(broker.port), STREAM) as reception:
+    async with fake_broker(says(stream)) as broker, receiving(v5(broker.port), STREAM) as reception:
         await reception.messages(10_000)
         assert len(reception.deliveries) < 100
     assert numbered(10_000) == reception.payloads
@@ -112,7 +112,7 @@ async def test_connack_and_messages_in_one_segment() -> None:
         peer.say(granted(await peer.until(SUBSCRIBE)))
         await peer.until_closed()
 
-    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+    async with fake_broker(script) as broker, receiving(v5(broker.port), STREAM) as reception:
         await reception.messages(1)
         assert reception.deliveries[0].resumed
 
@@ -126,7 +126,7 @@ async def test_a_large_payload_in_small_pieces() -> None:
         await peer.say_slowly(publication(0, payload), piece=4096)
         await peer.until_closed()
 
-    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+    async with fake_broker(script) as broker, receiving(v5(broker.port), STREAM) as reception:
         await reception.messages(1)
     assert [payload] == reception.payloads
 
@@ -151,7 +151,7 @@ panics = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWar
 @pytest.mark.parametrize(("stream", "code"), BROKEN.values(), ids=BROKEN.keys())
 async def test_what_is_no_mqtt_ends_the_connection(stream: bytes, code: int | None) -> None:
     """The broker is told why, nothing is yielded, and the source comes back."""
-    async with fake_broker(says(stream)) as broker, receiving(bulk(broker.port), STREAM) as reception:
+    async with fake_broker(says(stream)) as broker, receiving(v5(broker.port), STREAM) as reception:
         await broker.connections(2)
         await reception.ready()
         assert reception.received == []
@@ -176,7 +176,7 @@ UNEXPECTED = [
 @pytest.mark.parametrize("packet", UNEXPECTED, ids=lambda packet: type(packet).__name__)
 async def test_an_unexpected_packet_ends_the_connection(packet: mqtt5.Packet) -> None:
     """A packet that no broker may send now is a protocol error; the source comes back."""
-    async with fake_broker(says(packet)) as broker, receiving(bulk(broker.port), STREAM) as reception:
+    async with fake_broker(says(packet)) as broker, receiving(v5(broker.port), STREAM) as reception:
         await broker.connections(2)
         await reception.ready()
         assert farewell(broker.peers[0]) == PROTOCOL_ERROR
@@ -192,7 +192,7 @@ async def test_messages_before_connack() -> None:
         else:
             await says()(peer)
 
-    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+    async with fake_broker(script) as broker, receiving(v5(broker.port), STREAM) as reception:
         await reception.ready()
         assert reception.received == []
 
@@ -219,12 +219,12 @@ async def test_every_refusal_is_told_and_tried_again(code: mqtt5.ConnAckReasonCo
 
     async with (
         fake_broker(script) as broker,
-        receiving(bulk(broker.port, reconnect_min=0.05), STREAM) as reception,
+        receiving(v5(broker.port, reconnect_min=0.05), STREAM) as reception,
     ):
         passing = any(word in code.name for word in PASSING)
         detail = await reception.state(ComponentState.WAITING if passing else ComponentState.FAILED)
         if code is mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION:
-            assert "mqtt.transport" in detail
+            assert "mqtt.protocol" in detail
         else:
             assert f"{code.name.lower().replace('_', ' ')} (because)" in detail
         await reception.ready()
@@ -242,7 +242,7 @@ async def test_every_goodbye_is_told_and_the_source_comes_back(code: mqtt5.Disco
     goodbye = mqtt5.DisconnectPacket(reason_code=code, reason_str="because")
     async with (
         fake_broker(says(goodbye)) as broker,
-        receiving(bulk(broker.port, reconnect_min=0.05), STREAM) as reception,
+        receiving(v5(broker.port, reconnect_min=0.05), STREAM) as reception,
     ):
         state = ComponentState.FAILED if code.name in FINAL else ComponentState.WAITING
         await reception.state(state, f"{code.name.lower().replace('_', ' ')} (because)")
@@ -253,7 +253,7 @@ async def test_every_goodbye_is_told_and_the_source_comes_back(code: mqtt5.Disco
 async def test_a_session_taken_over_says_by_whom() -> None:
     """Two gateways with one client id: the text says what to do."""
     goodbye = mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER)
-    async with fake_broker(says(goodbye)) as broker, receiving(bulk(broker.port), STREAM) as reception:
+    async with fake_broker(says(goodbye)) as broker, receiving(v5(broker.port), STREAM) as reception:
         await reception.state(ComponentState.FAILED, "another client uses our mqtt.client_id")
 
 
@@ -267,7 +267,7 @@ async def test_the_broker_hangs_up_in_the_middle_of_a_packet() -> None:
         else:
             await peer.until_closed()
 
-    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+    async with fake_broker(script) as broker, receiving(v5(broker.port), STREAM) as reception:
         await broker.connections(2)
         await reception.ready()
         assert reception.payloads == [b"whole"]
@@ -279,7 +279,7 @@ async def test_the_broker_hangs_up_in_the_middle_of_a_packet() -> None:
 async def test_connect_asks_for_what_the_settings_say() -> None:
     """A persistent session, limits, no topic aliases; user and password as configured."""
     async with fake_broker(says()) as broker:
-        mqtt = bulk(
+        mqtt = v5(
             broker.port,
             username="user",
             password="secret",
@@ -294,7 +294,7 @@ async def test_connect_asks_for_what_the_settings_say() -> None:
         raw = bytes([frame.type << 4 | frame.flags, len(frame.body)]) + frame.body
         connect, _ = mqtt5.read(memoryview(raw))
         assert isinstance(connect, mqtt5.ConnectPacket)
-        assert (connect.client_id, connect.username, connect.password) == ("bulk", "user", b"secret")
+        assert (connect.client_id, connect.username, connect.password) == ("v5", "user", b"secret")
         assert (connect.clean_start, connect.keep_alive, connect.session_expiry_interval) == (False, 7, 7200)
         assert (connect.receive_max, connect.max_packet_size, connect.topic_alias_max) == (99, 5000, 0)
         assert connect.request_problem_info
@@ -311,7 +311,7 @@ async def test_the_servers_keepalive_counts() -> None:
 
     async with (
         fake_broker(script) as broker,
-        receiving(bulk(broker.port, keepalive=600), STREAM),
+        receiving(v5(broker.port, keepalive=600), STREAM),
     ):
         await broker.connections(1)
         await eventually_async(lambda: any(frame.type == PINGREQ for frame in broker.peers[0].said))
@@ -335,7 +335,7 @@ async def test_what_the_broker_cannot_do_is_told(connack: mqtt5.ConnAckPacket, t
 
     async with (
         fake_broker(script) as broker,
-        receiving(bulk(broker.port, share_group="group"), STREAM) as reception,
+        receiving(v5(broker.port, share_group="group"), STREAM) as reception,
     ):
         await reception.state(ComponentState.FAILED, text)
         assert not any(frame.type == SUBSCRIBE for frame in broker.peers[0].said)
@@ -356,7 +356,7 @@ async def test_a_suback_that_answers_something_else() -> None:
 
     async with (
         fake_broker(script) as broker,
-        receiving(bulk(broker.port, reconnect_min=0.1), STREAM) as reception,
+        receiving(v5(broker.port, reconnect_min=0.1), STREAM) as reception,
     ):
         await reception.state(ComponentState.WAITING, "SUBACK")
         await reception.ready()
@@ -374,7 +374,7 @@ async def test_a_downgrade_to_qos_0_is_told() -> None:
 
     async with (
         fake_broker(script) as broker,
-        receiving(bulk(broker.port, refused_retry=60), STREAM) as reception,
+        receiving(v5(broker.port, refused_retry=60), STREAM) as reception,
     ):
         await reception.state(ComponentState.FAILED, "granted at QoS 0 only")
 
@@ -389,7 +389,7 @@ async def test_a_refused_subscription_is_asked_for_again() -> None:
         peer.say(granted(await peer.until(SUBSCRIBE)))
         await peer.until_closed()
 
-    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+    async with fake_broker(script) as broker, receiving(v5(broker.port), STREAM) as reception:
         await reception.state(ComponentState.FAILED, "t/+/+: not authorized")
         await reception.ready()
         assert len(broker.peers) == 1
@@ -430,7 +430,7 @@ async def test_auto_comes_to_work_with_a_broker_of_mqtt_3(refusal: bytes | None)
     """Whatever it answers to a version that it does not know, 3.1.1 is tried next."""
     async with (
         fake_broker(speaks_3_only(refusal)) as broker,
-        receiving(bulk(broker.port, transport="auto"), STREAM) as reception,
+        receiving(v5(broker.port, protocol="auto"), STREAM) as reception,
     ):
         await reception.messages(1)
         await reception.ready()
@@ -446,7 +446,7 @@ async def test_auto_keeps_what_was_accepted() -> None:
             peer.say(mqtt5.ConnAckPacket())
             peer.say(granted(await peer.until(SUBSCRIBE)))
 
-    async with fake_broker(script) as broker, receiving(bulk(broker.port, transport="auto"), STREAM):
+    async with fake_broker(script) as broker, receiving(v5(broker.port, protocol="auto"), STREAM):
         await broker.connections(4)
         assert all(is_mqtt_5(peer.said[0]) for peer in broker.peers if peer.said)
 
@@ -460,17 +460,17 @@ async def test_auto_says_what_the_broker_says() -> None:
 
     async with (
         fake_broker(script) as broker,
-        receiving(bulk(broker.port, transport="auto"), STREAM) as reception,
+        receiving(v5(broker.port, protocol="auto"), STREAM) as reception,
     ):
         await reception.state(ComponentState.FAILED, "bad user name or password")
         assert len(broker.peers) == 2
 
 
 async def test_bulk_alone_says_what_to_set() -> None:
-    """With transport = 'bulk' nobody falls back."""
+    """With protocol = '5' there is no falling back."""
     async with (
         fake_broker(speaks_3_only(b"\x20\x02\x00\x01")) as broker,
-        receiving(bulk(broker.port), STREAM) as reception,
+        receiving(v5(broker.port), STREAM) as reception,
     ):
         await reception.state(ComponentState.FAILED, "does not speak MQTT 5")
 
@@ -663,7 +663,7 @@ async def test_a_trial_tells_what_the_broker_takes_away() -> None:
     """The daemon would be unready by it."""
     less = mqtt5.ConnAckPacket(max_qos=mqtt5.QoS.AT_MOST_ONCE)
     async with fake_broker(counting([], less)) as broker:
-        _, (problem,) = await try_broker(bulk(broker.port), many(20))
+        _, (problem,) = await try_broker(v5(broker.port), many(20))
     assert "QoS 0 only" in problem
 
 
@@ -708,7 +708,7 @@ async def test_a_packet_id_in_use_is_not_asked_for_again() -> None:
 
     async with (
         fake_broker(script) as broker,
-        receiving(bulk(broker.port, refused_retry=30), STREAM) as reception,
+        receiving(v5(broker.port, refused_retry=30), STREAM) as reception,
     ):
         await reception.ready(timeout=5)
     assert len(set(numbers)) == 2
@@ -731,7 +731,7 @@ async def test_a_broker_that_cannot_keep_the_promise_is_unready(
         peer.say(publication(0, b"goes on"))
         await peer.until_closed()
 
-    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+    async with fake_broker(script) as broker, receiving(v5(broker.port), STREAM) as reception:
         await reception.state(ComponentState.FAILED, text)
         await reception.messages(1)
 
@@ -743,7 +743,7 @@ async def test_a_shortened_session_is_told(capsys: pytest.CaptureFixture[str]) -
         await peer.accept(mqtt5.ConnAckPacket(session_expiry_interval=300))
         await peer.until_closed()
 
-    async with fake_broker(script) as broker, receiving(bulk(broker.port), STREAM) as reception:
+    async with fake_broker(script) as broker, receiving(v5(broker.port), STREAM) as reception:
         await reception.ready()
     assert "mqtt session shortened" in capsys.readouterr().out
 
@@ -763,7 +763,7 @@ async def test_an_unacceptable_version_is_not_redialled_in_another(options: Opti
 
     async with (
         fake_broker(script) as broker,
-        receiving(options(broker.port, transport="aiomqtt"), STREAM) as reception,
+        receiving(options(broker.port, protocol="3.1.1"), STREAM) as reception,
     ):
         await reception.state(ComponentState.FAILED, "does not speak this version")
         await broker.connections(2)
@@ -791,7 +791,7 @@ async def test_a_broker_that_is_replaced_by_one_of_the_other_version() -> None:
 
     async with (
         fake_broker(script) as broker,
-        receiving(bulk(broker.port, transport="auto"), STREAM) as reception,
+        receiving(v5(broker.port, protocol="auto"), STREAM) as reception,
     ):
         await broker.connections(7)
         await reception.ready()
@@ -811,7 +811,7 @@ async def test_no_broker_is_no_reason_to_doubt_the_version(monkeypatch: pytest.M
 
     monkeypatch.setattr("gateway.mqtt.V5Connection", trying(5))
     monkeypatch.setattr("gateway.mqtt._via_aiomqtt", trying(4))
-    async with receiving(bulk(free_port(), transport="auto"), STREAM) as reception:
+    async with receiving(v5(free_port(), protocol="auto"), STREAM) as reception:
         await eventually_async(lambda: len(tried) >= 10)
         await reception.state(ComponentState.WAITING, "nothing listens")
     assert set(tried) == {5}

@@ -251,9 +251,9 @@ async def test_a_unix_socket(start_mosquitto: StartMosquitto, options: Options, 
 
 
 async def test_a_websocket(mosquitto_broker: Mosquitto, options: Options) -> None:
-    """A broker behind an HTTP proxy is reached by WebSocket; transport 'auto' chooses what can do it."""
+    """A broker behind an HTTP proxy is reached by WebSocket; protocol 'auto' chooses what can do it."""
     async with _websocket_to(mosquitto_broker.port) as port:
-        mqtt = options(port, websocket_path="/mqtt", transport="auto")
+        mqtt = options(port, websocket_path="/mqtt", protocol="auto")
         async with receiving(mqtt, STREAM, settle=True) as reception:
             await reception.ready()
             await asyncio.to_thread(publish, mosquitto_broker.port, "t/a/d", [*numbered(100), bytes(300_000)])
@@ -264,7 +264,7 @@ async def test_a_websocket(mosquitto_broker: Mosquitto, options: Options) -> Non
 async def test_a_wrong_websocket_path_is_told(mosquitto_broker: Mosquitto, options: Options) -> None:
     """The path is the first thing to look at."""
     async with _websocket_to(mosquitto_broker.port) as port:
-        mqtt = options(port, websocket_path="/other", transport="auto")
+        mqtt = options(port, websocket_path="/other", protocol="auto")
         async with receiving(mqtt, STREAM) as reception:
             await reception.state(ComponentState.WAITING, "check mqtt.websocket_path")
 

@@ -1,6 +1,6 @@
 """The fault matrix: which cells run, the servers that they break, and the table at the end.
 
-``GATEWAY_FAULTS=all`` runs every fault with every combination of engine, transport and readings with or without
+``GATEWAY_FAULTS=all`` runs every fault with every combination of engine, MQTT version and readings with or without
 timestamps, for as long as the matrix asks; otherwise each fault runs briefly and with one combination, in turn.
 ``GATEWAY_FAULTS_SEED`` repeats a session. ``GATEWAY_FAULTS_DAY`` says how many messages an edge box gathers.
 ``GATEWAY_SOAK_MINUTES`` lets the soak run, which no other session does.
@@ -48,9 +48,9 @@ def combinations() -> Iterator[Any]:
     """All combinations that this machine can have, listed like binary numbers."""
     for engine in engines():
         marks = [pytest.mark.timescaledb] if engine == "timescaledb" else []
-        for transport in ("bulk", "aiomqtt"):
+        for protocol in ("5", "3.1.1"):
             for timestamps in (True, False):
-                combination = Combination(engine, transport, timestamps)
+                combination = Combination(engine, protocol, timestamps)
                 yield pytest.param(combination, marks=marks, id=str(combination))
 
 

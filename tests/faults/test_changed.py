@@ -78,7 +78,7 @@ def test_workers(make_cell: MakeCell) -> None:
     """One process, two workers, and one again: what lay in the sessions of the others is stored, and once."""
     cell = make_cell("workers 1, 2, 1")
     two = ["--workers", "2"]
-    if cell.combination.transport == "aiomqtt":  # MQTT 3.1.1 has no shared subscriptions
+    if cell.combination.protocol == "3.1.1":  # MQTT 3.1.1 has no shared subscriptions
         cell.daemon.configure({"streams": [*cell.daemon.settings["streams"], OTHER]})
         two += ["--divide", "streams"]
     cell.begin()

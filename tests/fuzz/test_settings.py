@@ -44,7 +44,7 @@ TEXTS = [
     "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "{tenant}/{device}", "{tenant}/#",
     "+/" * 30_000 + "{tenant}", "$share/a/b", "localhost", "::1", "[::1]", "a" * 300 + ".example", "é.example",
     "..", "/", "/dev/null", "/dev/zero", "/nowhere/x", "*" * 5000, "(" * 500, "Europe/Berlin", "../../etc/passwd",
-    "bulk", "auto", "json", "provision", "store", "postgres://", "postgresql://h:0/d", "postgresql://h%00/d",
+    "5", "auto", "json", "provision", "store", "postgres://", "postgresql://h:0/d", "postgresql://h%00/d",
     "postgresql://h/d?port=²", "postgresql://h,h/d?port=1,2,3", "postgresql://h/d?sslmode=verify-full&service=none",
     f"postgresql://h:{'9' * 5000}/d", "postgresql://h/d?keepalives=1e9",
     f"postgresql://h/d?connect_timeout={'9' * 400}",

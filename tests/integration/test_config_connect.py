@@ -43,18 +43,18 @@ def both(databases: Databases) -> tuple[str, str]:
     return databases.metadata_dsn, databases.timeseries_dsn
 
 
-@pytest.mark.parametrize("transport", ["auto", "aiomqtt"])
+@pytest.mark.parametrize("protocol", ["auto", "3.1.1"])
 def test_what_works_is_told(
-    databases: Databases, start_mosquitto: Callable[..., Mosquitto], tmp_path: Path, transport: str
+    databases: Databases, start_mosquitto: Callable[..., Mosquitto], tmp_path: Path, protocol: str
 ) -> None:
     """Versions, roles and revisions; the session of the attempt is gone, and the daemon's own id was not used."""
     broker = start_mosquitto()
-    done = check(tmp_path, broker.port, both(databases), transport=transport)
+    done = check(tmp_path, broker.port, both(databases), protocol=protocol)
     assert done.returncode == 0, done.stdout
     valid, mqtt, metadata, timeseries = done.stdout.splitlines()
     assert valid.endswith("gateway.toml: valid")
     assert mqtt.startswith("broker: ok: 127.0.0.1:")
-    assert ("MQTT 5" in mqtt, "MQTT 3.1.1" in mqtt) == (transport == "auto", transport == "aiomqtt")
+    assert ("MQTT 5" in mqtt, "MQTT 3.1.1" in mqtt) == (protocol == "auto", protocol == "3.1.1")
     assert metadata.startswith("metadata: ok: ")
     assert "as postgres, a superuser" in metadata
     assert ("TimescaleDB" in timeseries) == (databases.engine == "timescaledb")
@@ -63,7 +63,7 @@ def test_what_works_is_told(
     assert "as gateway-1 (" not in log
     connected = next(line for line in log.splitlines() if "as gateway-1-check (" in line)
     assert (
-        ", c1, " in connected or transport == "auto"
+        ", c1, " in connected or protocol == "auto"
     )  # MQTT 3.1.1: a clean session; MQTT 5: it expires at once
 
 

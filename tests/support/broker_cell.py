@@ -22,7 +22,7 @@ from tests.support.sql import locked
 from tests.support.waiting import eventually
 
 Kind = Literal["timed", "untimed", "equal"]
-TRANSPORTS = {V5: "bulk", 4: "aiomqtt"}
+PROTOCOLS = {V5: "5", 4: "3.1.1"}
 QUIET_SECONDS = 0.7
 """What has not changed for so long will not: brokers and daemon are on loopback."""
 SETTLE_SECONDS = 12.0
@@ -61,7 +61,7 @@ class BrokerCell:
         self.proxy = LostAcks(broker.port_of(level))
         login = dict(zip(("username", "password"), broker.login or (), strict=False))
         own = {
-            "mqtt": {"transport": TRANSPORTS[level], "refused_retry": "1s", **login},
+            "mqtt": {"protocol": PROTOCOLS[level], "refused_retry": "1s", **login},
             "streams": [{"name": "telemetry", "topic": f"{place}/{{tenant}}/{{device}}"}],
         }
         own["mqtt"] |= (settings or {}).get("mqtt", {})
@@ -134,10 +134,10 @@ class BrokerCell:
 
     def cut(self) -> None:
         """The daemon's connection breaks (RST); returns when it has another, and what comes again has come."""
-        before = len(self._transports())
+        before = len(self._protocols())
         self.proxy.losing = False  # for the next connection; this one stays deaf
         self.proxy.cut()
-        eventually(lambda: len(self._transports()) > before, timeout=20, what="connected again")
+        eventually(lambda: len(self._protocols()) > before, timeout=20, what="connected again")
         still(lambda: self.daemon.total()["received"])
 
     def back(self) -> None:
@@ -175,14 +175,14 @@ class BrokerCell:
         assert not self.databases.count("dead_letters"), row
         return row
 
-    def transport(self) -> str:
+    def protocol(self) -> str:
         """Of the daemon's last connection."""
-        return self._transports()[-1]
+        return self._protocols()[-1]
 
-    def _transports(self) -> list[str]:
+    def _protocols(self) -> list[str]:
         """Of all its connections, as it logged."""
         lines = [json.loads(line) for line in self.daemon.tail(2**20).splitlines() if line.startswith("{")]
-        return [line["transport"] for line in lines if line["event"] == "mqtt connected"]
+        return [line["protocol"] for line in lines if line["event"] == "mqtt connected"]
 
     def tells(self, answer: str, habits: Mapping[str, str] | None = None) -> None:
         """A row without messages: what was seen."""

@@ -26,7 +26,7 @@ class Daemon(Process):
 
     Args:
         port: the broker's.
-        settings: sections over the usual ones: ``{"mqtt": {"transport": "aiomqtt"}, "batch": {…}}``;
+        settings: sections over the usual ones: ``{"mqtt": {"protocol": "3.1.1"}, "batch": {…}}``;
             ``streams`` is replaced as a whole.
 
     Attributes:

@@ -45,11 +45,11 @@ class Combination(NamedTuple):
     """Under what a fault is tried."""
 
     engine: str
-    transport: str
+    protocol: str
     timestamps: bool
 
     def __str__(self) -> str:
-        return f"{self.engine}-{self.transport}-{self.timed}"
+        return f"{self.engine}-mqtt{self.protocol}-{self.timed}"
 
     @property
     def timed(self) -> str:
@@ -86,7 +86,7 @@ class FaultCell:
         self.broker, self.databases = broker, databases
         self.chance = chance
         self.daemon = Daemon(
-            broker.port, databases, {"mqtt": {"transport": combination.transport, "keepalive": 5}}
+            broker.port, databases, {"mqtt": {"protocol": combination.protocol, "keepalive": 5}}
         )
         self.daemon.configure(settings)
         self.watch = Watch(self.daemon)
@@ -334,7 +334,7 @@ class FaultCell:
 
     def _row(self, told: Verdict, *, destroyed: int) -> FaultCellRow:
         return FaultCellRow(
-            *(self.fault, self.combination.engine, self.combination.transport, self.combination.timed),
+            *(self.fault, self.combination.engine, self.combination.protocol, self.combination.timed),
             *(
                 told.messages,
                 told.stored,

@@ -43,7 +43,7 @@ class FaultCellRow:
 
     fault: str
     engine: str
-    transport: str
+    protocol: str
     timestamps: str
     messages: int
     stored: int
@@ -59,7 +59,7 @@ class FaultCellRow:
 
 
 HEADINGS = (
-    "fault", "engine", "transport", "timestamps", "messages", "stored", "duplicates", "dead letters", "lost", "twice",
+    "fault", "engine", "protocol", "timestamps", "messages", "stored", "duplicates", "dead letters", "lost", "twice",
     "recovery s", "seed", "note",
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ def cells_of(row: FaultCellRow) -> list[str]:
     """The row as text, under ``HEADINGS``."""
     recovery = "" if row.recovery is None else f"{row.recovery:.1f}"
     return [
-        *(row.fault, row.engine, row.transport, row.timestamps),
+        *(row.fault, row.engine, row.protocol, row.timestamps),
         *(f"{number:,}".replace(",", " ") for number in (row.messages, row.stored, row.duplicates)),
         *(f"{row.dead_letters:,}".replace(",", " "), str(row.lost), str(row.twice)),
         *(recovery, str(row.seed), row.note),

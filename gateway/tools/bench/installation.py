@@ -44,7 +44,7 @@ def configured(
     Raises:
         UsageError: the bench does not speak what its broker is reached by.
     """
-    if options.mqtt.websocket_path is not None or options.mqtt.transport == "aiomqtt":
+    if options.mqtt.websocket_path is not None or options.mqtt.protocol == "3.1.1":
         raise UsageError(
             "the bench speaks MQTT 5 over TCP, TLS or a unix socket; this broker is reached otherwise"
         )

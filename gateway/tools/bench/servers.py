@@ -59,7 +59,7 @@ def _installation(
     broker: mosquitto.BenchBroker, databases: Mapping[str, settings.DatabaseSettings], parts: tuple[Part, ...]
 ) -> BenchInstallation:
     options = settings.Settings(
-        mqtt=settings.MqttSettings(port=broker.port, client_id="replaced", transport="bulk"),
+        mqtt=settings.MqttSettings(port=broker.port, client_id="replaced", protocol="5"),
         databases=settings.DatabasesSettings(
             metadata=databases["metadata_writer"], timeseries=databases["timeseries_writer"]
         ),

@@ -28,7 +28,7 @@ _CONFIG = """\
 host = "127.0.0.1"
 port = {broker.port}
 client_id = "gateway-demo"
-transport = "{transport}"
+protocol = "{protocol}"
 
 [databases.metadata]
 dsn = "{metadata}"
@@ -94,7 +94,7 @@ def configure(folder: Folder, postgres: EmbeddedPostgres, broker: DemoBroker, he
     """Write the configuration of the gateway, which writes as its own role, and the environment of ``psql``."""
     text = _CONFIG.format(
         broker=broker,
-        transport="bulk" if broker.mqtt5 else "aiomqtt",
+        protocol="5" if broker.mqtt5 else "3.1.1",
         password_file=json.dumps(str(passwords.path(folder.secrets, ROLES.writer))),
         health_port=health_port,
         **{name: postgres.address.dsn(ROLES.writer, database) for name, database in DATABASES.items()},

@@ -59,6 +59,41 @@ def test_values_are_frozen(file: Path) -> None:
         loaded.mqtt.__setattr__("host", "elsewhere")
 
 
+@pytest.mark.parametrize(("old", "now"), [("auto", "auto"), ("bulk", "5"), ("aiomqtt", "3.1.1")])
+def test_a_replaced_option_says_what_to_write(
+    file: Path, monkeypatch: pytest.MonkeyPatch, old: str, now: str
+) -> None:
+    """``mqtt.transport`` of an older file or environment: the option of today, with the value that means the same."""
+    file.write_text(MINIMAL.replace("[mqtt]", f"[mqtt]\ntransport = {old!r}"))
+    with pytest.raises(ConfigurationError) as raised:
+        settings.load(file)
+    assert (
+        f'  mqtt.transport: is now mqtt.protocol: write protocol = "{now}"' in str(raised.value).splitlines()
+    )
+
+    file.write_text(MINIMAL)
+    monkeypatch.setenv("GATEWAY__MQTT__TRANSPORT", old)
+    with pytest.raises(ConfigurationError) as raised:
+        settings.load(file)
+    assert f"mqtt.transport: is now mqtt.protocol: write GATEWAY__MQTT__PROTOCOL={now} (from" in str(
+        raised.value
+    )
+
+    monkeypatch.delenv("GATEWAY__MQTT__TRANSPORT")
+    monkeypatch.setenv("GATEWAY__MQTT__PROTOCOL", now)
+    assert settings.load(file).mqtt.protocol == now
+
+
+def test_a_replaced_option_of_no_known_value_names_all_of_today(file: Path) -> None:
+    """And does not repeat the value."""
+    file.write_text(MINIMAL.replace("[mqtt]", "[mqtt]\ntransport = 'carrier pigeon'"))
+    with pytest.raises(
+        ConfigurationError, match=r"write protocol = \"auto\" or protocol = \"5\" or"
+    ) as raised:
+        settings.load(file)
+    assert "pigeon" not in str(raised.value)
+
+
 MISTAKES: dict[str, tuple[str, str]] = {
     "an unknown option": ("[batch]\nlingre = 1", r"batch\.lingre: there is no such option"),
     "an unknown section": ("[spoool]\n", r"spoool: there is no such option"),
