@@ -141,9 +141,9 @@ async def test_what_its_message_id_refuses_again_stays(shared: Databases) -> Non
         assert (await flow.settle())[Outcome.DEAD_LETTERED] == 1
     for tries in (1, 2):
         result = await scene.replay(message_id_reused="dead_letter")
-        assert result == Result(replayed=1, stored=0, failed_again=1)
+        assert result == ReplayResult(replayed=1, stored=0, failed_again=1)
         assert scene.letters() == [("message_id_reused", tries, "dead_lettered")]
-    assert await scene.replay(message_id_reused="store") == Result(replayed=1, stored=1, failed_again=0)
+    assert await scene.replay(message_id_reused="store") == ReplayResult(replayed=1, stored=1, failed_again=0)
     assert scene.rows() == [(0, {"n": 0}), (1000, {"n": 1})]
     assert scene.letters() == [("message_id_reused", 3, "stored")]
 
