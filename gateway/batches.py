@@ -73,7 +73,7 @@ class Batch:
             such reading, µs. Only the redelivery ledger can know these messages again.
         ids: of messages that carry ids of their own, by index.
         replayed: some messages were dead letters before.
-        spooled: some messages were in the spool, where those go, too, of which nobody knows whether they were stored.
+        spooled: some messages were in the spool, where those go, too, whose commit got no answer.
         session, turn: of the latest delivery that a message of it came in; see :class:`gateway.messages.Delivery`.
         size: bytes held in memory.
         row_count, row_bytes: what goes to the database: rows, and their bytes as encoded; a dead letter is a row.
@@ -164,7 +164,7 @@ class Batch:
     def pick(self, indices: Sequence[int], letters: Sequence[int]) -> Batch:
         """These messages and dead letters, in this order, as a batch of their own.
 
-        It is written as it is: nobody asks how many rows it has.
+        It is written as it is: how many rows it has is not counted.
         """
         picked = Batch()
         picked.session, picked.turn = self.session, self.turn

@@ -105,7 +105,7 @@ class Delivery(msgspec.Struct, gc=False):
             keeps its id, and brings it no further.
         replayed: they have been on the path before, and ``received_us`` is of then. The readings of a message without a
             time of their own are dated from it on, a microsecond apart; those of other spooled messages are elsewhere,
-            those of dead letters step aside.
+            those of dead letters take the next free time.
         session: to which they belong.
         repeats: packet ids of this delivery under which an unacknowledged message came by an earlier connection,
             with the delivery number it had: the same message, if it is of the same bytes, whatever its DUP flag says.

@@ -87,7 +87,7 @@ class Tally:
     """The books of one stream: what came, and how it ended.
 
     The conservation law: ``received = sum(settled) + in_flight`` at every instant. ``in_flight`` is not kept here:
-    whoever holds the messages counts them, so that the law can fail, and be seen to.
+    they are counted where they are held, so that the law can fail, and be seen to.
     """
 
     __slots__ = ("qos0", "received", "settled")

@@ -18,7 +18,7 @@ _SECRET_KEY = re.compile(
     r"(password|passwd|pwd|secret|token|api_?key|private_?key|credential|authorization)s?$", re.I
 )
 
-# To the last @ of the word: a password may hold an @, : or / that nobody encoded. Words, and the last @ in them, are
+# To the last @ of the word: a password may hold an @, : or / that was not encoded. Words, and the last @ in them, are
 # looked for apart: a pattern that does both tries each beginning with each end.
 _WORD = re.compile(r"[^\s'\"<>]+")
 _BEFORE = re.compile(r"\w://[^\s:/@'\"<>]*+:")

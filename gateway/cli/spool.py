@@ -42,7 +42,7 @@ def verify(config: options.ConfigOption = None, *, output: options.Output) -> No
 
     Exit code 1 when something is damaged.
 
-    Damage costs the records it is in: the daemon sets their bytes aside in *.corrupt and goes on with the others.
+    Damage costs the records it is in: the daemon quarantines their bytes in *.corrupt and goes on with the others.
 
     Example: gateway spool verify
     """

@@ -143,7 +143,7 @@ def _spool(options: settings.SpoolSettings) -> Iterator[Finding]:
         except GatewayError as error:
             yield Finding("spool", "warning", str(error))
             continue
-        damaged = [*found.set_aside, *found.unknown]
+        damaged = [*found.quarantined, *found.unknown]
         if damaged:
             yield Finding(
                 "spool",

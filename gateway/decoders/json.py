@@ -63,7 +63,7 @@ class _BadReadingError(Exception):
 
     def at(self, *before: int) -> MessageError:
         """The refusal of the message, with the path from its root."""
-        return MessageError(self.reason, paths.said((*before, *self.path), self.what))
+        return MessageError(self.reason, paths.at_path((*before, *self.path), self.what))
 
 
 def decoder(limits: Limits) -> Decode:

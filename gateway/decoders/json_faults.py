@@ -110,10 +110,10 @@ def _unstorable(tree: Any) -> MessageError:
     """JSON, but for the fast parser: a number that is none, or text that is none."""
     path, value = paths.first(tree, lambda value: isinstance(value, _Bad))
     if isinstance(value, _Bad):
-        return MessageError(Reason.BAD_NUMBER, paths.said(path, value.what))
+        return MessageError(Reason.BAD_NUMBER, paths.at_path(path, value.what))
     path, _ = paths.first(tree, _has_surrogate)
     return MessageError(
-        Reason.BAD_TEXT, paths.said(path, "a lone surrogate in a string: no UTF-8 text can hold it")
+        Reason.BAD_TEXT, paths.at_path(path, "a lone surrogate in a string: no UTF-8 text can hold it")
     )
 
 
@@ -147,7 +147,7 @@ def check_keys(payload: bytes) -> None:
     )
     assert isinstance(pairs, paths.Pairs)
     what = f"the key {(_twice(pairs) or '')[:60]!r} stands twice in one object"
-    raise MessageError(Reason.DUPLICATE_KEY, paths.said(path, what))
+    raise MessageError(Reason.DUPLICATE_KEY, paths.at_path(path, what))
 
 
 class _TwiceError(Exception):
@@ -175,7 +175,7 @@ def check_text(tree: object) -> None:
     if _any_nul(tree):
         path, _ = paths.first(tree, _has_nul)
         what = "NUL (\\u0000) in a string: PostgreSQL cannot store it"
-        raise MessageError(Reason.BAD_TEXT, paths.said(path, what))
+        raise MessageError(Reason.BAD_TEXT, paths.at_path(path, what))
 
 
 def _any_nul(tree: object) -> bool:
@@ -194,7 +194,7 @@ def check_numbers(tree: object) -> None:
     """
     path, value = paths.first(tree, lambda value: type(value) is int and _is_beyond(str(value)))
     if type(value) is int:
-        raise MessageError(Reason.BAD_NUMBER, paths.said(path, _too_long(len(str(value))).what))
+        raise MessageError(Reason.BAD_NUMBER, paths.at_path(path, _too_long(len(str(value))).what))
 
 
 def check_depth(tree: object, most: int) -> None:

@@ -27,7 +27,7 @@ def spell(path: Path) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
 
 
-def said(path: Path, what: str) -> str:
+def at_path(path: Path, what: str) -> str:
     """What is wrong, with where it is."""
     return f"{spell(path)}: {what}" if path else what
 

@@ -186,7 +186,7 @@ def _rows(
         try:
             device = models.NewDevice(**record)
         except pydantic.ValidationError as error:
-            mistakes.note(line, models.mistakes(error))
+            mistakes.note(line, models.explain(error))
             continue
         first = seen.setdefault(device.serial_number, line)
         if first != line:

@@ -229,7 +229,7 @@ def checked(model: type[M], **values: Any) -> M:
     try:
         return model(**values)
     except pydantic.ValidationError as error:
-        raise errors.UsageError(mistakes(error)) from error
+        raise errors.UsageError(explain(error)) from error
 
 
 _PLAINLY = {
@@ -240,7 +240,7 @@ _PLAINLY = {
 }
 
 
-def mistakes(error: pydantic.ValidationError) -> str:
+def explain(error: pydantic.ValidationError) -> str:
     """What is wrong, in one line."""
     return "; ".join(_plainly(mistake) for mistake in error.errors(include_url=False))
 

@@ -1,6 +1,6 @@
 """Entering tenants, device types and devices into the registry, and listing them.
 
-Every function takes a connection to the metadata database; whoever opened it translates driver errors. Where
+Every function takes a connection to the metadata database; the caller, who opened it, translates driver errors. Where
 something is entered that exists, or something is named that does not, they raise
 :class:`gateway.errors.UsageError`, which says what there is and what to run.
 """

@@ -1,6 +1,6 @@
 """Which device is this? A cache over the metadata database that knows also who is unknown.
 
-Each device, known or not, has one :class:`Entry` that never changes identity: whoever holds it (the path
+Each device, known or not, has one :class:`Entry` that never changes identity: what holds it (the path
 holds one per topic) sees at once what the registry learns. A hit costs no call at all. Misses are resolved
 together, one query for many. Changes are counted and kept by the database, and asked for twice a second; where more
 were counted than are kept, or the connection broke, everything is looked up again. Until then the known stay known.
@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.5
 _POLL_TIMEOUT = 10.0
 _RETRY_SECONDS = 1.0
 _STALE_TRIES = 3
-_STRANGERS_BYTES, _ENTRY_BYTES = 8 * 2**20, 512
+_UNKNOWN_BYTES, _ENTRY_BYTES = 8 * 2**20, 512
 """Of devices that are not known; and what one of them costs beside its names."""
 _Key = tuple[str, str, str | None]
 
@@ -74,7 +74,7 @@ class Entry:
 
     def learn(self, device: Device) -> None:
         """Known. Receive times go on where they were, so that they stay strictly increasing."""
-        self.forget()  # two who looked it up at once: nobody may go on with the first
+        self.forget()  # two look-ups at once: the first device must not be used any more
         if self._last is not None:
             device.last_receive_us = self._last.last_receive_us
         self.device, self.refusal = device, None
@@ -102,39 +102,39 @@ class Registry:
     ) -> None:
         self._pool, self._options, self._component, self._prepare = pool, options, component, prepare
         self._entries: dict[_Key, Entry] = {}
-        # Of devices that are not known, or not known yet: anybody who may publish can name as many as he likes.
-        self._strangers: dict[_Key, Entry] = {}
-        self._strangers_bytes = 0
-        # Those that made room and are held by somebody, who must hear of changes all the same.
+        # Of devices that are not known, or not known yet: every client that may publish can name as many as it likes.
+        self._unknown: dict[_Key, Entry] = {}
+        self._unknown_bytes = 0
+        # Those that made room and are still referenced, so that changes must reach them all the same.
         self._outside: weakref.WeakSet[Entry] = weakref.WeakSet()
         self._types: dict[uuid.UUID, DeviceType] = {}
         self._version = 0
 
     def __len__(self) -> int:
-        return len(self._entries) + len(self._strangers)
+        return len(self._entries) + len(self._unknown)
 
     def entry(self, tenant: str, serial_number: str, provision_type: str | None = None) -> Entry:
         """The entry of this device, perhaps unresolved. Makes room by forgetting the oldest."""
         key = (tenant, serial_number, provision_type)
-        found = self._entries.get(key) or self._strangers.get(key)
+        found = self._entries.get(key) or self._unknown.get(key)
         if found is None:
-            if self._strangers_bytes > _STRANGERS_BYTES or len(self._strangers) >= self._options.max_entries:
-                for old in list(itertools.islice(self._strangers, len(self._strangers) // 8 + 1)):
-                    self._outside.add(self._pop_stranger(old))
-            found = self._strangers[key] = Entry(tenant, serial_number, provision_type)
-            self._strangers_bytes += _size(key)
+            if self._unknown_bytes > _UNKNOWN_BYTES or len(self._unknown) >= self._options.max_entries:
+                for old in list(itertools.islice(self._unknown, len(self._unknown) // 8 + 1)):
+                    self._outside.add(self._pop_unknown(old))
+            found = self._unknown[key] = Entry(tenant, serial_number, provision_type)
+            self._unknown_bytes += _size(key)
         return found
 
-    def _pop_stranger(self, key: _Key) -> Entry:
-        self._strangers_bytes -= _size(key)
-        return self._strangers.pop(key)
+    def _pop_unknown(self, key: _Key) -> Entry:
+        self._unknown_bytes -= _size(key)
+        return self._unknown.pop(key)
 
     def _admit(self, entry: Entry) -> None:
         """Among the known devices."""
         key = (entry.tenant, entry.serial_number, entry.provision_type)
-        if self._strangers.get(key) is entry:
-            self._pop_stranger(key)
-        elif key in self._entries or key in self._strangers:
+        if self._unknown.get(key) is entry:
+            self._pop_unknown(key)
+        elif key in self._entries or key in self._unknown:
             return  # another was made for it while this one was looked up
         if len(self._entries) >= self._options.max_entries:
             for old in list(itertools.islice(self._entries, self._options.max_entries // 8)):
@@ -160,13 +160,13 @@ class Registry:
                 try:
                     if await self._provision(connection, wanted, rows):
                         rows = await self._look_up(connection, wanted)
-                except Exception:  # whoever is there already need not wait until devices can be entered
+                except Exception:  # devices that exist need not wait until others can be entered
                     if version == self._version:
                         self._learn_all((e, row) for e, row in zip(wanted, rows, strict=True) if row["id"])
                     raise
                 if version == self._version:
                     break
-            else:  # what was read may be stale: whoever waits asks again
+            else:  # what was read may be stale: what waits asks again
                 return
         self._learn_all(zip(wanted, rows, strict=True))
 
@@ -277,7 +277,7 @@ class Registry:
                 self.purge(f"{count} changes at once")
 
     def _all(self) -> Iterator[Entry]:
-        return itertools.chain(self._entries.values(), self._strangers.values(), self._outside)
+        return itertools.chain(self._entries.values(), self._unknown.values(), self._outside)
 
     def purge(self, reason: str) -> None:
         """Look up everything again."""

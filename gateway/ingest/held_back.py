@@ -83,7 +83,7 @@ class HeldBack:
             return None
         work = self._due.pop(0)
         self._held.back.remove(work)
-        self._stores.excuse(work.history)
+        self._stores.report_recovery(work.history)
         return work
 
     @property
@@ -99,7 +99,7 @@ class HeldBack:
     def _tell(self, work: BatchWrite) -> None:
         history = work.history
         if history is not None and not history.beside and work.error is not None:
-            self._stores.accuse(history, work.error)
+            self._stores.report_failure(history, work.error)
         self._say()
 
     def _say(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.clock import now_us
 from gateway.messages import NO_REPEATS, PACKET_IDS, Delivery, Message, Session
-from gateway.mqtt.doubts import Doubts
+from gateway.mqtt.doubts import DoubtfulRedeliveries
 from gateway.mqtt.packet_ids import PacketIds, are_consecutive, is_ahead
 from gateway.mqtt.source import SessionTracker
 from gateway.mqtt.window import NO_ID, Outstanding, Window
@@ -39,7 +39,7 @@ class Acknowledgements:
         self._unsent = 0  # of those that are outstanding
         self._last_repeat = -1
         self._told = False
-        self._doubts = Doubts(sessions)
+        self._doubtful = DoubtfulRedeliveries(sessions)
         self._crossed = False  # on this connection the broker sent again what we had acknowledged
         self._marks: deque[int] = deque()
 
@@ -56,14 +56,14 @@ class Acknowledgements:
         else:
             self._session, self._ids = self._sessions.begin(), PacketIds(in_turn=self._ids.in_turn)
             self._outstanding = {}
-            self._doubts.told()
+            self._doubtful.dismiss()
             self._sessions.confirmed(0, number=self._window.next, before=None)
 
     def lost(self) -> None:
         """The connection is gone: the broker may deliver again what it has no ack of."""
         self._outstanding.update(self._window.restart())
         self._unsent = sum(not one.sent for one in self._outstanding.values())
-        self._doubts.lost(self._outstanding.values())
+        self._doubtful.lost(self._outstanding.values())
 
     # messages come -----------------------------------------------------------------------------
 
@@ -163,21 +163,21 @@ class Acknowledgements:
                 if self._unsent:
                     self._cannot_tell()
                     break
-                self._doubts.other_id(message, certain=message.duplicate and self._ids.is_behind(packet_id))
+                self._doubtful.other_id(message, certain=message.duplicate and self._ids.is_behind(packet_id))
                 continue
             if not one.sent:
                 self._unsent -= 1
             elif not (self._ids.in_turn or self._unsent):
-                self._doubts.same_id(one, message)
+                self._doubtful.same_id(one, message)
                 continue
-            self._doubts.told()
+            self._doubtful.dismiss()
             found[packet_id], self._last_repeat = one.number, number
         return found
 
     def _cannot_tell(self) -> None:
         events.mqtt_redelivers_under_other_ids(messages=self._unsent, first=not self._told)
         self._told = True
-        self._doubts.told()
+        self._doubtful.dismiss()
         self._outstanding, self._unsent = {}, 0
         self._ids.in_turn = False
 

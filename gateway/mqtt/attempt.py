@@ -1,4 +1,4 @@
-"""One connection to the broker to see whether it would work: nothing is taken from anybody, nothing stays behind."""
+"""One connection to the broker to see whether it would work: takes no other client's messages, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.mqtt.connection import Connection, Receiver, Subscription, subscrib
 _OF_CHECKS = "-check"
 
 
-class _Nobody:
+class DiscardingReceiver:
     """Takes messages and keeps none; see :class:`gateway.mqtt.connection.Receiver`."""
 
     def connected(self, session_present: bool) -> None:
@@ -45,7 +45,7 @@ async def attempt(
     """
     failures: list[GatewayError] = []
     for make in makers:
-        connection = make(_Nobody())
+        connection = make(DiscardingReceiver())
         try:
             await connection.open()
             return connection.protocol, await _problems(connection, subscriptions)

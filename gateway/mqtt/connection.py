@@ -32,7 +32,7 @@ class ConnectionLostError(GatewayError):
 
 
 class RefusedError(GatewayError):
-    """The broker, or its certificate, was refused or refuses us: somebody must mend something."""
+    """The broker, or its certificate, was refused or refuses us: an operator must mend something."""
 
 
 class UnsupportedVersionError(RefusedError):

@@ -18,7 +18,7 @@ _DIFFERENT = 2
 """So many different messages in their order are no accident; one alone may be of a device that repeats itself."""
 
 
-class Doubts:
+class DoubtfulRedeliveries:
     """What was acknowledged, of which it is not known that the broker has read it, and what then comes."""
 
     def __init__(self, sessions: SessionTracker) -> None:
@@ -26,7 +26,7 @@ class Doubts:
         self._expected: deque[bytes] = deque()
         self._seen: set[bytes] = set()
         self._others = 0  # of what may come again, messages that have a time of their own
-        self._told = False
+        self._warned = False
 
     def lost(self, outstanding: Iterable[Outstanding]) -> None:
         """The connection is gone with these; those that look new when they come again are looked for."""
@@ -34,14 +34,14 @@ class Doubts:
         self._expected, self._seen = deque(self._sessions.noted(numbers)), set()
         self._others = len(numbers) - len(self._expected)
 
-    def told(self) -> None:
+    def dismiss(self) -> None:
         """Messages come again under their ids, or it was said that they do not."""
         self._expected.clear()
 
     def same_id(self, one: Outstanding, message: Message) -> None:
         """A message came under the id of this one, and the broker uses ids again soon."""
         if self._sessions.noted([one.number]) == [digest(message)]:
-            self._tell("same packet ids, which the broker uses again soon")
+            self._warn("same packet ids, which the broker uses again soon")
 
     def other_id(self, message: Message, *, certain: bool) -> None:
         """A message came under an id that no message has which may come again.
@@ -56,13 +56,13 @@ class Doubts:
             self._expected.popleft()
             self._seen.add(seen)
             if certain or len(self._seen) >= _DIFFERENT:
-                self._tell("other packet ids")
+                self._warn("other packet ids")
         elif self._others:
             self._others -= 1
         else:
             self._expected.clear()
 
-    def _tell(self, how: str) -> None:
-        events.mqtt_redeliveries_look_new(how=how, first=not self._told)
-        self._told = True
+    def _warn(self, how: str) -> None:
+        events.mqtt_redeliveries_look_new(how=how, first=not self._warned)
+        self._warned = True
         self._expected.clear()

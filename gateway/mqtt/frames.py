@@ -1,4 +1,4 @@
-"""Cut MQTT 5 packets out of a byte stream, however the stream was cut on its way. Sans-I/O."""
+"""MQTT 5 packets out of a byte stream, however it was divided into reads. Sans-I/O."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BrokenStreamError(Exception):
 
     Attributes:
         code: what DISCONNECT should tell the broker.
-        standing: the broker would do it again; somebody must mend something.
+        standing: the broker would do it again; an operator must mend something.
         before: what the same bytes completed before they broke.
     """
 
@@ -39,10 +39,10 @@ class BrokenStreamError(Exception):
         super().__init__(text)
         self.code = code
         self.standing = standing
-        self.before = Cut([], [], [], [])
+        self.before = Packets([], [], [], [])
 
 
-class Cut(NamedTuple):
+class Packets(NamedTuple):
     """What one read of the socket completed; ``others`` are all but PUBLISH.
 
     A PUBLISH that is malformed, or too large, is an :class:`gateway.unreadable.Unreadable`. ``qos_2`` are the packet
@@ -85,13 +85,13 @@ class PacketReader:
         self._head = bytearray()  # of a PUBLISH that is too large
         self._skip = 0  # bytes of it still to come
 
-    def cut(self, received: bytes) -> Cut:
+    def feed(self, received: bytes) -> Packets:
         """All packets that are complete with these bytes, in order.
 
         Raises:
             BrokenStreamError: they are no MQTT 5.
         """
-        found = Cut([], [], [], [])
+        found = Packets([], [], [], [])
         try:
             rest = self._read_all(self._with_tail(received, found), found)
             if rest:
@@ -103,7 +103,7 @@ class PacketReader:
             raise
         return found
 
-    def _with_tail(self, received: bytes, found: Cut) -> memoryview:
+    def _with_tail(self, received: bytes, found: Packets) -> memoryview:
         """The bytes from the start of a packet on; none while one that has begun is not complete."""
         if self._skip:
             received = self._skip_giant(received, found)
@@ -117,7 +117,7 @@ class PacketReader:
             self._tail = bytearray()
         return memoryview(received)
 
-    def _read_all(self, view: memoryview, found: Cut) -> memoryview:
+    def _read_all(self, view: memoryview, found: Packets) -> memoryview:
         """The bytes after the last complete packet; a PUBLISH that the codec refuses is taken apart here."""
         view = self._without_dear(view, found)
         while view:
@@ -134,7 +134,7 @@ class PacketReader:
             view = view[size:]
         return view
 
-    def _without_dear(self, view: memoryview, found: Cut) -> memoryview:
+    def _without_dear(self, view: memoryview, found: Packets) -> memoryview:
         """The bytes after a first packet with properties without end; all of them, where it has none."""
         size = packet_bytes(view) if len(view) > _DEAR else 0
         if _DEAR < size <= min(len(view), self._largest) and view[0] & _TYPE_AND_QOS in _PUBLISH:
@@ -144,7 +144,7 @@ class PacketReader:
                 return view[size:]
         return view
 
-    def _read_on(self, view: memoryview, found: Cut) -> tuple[memoryview, str | None]:
+    def _read_on(self, view: memoryview, found: Packets) -> tuple[memoryview, str | None]:
         """Up to the last complete packet, or to one with a problem: the hot loop of the source, 0.4 µs a message."""
         add, add_id, judged = found.messages.append, found.packet_ids.append, self._judged
         try:
@@ -190,7 +190,7 @@ class PacketReader:
             return None
         return message_of(raw[0], body_of(raw), problem, reason=Reason.TOO_LARGE)
 
-    def _add(self, message: PublishPacket | Unreadable, first: int, found: Cut) -> None:
+    def _add(self, message: PublishPacket | Unreadable, first: int, found: Packets) -> None:
         found.messages.append(message)
         found.packet_ids.append(message.packet_id or NO_ID)
         if first & _QOS_2 and message.packet_id:
@@ -211,7 +211,7 @@ class PacketReader:
         else:
             self._tail = bytearray(rest)
 
-    def _skip_giant(self, received: bytes, found: Cut) -> bytes:
+    def _skip_giant(self, received: bytes, found: Packets) -> bytes:
         """Keep of these bytes what belongs to the head; the bytes after the packet."""
         part = received[: self._skip]
         self._head += part[: HEAD_BYTES - len(self._head)]

@@ -37,18 +37,18 @@ class BrokerReason(NamedTuple):
     """Why the broker said no.
 
     Attributes:
-        said: the broker's own words.
+        reason_string: the broker's own words (MQTT 5 §2.2.2.2).
         server: another server that it names.
     """
 
     code: int
     name: str
-    said: str | None = None
+    reason_string: str | None = None
     server: str | None = None
 
     def __str__(self) -> str:
         text = self.name.lower().replace("_", " ")
-        text += f" ({self.said})" if self.said else ""
+        text += f" ({self.reason_string})" if self.reason_string else ""
         text += f" [server: {self.server}]" if self.server else ""
         hint = _HINTS.get(self.code)
         return f"{text}; {hint}" if hint else text

@@ -1,4 +1,4 @@
-"""TLS to the broker, and what went wrong in the words of somebody who can mend it."""
+"""TLS to the broker, and what went wrong in words by which an operator can mend it."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ from gateway.mqtt.keepalive import Keepalive
 from gateway.mqtt.paho_client import make_client
 from gateway.mqtt.paho_messages import QOS_1, QOS_2, message_in
 from gateway.mqtt.paho_sockets import NamedContext, Sockets
-from gateway.mqtt.waits import Ended, answer, either
+from gateway.mqtt.replies import Ended, answer, either
 from gateway.mqtt.window import NO_ID
 from gateway.settings import MqttSettings
 
@@ -86,7 +86,7 @@ class V311Connection:
         self._leaving = False
         self._pings = 0  # unanswered
         self._answered: asyncio.Future[None] = self._loop.create_future()
-        self._pulse: Keepalive | None = None
+        self._keepalive: Keepalive | None = None
         self._messages: list[Message] = []
         self._packet_ids: list[int] = []
         self._paused = False
@@ -198,8 +198,8 @@ class V311Connection:
         if self._ended.done():
             return
         self._ended.set_result(error)
-        if self._pulse is not None:
-            self._pulse.stop()
+        if self._keepalive is not None:
+            self._keepalive.stop()
         self._loop.call_soon(self._sockets.close)  # not at once: we may be in one of paho's callbacks
 
     # what the source asks ----------------------------------------------------------------
@@ -213,15 +213,15 @@ class V311Connection:
     def pause(self) -> None:
         """Stop reading. Before CONNACK it takes effect with CONNACK."""
         self._paused = True
-        if self._pulse is not None and (socket := self._paho.socket()) is not None:
+        if self._keepalive is not None and (socket := self._paho.socket()) is not None:
             self._loop.remove_reader(socket.fileno())
-            self._pulse.suspend()
+            self._keepalive.suspend()
 
     def resume(self) -> None:
         """Read again."""
         self._paused = False
-        if not self._broken and self._pulse is not None and (socket := self._paho.socket()) is not None:
-            self._pulse.resume()
+        if not self._broken and self._keepalive is not None and (socket := self._paho.socket()) is not None:
+            self._keepalive.resume()
             self._loop.add_reader(socket.fileno(), self._read)
             self._loop.call_soon(self._read)  # TLS may hold decrypted bytes that no poll reports
 
@@ -232,8 +232,8 @@ class V311Connection:
         if self._ended.done() or self._broken or self._paused:
             return
         self._idle.read()
-        if self._pulse is not None:
-            self._pulse.heard()
+        if self._keepalive is not None:
+            self._keepalive.heard()
         try:
             self._read_packets()
         except Exception as error:
@@ -335,7 +335,7 @@ class V311Connection:
         if code.is_failure:
             self._end(reasons.refused_connection(self._broker, paho_errors.reason(code)))
             return
-        self._pulse = Keepalive(self._mqtt.keepalive, self.ping, self._on_silence)
+        self._keepalive = Keepalive(self._mqtt.keepalive, self.ping, self._on_silence)
         if self._paused:
             self.pause()
         self._receiver.connected(flags.session_present)

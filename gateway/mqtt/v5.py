@@ -47,7 +47,7 @@ from gateway.mqtt.frames import BrokenStreamError, PacketReader
 from gateway.mqtt.idle import IdleWatch
 from gateway.mqtt.keepalive import Keepalive
 from gateway.mqtt.reasons import BrokerReason
-from gateway.mqtt.waits import Ended, answer, either
+from gateway.mqtt.replies import Ended, answer, either
 from gateway.observability import events
 from gateway.settings import MqttSettings
 
@@ -70,13 +70,13 @@ class V5Connection(asyncio.Protocol):
         self._mqtt, self._receiver = mqtt, receiver
         self._broker = broker_name(mqtt)
         self._loop = asyncio.get_running_loop()
-        self._frames = PacketReader(
+        self._packet_reader = PacketReader(
             mqtt.max_packet_bytes,
             longest_topic=mqtt.max_topic_bytes,
             most_properties=mqtt.max_property_bytes,
         )
         self._socket: asyncio.Transport | None = None
-        self._pulse: Keepalive | None = None
+        self._keepalive: Keepalive | None = None
         self._connack: ConnAckPacket | None = None
         self._accepted: asyncio.Future[None] = self._loop.create_future()
         self._packet_ids = itertools.cycle(range(PACKET_IDS, PACKET_IDS // 2, -1))
@@ -188,8 +188,8 @@ class V5Connection(asyncio.Protocol):
     def _stop(self, error: GatewayError) -> None:
         """Nothing is yielded or pinged from here on."""
         self._ended.set_result(error)
-        if self._pulse is not None:
-            self._pulse.stop()
+        if self._keepalive is not None:
+            self._keepalive.stop()
 
     def _end(self, error: GatewayError, code: DisconnectReasonCode | None = None) -> None:
         """The connection is over, and ``code`` is said to the broker; only the first reason counts."""
@@ -217,15 +217,15 @@ class V5Connection(asyncio.Protocol):
     def pause(self) -> None:
         """Stop reading. Before CONNACK it takes effect with CONNACK."""
         self._paused = True
-        if (socket := self._standing()) is not None and self._pulse is not None:
+        if (socket := self._standing()) is not None and self._keepalive is not None:
             socket.pause_reading()
-            self._pulse.suspend()
+            self._keepalive.suspend()
 
     def resume(self) -> None:
         """Read again."""
         self._paused = False
-        if (socket := self._standing()) is not None and self._pulse is not None:
-            self._pulse.resume()
+        if (socket := self._standing()) is not None and self._keepalive is not None:
+            self._keepalive.resume()
             socket.resume_reading()
 
     def _write(self, packet: bytes | bytearray) -> None:
@@ -257,24 +257,24 @@ class V5Connection(asyncio.Protocol):
         if self._ended.done() or self._broken:
             return
         self._idle.read()
-        if self._pulse is None:
+        if self._keepalive is None:
             self._check_version(data)
         else:
-            self._pulse.heard()
+            self._keepalive.heard()
         broken: BrokenStreamError | None = None
         try:
-            cut = self._frames.cut(data)
+            packets = self._packet_reader.feed(data)
         except BrokenStreamError as error:
-            cut, broken = error.before, error
+            packets, broken = error.before, error
         try:
-            for packet in cut.others:
+            for packet in packets.others:
                 self._control(packet)
         except BrokenStreamError as error:
             broken = error
-        if cut.messages and not self._ended.done():
-            for packet_id in cut.qos_2:
-                self._at_qos_2.came(cut.messages[cut.packet_ids.index(packet_id)].topic, packet_id)
-            self._yield(cut.messages, cut.packet_ids)
+        if packets.messages and not self._ended.done():
+            for packet_id in packets.qos_2:
+                self._at_qos_2.came(packets.messages[packets.packet_ids.index(packet_id)].topic, packet_id)
+            self._yield(packets.messages, packets.packet_ids)
         if broken is not None and not self._ended.done():
             self._break(broken)
 
@@ -327,7 +327,7 @@ class V5Connection(asyncio.Protocol):
         if (given := packets.session_expiry(packet, self._mqtt)) < int(self._mqtt.session_expiry):
             events.mqtt_session_shortened(asked=self._mqtt.session_expiry, given=given)
         keepalive = packet.server_keep_alive or self._mqtt.keepalive
-        self._pulse = Keepalive(keepalive, self.ping, self._on_silence)
+        self._keepalive = Keepalive(keepalive, self.ping, self._on_silence)
         if self._paused:
             self.pause()
         self._receiver.connected(packet.session_present)

@@ -31,7 +31,7 @@ async def ask(url: str, *, timeout: float = 5) -> dict[str, Any]:
         timeout: seconds for the whole answer.
 
     Raises:
-        UsageError: nobody answers there, or something else than a gateway.
+        UsageError: nothing answers there, or something else than a gateway.
     """
     try:
         async with (
@@ -39,7 +39,7 @@ async def ask(url: str, *, timeout: float = 5) -> dict[str, Any]:
             session.get(f"{url.rstrip('/')}/status") as answer,
         ):
             answer.raise_for_status()
-            said = await answer.json()
+            status = await answer.json()
     except (aiohttp.InvalidURL, aiohttp.ClientResponseError, ValueError) as error:
         raise errors.UsageError(
             f"what answers at {url} is no gateway: check --url, observability.port"
@@ -52,13 +52,13 @@ async def ask(url: str, *, timeout: float = 5) -> dict[str, Any]:
         raise errors.UsageError(
             f"no daemon answers at {url}: is it running, and is that its address?"
         ) from error
-    return _checked(said, url)
+    return _checked(status, url)
 
 
-def _checked(said: Any, url: str) -> dict[str, Any]:
-    if not isinstance(said, dict) or not {"streams", "total", "components"} <= said.keys():
+def _checked(status: Any, url: str) -> dict[str, Any]:
+    if not isinstance(status, dict) or not {"streams", "total", "components"} <= status.keys():
         raise errors.UsageError(f"what answers at {url} is no gateway: check --url, observability.port")
-    return said
+    return status
 
 
 def _reachable(listen: str) -> str:

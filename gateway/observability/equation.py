@@ -13,7 +13,7 @@ _OPERATORS = ("=", *("+" for _ in Outcome), "")
 Book = Mapping[str, int]
 """Every term of the equation, and ``balance``: see :meth:`gateway.observability.status.StatusReport.books`."""
 NOTHING: Book = dict.fromkeys((*_TERMS, "balance", "qos0"), 0)
-"""The book of somebody who received nothing yet."""
+"""The book of a stream that has received nothing yet."""
 
 
 def lines(streams: Mapping[str, Book], total: Book, width: int | None = None) -> list[str]:

@@ -1,7 +1,7 @@
 """What happens, each in one call that logs *and* counts. Per batch or per connection, never per message.
 
 Event names are constant; what varies goes into fields. Level says who must act: error an operator now,
-warning an operator some day, info nobody. No payload above debug level, secrets never.
+warning is for an operator some day, info for none. No payload above debug level, secrets never.
 """
 
 from __future__ import annotations
@@ -266,9 +266,11 @@ def spool_left(*, folder: str, records: int) -> None:
 
 
 def spool_damaged(*, segment: str, offset: int, length: int) -> None:
-    """Bytes of the spool are not what was written: the records in them cannot be read, and are set aside."""
+    """Bytes of the spool are not what was written: the records in them cannot be read, and are quarantined."""
     metrics.spool_corrupt.inc()
-    log.error("spool damaged", segment=segment, offset=offset, length=length, set_aside=f"{segment}.corrupt")
+    log.error(
+        "spool damaged", segment=segment, offset=offset, length=length, quarantined=f"{segment}.corrupt"
+    )
 
 
 def spool_segment_missing(*, segment: str, records: int) -> None:

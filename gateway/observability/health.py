@@ -39,7 +39,7 @@ class Component:
         self._fail(ComponentState.WAITING, error)
 
     def failed(self, error: str) -> None:
-        """It cannot work until somebody mends something; ``error`` says what."""
+        """It cannot work until an operator mends something; ``error`` says what."""
         self._fail(ComponentState.FAILED, error)
 
     def stopped(self) -> None:

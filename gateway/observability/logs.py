@@ -52,7 +52,7 @@ def configure(settings: ObservabilitySettings, stream: TextIO | None = None) -> 
     )
     logging.basicConfig(level=level, handlers=[output], force=True)
     logging.getLogger("asyncio").addFilter(_is_news)
-    logging.captureWarnings(capture=True)  # a bare warning on stderr would break whoever parses the JSON
+    logging.captureWarnings(capture=True)  # a bare warning on stderr would break a parser of the JSON log
 
 
 def _is_news(record: logging.LogRecord) -> bool:

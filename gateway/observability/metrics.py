@@ -1,7 +1,7 @@
 """The metrics, and the only module that imports the metrics library.
 
 What the path counts per message lives in :class:`gateway.outcomes.Tally` and in plain attributes; they are
-read when somebody scrapes. Only per-batch things are prometheus objects. ``docs/metrics.md`` lists them all.
+read at a scrape. Only per-batch things are prometheus objects. ``docs/metrics.md`` lists them all.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ message_ids_reused = Counter(
     registry=registry,
 )
 spool_corrupt = Counter(
-    "gateway_spool_corrupt", "Damaged places found in the spool and set aside.", registry=registry
+    "gateway_spool_corrupt", "Damaged places found in the spool and quarantined.", registry=registry
 )
 reconnects = Counter(
     "gateway_mqtt_reconnects", "Connections to the broker made after the first.", registry=registry
@@ -122,7 +122,7 @@ Gauges = Mapping[str, tuple[str, Callable[[], float]]]
 
 
 def spool_gauges(*, records: Callable[[], float], size_bytes: Callable[[], float], max_bytes: int) -> Gauges:
-    """The gauges of the disk spool, each read when somebody asks."""
+    """The gauges of the disk spool, each read at a scrape."""
     return {
         "gateway_spool_messages": ("Messages on disk, not drained yet.", records),
         "gateway_spool_bytes": ("Bytes on disk, drained messages among them.", size_bytes),
@@ -140,7 +140,7 @@ def path_gauges(
     registry_topics: Callable[[], float],
     tasks: Callable[[], float],
 ) -> Gauges:
-    """The gauges of the path, each read when somebody asks."""
+    """The gauges of the path, each read at a scrape."""
     return {
         "gateway_backlog_messages": ("Messages held in memory, not yet committed.", backlog_messages),
         "gateway_backlog_bytes": ("Bytes held in memory, not yet committed.", backlog_bytes),
@@ -156,7 +156,7 @@ def path_gauges(
 
 
 class PathCollector(Collector):
-    """Reads the books of the path when somebody scrapes."""
+    """Reads the books of the path at a scrape."""
 
     def __init__(
         self, tallies: Mapping[str, Tally], gauges: Gauges, in_flight: Callable[[], Mapping[str, int]]

@@ -15,7 +15,7 @@ from gateway.observability import events
 
 
 class Notify:
-    """The line to systemd. Calls never block and never raise: nobody listening is no reason to stop."""
+    """The line to systemd. Calls never block and never raise: without a listener the daemon goes on."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))

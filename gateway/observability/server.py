@@ -7,7 +7,7 @@
 ``/status``  JSON, what ``gateway status`` prints: see :class:`gateway.observability.status.StatusReport`
 ===========  ================================================================================
 
-Nothing here changes anything, and nothing here runs unless somebody asks.
+Nothing here changes anything, and nothing here runs but at a request.
 """
 
 from __future__ import annotations

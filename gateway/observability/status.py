@@ -21,7 +21,7 @@ class StatusReport:
     Attributes:
         health: the components.
         tallies: the books of each stream.
-        in_flight: messages received and not settled, by stream, counted by whoever holds them.
+        in_flight: messages received and not settled, by stream, counted where they are held.
         drained: how messages of the spool ended once it was drained, by stream; their books closed when they were
             spooled.
         gauges: see :func:`gateway.observability.metrics.path_gauges`.

@@ -32,7 +32,7 @@ class Redeliveries:
         )
 
     def enter(self, numbers: Sequence[int], digests: Sequence[bytes]) -> None:
-        """These have come to their end, or will have before anyone asks."""
+        """These have come to their end, or will have before :meth:`knows` is called for them."""
         if numbers:
             self._batches.append(_Batch(max(numbers), numbers, digests))
             if (

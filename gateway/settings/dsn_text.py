@@ -60,7 +60,7 @@ class Parts:
         return [secret for secret in (self.password, *inside) if secret]
 
     def spellings(self) -> list[str]:
-        """Every password, and as it stands there: what nobody encoded may look encoded, and be repeated as it is."""
+        """Every password, as meant and as written. One that was not encoded may look encoded, and is repeated as is."""
         inside = [option.partition("=")[2] for option in re.findall(r"(?:ssl)?password=[^&]*", self.options)]
         return [secret for secret in (*self.secrets(), self.written, *inside) if secret]
 

@@ -231,7 +231,7 @@ class WriterSettings(Section):
     connections: int = Field(2, ge=1, le=16, description="COPY connections; two overlap encoding and commit")
     retry_min: Seconds = Field(0.1, description="first wait after a transient error; doubles, with jitter")
     retry_max: Seconds = Field(5, description="longest wait after a transient error")
-    standing_retry: Seconds = Field(5, description="wait after an error that somebody must mend")
+    standing_retry: Seconds = Field(5, description="wait after an error that an operator must mend")
     hold_back: Seconds = Field(
         10,
         description="a message that fails alone while others are stored is tried again for so long, then it becomes a "

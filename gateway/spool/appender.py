@@ -16,7 +16,7 @@ from gateway.spool.layout import header, name_of
 class Appender:
     """Appends; whatever fails is cut off again, and the segment that it failed in gets no more.
 
-    After a failed fsync nobody knows what of the file is on disk, nor would a second fsync tell: so it is cut to
+    After a failed fsync it is not known what of the file is on disk, nor would a second fsync tell: so it is cut to
     what was durable before, and a new one is begun. Until that cut is durable itself nothing more is written.
     """
 
@@ -40,7 +40,7 @@ class Appender:
             OSError: nothing of it counts; the next append must begin a segment.
         """
         with self._busy:
-            self._mend()
+            self._undo_failed_append()
             if number is None:
                 return self._write(bodies)
             self.seal()
@@ -58,17 +58,17 @@ class Appender:
             self._file.sync()
             if start:
                 self._disk.sync()
-            _see_that_it_is_there(self._file)
+            _check_not_deleted(self._file)
         except BaseException:
             self._failed = (self._number, self._end)
             self.seal()
             with contextlib.suppress(OSError):
-                self._mend()
+                self._undo_failed_append()
             raise
         self._end += len(content)
         return self._end
 
-    def _mend(self) -> None:
+    def _undo_failed_append(self) -> None:
         """Make sure that nothing of a failed append can come back."""
         if self._failed is None:
             return
@@ -92,11 +92,11 @@ class Appender:
         with self._busy:
             self.seal()
             with contextlib.suppress(OSError):
-                self._mend()
+                self._undo_failed_append()
 
 
-def _see_that_it_is_there(file: File) -> None:
-    """Raise OSError when somebody has deleted the file: what is written to it is on no disk for long."""
+def _check_not_deleted(file: File) -> None:
+    """Raise OSError when the file was deleted: what is written to it is on no disk for long."""
     if not file.named:
         raise OSError(errno.ENOENT, "a segment was deleted while it was written to")
 

@@ -36,7 +36,7 @@ class File:
 
     @property
     def named(self) -> bool:
-        """Whether it can still be found in a folder: false when somebody has deleted it."""
+        """Whether it can still be found in a folder: false when it was deleted."""
         return os.fstat(self._descriptor).st_nlink > 0
 
     def read(self, offset: int, size: int) -> bytes:

@@ -22,7 +22,7 @@ class SpoolStatus(msgspec.Struct, frozen=True):
     Attributes:
         records: about how many, those among them that are settled while others of their segment are not.
         oldest_us, newest_us: receive times; None: there are no records.
-        set_aside, unknown: names of files with damaged bytes, and of files that are not the spool's.
+        quarantined, unknown: names of files with damaged bytes, and of files that are not the spool's.
     """
 
     folder: Path
@@ -32,7 +32,7 @@ class SpoolStatus(msgspec.Struct, frozen=True):
     max_bytes: int
     oldest_us: int | None
     newest_us: int | None
-    set_aside: tuple[str, ...]
+    quarantined: tuple[str, ...]
     unknown: tuple[str, ...]
 
     @property
@@ -87,7 +87,7 @@ def status(folder: Path, max_bytes: int) -> SpoolStatus:
             max_bytes=max_bytes,
             oldest_us=found[0].oldest_us if found else None,
             newest_us=newest,
-            set_aside=tuple(map(layout.name_aside, listing.aside)),
+            quarantined=tuple(map(layout.quarantine_name, listing.quarantined)),
             unknown=tuple(listing.unknown),
         )
 

@@ -42,7 +42,7 @@ def name_of(number: int) -> str:
     return f"{number:017d}.segment"
 
 
-def name_aside(number: int) -> str:
+def quarantine_name(number: int) -> str:
     """The file name for the damaged bytes of a segment."""
     return name_of(number) + ".corrupt"
 
@@ -71,22 +71,22 @@ def read_header(content: bytes) -> Header:
 
 
 class Listing(msgspec.Struct, frozen=True):
-    r"""What lies in the folder: numbers of segments, and of those with something set aside; names of the rest."""
+    r"""What lies in the folder: numbers of segments, and of those with quarantined bytes; names of the rest."""
 
     segments: Sequence[int]
-    aside: Sequence[int]
+    quarantined: Sequence[int]
     unknown: Sequence[str]
 
 
 def listing(disk: Disk) -> Listing:
     """Look what lies in the folder; segments oldest first."""
     segments: list[int] = []
-    aside: list[int] = []
+    quarantined: list[int] = []
     unknown: list[str] = []
     for name in sorted(disk.names()):
         match = _NAME.fullmatch(name)
         if match:
-            (aside if match[2] else segments).append(int(match[1]))
+            (quarantined if match[2] else segments).append(int(match[1]))
         elif name not in (LOCK, SESSION, SESSION_NEW, SUSPECTS, TRIAL) and not _OF_A_WORKER.fullmatch(name):
             unknown.append(name)
-    return Listing(segments, aside, unknown)
+    return Listing(segments, quarantined, unknown)

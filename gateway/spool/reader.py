@@ -99,7 +99,7 @@ class Reader:
         """Offset of the first valid frame from ``start`` on; ``end`` when there is none.
 
         It ends somewhere before, to go on from there as from another damage, where a payload is full of what may be
-        frames: somebody made it so that each has to be looked at. The longest body is skipped then.
+        frames: a publisher made it so that each has to be looked at. The longest body is skipped then.
         """
         begun, left = start, _WORK
         while start + records.HEAD_BYTES < end:

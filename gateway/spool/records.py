@@ -6,7 +6,7 @@
     body  = MessagePack array, the attributes of Record in their order
 
 The checksum starts from the number of the segment and the frame's offset in it, so a frame is valid in its own
-place only. Bytes of another file in a reused block are not taken for one, nor is a payload in which somebody
+place only. Bytes of another file in a reused block are not taken for one, nor is a payload in which a publisher
 has hidden a frame, when the reader looks for the next frame behind damage.
 """
 

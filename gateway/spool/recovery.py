@@ -21,9 +21,9 @@ class Recovery(msgspec.Struct, frozen=True):
     """What was found.
 
     Attributes:
-        records: about how many, those set aside not among them.
+        records: about how many, those in quarantine not among them.
         size_bytes: in segments.
-        torn_bytes: cut off behind the last whole record, and set aside: of an append that nobody was told of, or
+        torn_bytes: cut off behind the last whole record, and quarantined: of an append that was never reported, or
             of the last record, damaged since.
         corrupt: damaged places found so far; what is not read yet may hold more.
         unknown: files that are not the spool's, or of a newer version; left alone.
@@ -96,7 +96,7 @@ def _scan(segment: Segment, wanted: int) -> deque[bytes]:
 
 
 def _cut_tail(disk: Disk, segment: Segment) -> int:
-    """Set aside and cut off what is behind the last whole record; how many bytes that was.
+    """Quarantine and cut off what is behind the last whole record; how many bytes that was.
 
     When the disk will not have it, it stays, and is damage like any other.
     """
@@ -104,7 +104,7 @@ def _cut_tail(disk: Disk, segment: Segment) -> int:
     if not length:
         return 0
     try:
-        segment.set_aside(disk)
+        segment.quarantine(disk)
         cut(disk, segment.number, offset)
     except OSError:
         return 0

@@ -19,7 +19,7 @@ class Segment:
     Attributes:
         end: offset behind its last durable frame.
         epoch: id of the process that wrote it; zeros: unknown.
-        count: records in it; None: nobody has counted.
+        count: records in it; None: not counted yet.
         oldest_us: receive time of the oldest record of those handed out last, or of its first; None: it has none.
         stuck: it should be gone, and the disk would not do it.
     """
@@ -46,7 +46,7 @@ class Segment:
 
     @property
     def unsettled(self) -> int:
-        """Records in it that are not settled; an estimate when nobody has counted."""
+        """Records in it that are not settled; an estimate when they were not counted."""
         return self._unread + len(self._outstanding)
 
     @property
@@ -111,11 +111,11 @@ class Segment:
         """The records at these offsets have come to their end."""
         self._outstanding.difference_update(offsets)
 
-    def set_aside(self, disk: Disk) -> None:
-        """Keep its damaged bytes in a file of their own, at the same offsets. May raise OSError."""
+    def quarantine(self, disk: Disk) -> None:
+        """Quarantine: keep its damaged bytes in a file of their own, at the same offsets. May raise OSError."""
         if not self.reader.damage:
             return
-        name = layout.name_aside(self.number)
+        name = layout.quarantine_name(self.number)
         try:
             kept = disk.create(name)
         except FileExistsError:

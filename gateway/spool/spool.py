@@ -3,7 +3,7 @@
 Constraints
     One process at a time has the folder (flock on ``lock``). An append is durable when it returns, and nothing of
     one that raised counts. Segments hold at most ``max_bytes`` together, memory one portion at a time. The loop
-    is blocked by reading from disk and by deleting files; by fsync only to set damaged bytes aside.
+    is blocked by reading from disk and by deleting files; by fsync only to quarantine damaged bytes.
 
 On disk
     Segment files, oldest first by name (:mod:`gateway.spool.layout`), of checksummed frames
@@ -24,7 +24,7 @@ Deleting
     at rest the folder is empty. Its damaged bytes are in ``<segment>.corrupt`` before that, or it stays.
 
 After a crash
-    What is not a whole, valid frame at the end of the newest segment is set aside and cut off. Records come again
+    What is not a whole, valid frame at the end of the newest segment is quarantined and cut off. Records come again
     when they were handed out and not settled, when they were settled but others of their segment were not, and
     when the deletion of their segment was not durable yet. A record may come that no append returned for: its
     message was not acknowledged, and is delivered again by the broker (:meth:`Spool.knows`).
@@ -121,7 +121,7 @@ class Spool:
         """
         self._disk.open()
         found = layout.listing(self._disk)
-        self._last_number = max([*found.segments, *found.aside], default=0)
+        self._last_number = max([*found.segments, *found.quarantined], default=0)
         self._segments, recovered = recovery.recover(self._disk, self._recent)
         self.corrupt = recovered.corrupt
         if self._segments:
@@ -332,10 +332,10 @@ class Spool:
                 self._delete(segment)
 
     def _delete(self, segment: Segment) -> None:
-        """Delete a segment, its damaged bytes set aside; when the disk will not, it is tried again."""
+        """Delete a segment, its damaged bytes quarantined; when the disk will not, it is tried again."""
         name = layout.name_of(segment.number)
         try:
-            segment.set_aside(self._disk)
+            segment.quarantine(self._disk)
             segment.reader.close()
             self._disk.remove(name)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Which sessions of the server hold locks that somebody waits for: process, role and program, and how to end them."""
+"""Sessions of the server that hold locks others wait for: process, role and program, and how to end them."""
 
 from __future__ import annotations
 

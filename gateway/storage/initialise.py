@@ -294,7 +294,7 @@ SELECT NOT has_schema_privilege('public', 'public', 'CREATE')
 
 
 async def _adopt(connection: asyncpg.Connection, work: _Work, wanted: Roles) -> None:
-    """Hand over what an earlier ``gateway db upgrade`` made as somebody else."""
+    """Hand over what an earlier ``gateway db upgrade`` made as another role."""
     statements = [row["statement"] for row in await connection.fetch(_FOREIGN, wanted.owner)]
     handed = [await work.run(connection, statement) for statement in statements]
     if any(handed):

@@ -38,7 +38,7 @@ TABLE_TIMEOUT = 10.0
 
 LOCK = "LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE NOWAIT"
 """Kept by one run after another: only who may change the table can take it, and it keeps no reader or writer out. An
-advisory lock is anybody's."""
+advisory lock may be any other program's."""
 
 
 async def upgrade(

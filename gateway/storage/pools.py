@@ -25,8 +25,8 @@ def translate_error(error: BaseException, database: str) -> errors.StoreError | 
         cause = f"{state} {_origin(error)}"
         hint = sqlstate.remedy(cause)
         doing = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
-        said = error.args[0] if error.args else type(error).__name__
-        text = f"{database}: {doing}{said} (SQLSTATE {state})"
+        message = error.args[0] if error.args else type(error).__name__
+        text = f"{database}: {doing}{message} (SQLSTATE {state})"
         verdict, of_all = sqlstate.classify(cause), sqlstate.of_all(cause)
         return verdict(f"{text}; {hint}" if hint else text, state, of_all=of_all)
     if isinstance(error, TimeoutError):  # as a batch would that is too large for it
@@ -91,7 +91,7 @@ def hanging_up(connection: asyncpg.Connection) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """All of the block or nothing; nobody waits for the ROLLBACK of a server that does not answer."""
+    """All of the block or nothing; the ROLLBACK of a server that does not answer is not waited for."""
     work = connection.transaction()
     await work.start()
     try:

@@ -1,4 +1,4 @@
-"""Patience with servers that are away: hold, back off, say what is waited for, go on when they are back.
+"""Tries while servers are away: hold, back off, say what is waited for, go on when they are back.
 
 Several tasks share one: the component is ready again when none of them waits any more.
 """
@@ -23,7 +23,7 @@ class Retrying:
 
     Args:
         shortest, longest: seconds between tries after a transient error.
-        standing: seconds between tries after an error that somebody must mend.
+        standing: seconds between tries after an error that an operator must mend.
         bound: seconds after which a transient error is raised; a standing one is raised at once. None: never.
     """
 
@@ -45,7 +45,7 @@ class Retrying:
     async def until_done(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Call ``attempt`` until it raises no :class:`gateway.errors.StoreError`, or for as long as patience lasts.
 
-        A secret's file that cannot be read just now (a rotation) is for somebody to mend, and no end of a daemon.
+        A secret's file that cannot be read just now (a rotation) is for an operator to mend, and no end of a daemon.
         """
         who = object()
         try:
@@ -55,14 +55,14 @@ class Retrying:
         if not self._waiting:
             self._back()
 
-    def accuse(self, who: object, error: errors.StoreError) -> None:
-        """Something waits because of this error without a task that waits for it; until :meth:`excuse`."""
+    def report_failure(self, who: object, error: errors.StoreError) -> None:
+        """Work is held because of this error, with no task of its own that tries; until :meth:`report_recovery`."""
         self._away(
             id(who), error, "standing" if isinstance(error, errors.StandingError) else "transient", 0.0
         )
 
-    def excuse(self, who: object) -> None:
-        """It does not wait any more, or tries again and will tell."""
+    def report_recovery(self, who: object) -> None:
+        """It is not held any more, or is tried again, which will report what it meets."""
         if self._waiting.pop(id(who), None) is not None and not self._waiting:
             self._back()
 

@@ -172,7 +172,7 @@ async def _grant(connection: asyncpg.Connection, role: str, table: str, privileg
 
 
 async def _show_all_tenants(connection: asyncpg.Connection, writer: str) -> None:
-    """Policies for a writer that may not bypass row-level security: managed servers let nobody give that."""
+    """Policies for a writer that may not bypass row-level security: managed servers grant that to no role."""
     bypasses = await connection.fetchval("SELECT rolbypassrls FROM pg_roles WHERE rolname = $1", writer)
     for row in await connection.fetch(_SECURED, ALL_TENANTS):
         if row["there"] and bypasses:

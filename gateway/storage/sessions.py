@@ -195,7 +195,7 @@ class Dialling:
             elif found["commits"] == "off":  # an acknowledgement must not outlive its row
                 await session.execute("SET synchronous_commit = on")
             session.began(found, line)
-        except BaseException:  # cancelled, too: nobody else knows of it yet
+        except BaseException:  # cancelled, too: this is its only reference yet
             session.terminate()
             raise
         return session

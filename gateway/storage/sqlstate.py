@@ -1,7 +1,7 @@
 """SQLSTATE decides what becomes of a failed write, here and nowhere else.
 
 Three questions are asked of every code: is the row at fault (*poison*), may it be the statement's or the batch's own
-fault, or is it an order of the server to everybody (``of_all``)? What is not in a table is transient, and may be the
+fault, or is it an order of the server to all sessions (``of_all``)? What is not in a table is transient, and may be the
 batch's own fault: such a batch is halved only while the server works, and no message is given up on but beside others
 that are stored. Holding costs patience, letting go too early costs readings.
 
@@ -21,7 +21,7 @@ NO_PARTITION = "23514 ExecFindPartition"
 MAKING_PARTITION = ("23514 gateway_without", "23514 ExecPartitionCheckEmitError")
 """A partition of the reading's day is being made, or was, in the midst of the statement; the next one finds it."""
 NO_TRANSACTION_IDS = ("54000 GetNewTransactionId", "54000 GetNewMultiXactId")
-"""Close to the wraparound of transaction ids, the server takes no writes from anyone."""
+"""Close to the wraparound of transaction ids, the server takes no writes at all."""
 ROW_LEVEL_SECURITY = ("0A000 DoCopy", "0A000 copy_constraints_and_check")
 """COPY FROM into a table with row-level security, by a role that it holds for; PostgreSQL, TimescaleDB."""
 _TOO_LARGE = (

@@ -52,7 +52,7 @@ _MAKE = """
 CREATE TABLE IF NOT EXISTS {table} (version_num varchar(32) NOT NULL, CONSTRAINT {table}_pkc PRIMARY KEY (version_num))
 """
 
-# In the schema of alembic_version only: other tables of these names may be anybody's.
+# In the schema of alembic_version only: other tables of these names may belong to other programs.
 _WHOSE = f"""
 SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = old.relnamespace AND relname = $1) AS ours,
        EXISTS (SELECT FROM pg_class WHERE relnamespace = old.relnamespace AND relname = $2)

@@ -36,7 +36,7 @@ def resolved(routes: Routes, packets: Packets) -> list[TopicRoute]:
 
 def test_parse(benchmark: Benchmark, received: bytes) -> None:
     """One read of the socket is cut into its packets."""
-    found = benchmark(PacketReader(2**20).cut, received)
+    found = benchmark(PacketReader(2**20).feed, received)
     assert len(found.messages) == 1000
     assert found.others == []
 

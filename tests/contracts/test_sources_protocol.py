@@ -810,7 +810,7 @@ async def test_no_broker_is_no_reason_to_doubt_the_version(monkeypatch: pytest.M
         return connect
 
     monkeypatch.setattr("gateway.mqtt.V5Connection", trying(5))
-    monkeypatch.setattr("gateway.mqtt._via_aiomqtt", trying(4))
+    monkeypatch.setattr("gateway.mqtt._v311", trying(4))
     async with receiving(v5(free_port(), protocol="auto"), STREAM) as reception:
         await eventually_async(lambda: len(tried) >= 10)
         await reception.state(ComponentState.WAITING, "nothing listens")

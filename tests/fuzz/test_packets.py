@@ -45,7 +45,7 @@ def _read(stream: bytes, piece: int) -> tuple[list[Any], list[int], list[Any], s
     messages, ids, others, broken = [], [], [], ""
     for at in range(0, len(stream), piece):
         try:
-            found = frames.cut(stream[at : at + piece])
+            found = frames.feed(stream[at : at + piece])
         except BrokenStreamError as error:
             found, broken = error.before, str(error.code)
         messages += found.messages

@@ -58,7 +58,7 @@ class Engine(Protocol):
     ) -> PartitionOutcome:
         """Have partitions ready for readings from ``since`` until before ``until``, UTC days, at most 366 from now.
 
-        Idempotent, and nobody waits for it: what cannot be had at once is left for another time, and readings go into
+        Idempotent; no message waits for it: what cannot be had at once is left for another time, and readings go into
         the DEFAULT partition meanwhile. Outside of a transaction only.
 
         Raises:

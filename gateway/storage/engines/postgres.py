@@ -61,7 +61,7 @@ def _name(row: asyncpg.Record) -> str:
 
 
 async def _make(connection: asyncpg.Connection, table: str, day: dt.date) -> str:
-    """Take all steps that one partition needs; how it ended: ``made``, ``left``, ``there`` (somebody else made it)."""
+    """Take all steps that one partition needs; how it ended: ``made``, ``left``, or ``there`` (made by another)."""
     patience: float | None = None
     while True:
         async with connection.transaction():
@@ -86,7 +86,7 @@ async def _told(connection: asyncpg.Connection, table: str, error: asyncpg.Postg
 
 
 _LOOKING_THROUGH = 3600.0
-"""Seconds for a step that looks through a large DEFAULT partition; nobody waits for it."""
+"""Seconds for a step that looks through a large DEFAULT partition; no message waits for it."""
 
 _PASSING = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.QueryCanceledError)
 _MAKE = "SELECT gateway_make_partition($1, $2)"

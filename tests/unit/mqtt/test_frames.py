@@ -56,7 +56,7 @@ def test_packets_are_the_same_however_the_stream_is_cut(
     frames = PacketReader(LARGEST)
     messages, packet_ids, rest = [], [], []
     for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        found = frames.cut(stream[start:stop])
+        found = frames.feed(stream[start:stop])
         messages += found.messages
         packet_ids += found.packet_ids
         rest += found.others
@@ -83,18 +83,18 @@ def test_the_limit_counts_whole_packets(size: int, piece: int) -> None:
 
 
 def _cut_all(frames: PacketReader, pieces: list[bytes]) -> list[Message]:
-    return [message for piece in pieces for message in frames.cut(piece).messages]
+    return [message for piece in pieces for message in frames.feed(piece).messages]
 
 
 def test_a_giant_is_skipped_as_it_comes() -> None:
     """Memory is never spent on more than its head, and the packet after it is read."""
     frames, after = PacketReader(2000), mqtt5.PublishPacket("t", b"after").write()
-    frames.cut(b"\x32\x80\x80\x80\x05\x00\x01t\x00\x05\x00")  # 10 MiB
+    frames.feed(b"\x32\x80\x80\x80\x05\x00\x01t\x00\x05\x00")  # 10 MiB
     tracemalloc.start()
     try:
         for _ in range(159):
-            assert frames.cut(bytes(65_536)).messages == []
-        (head, message) = frames.cut(bytes(65_536 - 6) + after).messages
+            assert frames.feed(bytes(65_536)).messages == []
+        (head, message) = frames.feed(bytes(65_536 - 6) + after).messages
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
@@ -105,7 +105,7 @@ def test_a_giant_is_skipped_as_it_comes() -> None:
 def test_only_a_publish_can_be_skipped() -> None:
     """Any other packet that is too large breaks the stream, before it comes."""
     with pytest.raises(BrokenStreamError) as caught:
-        PacketReader(LARGEST).cut(b"\x90\xff\xff\xff\x7f")
+        PacketReader(LARGEST).feed(b"\x90\xff\xff\xff\x7f")
     assert caught.value.code == mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE
 
 
@@ -129,7 +129,7 @@ def test_no_bytes_do_worse_than_break_the_stream(stream: bytes, piece: int) -> N
     frames = PacketReader(150)
     with contextlib.suppress(BrokenStreamError):
         for at in range(0, len(stream), piece):
-            for message in frames.cut(stream[at : at + piece]).messages:
+            for message in frames.feed(stream[at : at + piece]).messages:
                 assert message.topic.encode().decode() == message.topic, "fit for ledger, spool and database"
 
 
@@ -139,7 +139,7 @@ def test_a_publish_of_any_body_costs_itself_only(body: bytes, flags: int) -> Non
     """Its length is right, so the next one is read; its bytes are kept, unless it is one of an alias."""
     after = mqtt5.PublishPacket("t", b"after").write()
     try:
-        found = PacketReader(LARGEST).cut(bytes((0x30 | flags, len(body))) + body + after)
+        found = PacketReader(LARGEST).feed(bytes((0x30 | flags, len(body))) + body + after)
     except BrokenStreamError as error:
         assume(error.code is not mqtt5.DisconnectReasonCode.TOPIC_ALIAS_INVALID)
         raise
@@ -172,7 +172,7 @@ def test_topics_and_properties_without_end(topic: str, properties: int, piece: i
     stream = packet + after
     tracemalloc.start()
     pieces = (stream[start : start + piece] for start in range(0, len(stream), piece))
-    found = [message for part in pieces for message in frames.cut(part).messages]
+    found = [message for part in pieces for message in frames.feed(part).messages]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert [message.payload for message in found] == [b"payload", b"after"]

@@ -240,7 +240,7 @@ class Model(RuleBasedStateMachine):
         """Of every damaged record that was not handed out, the bytes as they are now lie beside."""
         for number, offset, end in self.flips:
             if (number, offset) not in self.handed.values():
-                aside = self.disk.names_cached.get(layout.name_aside(number))
+                aside = self.disk.names_cached.get(layout.quarantine_name(number))
                 assert aside is not None, (number, offset)
                 assert any(aside.cached[offset:end])  # the flipped byte itself may be 0 now
         self.flips = []
