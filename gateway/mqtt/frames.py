@@ -39,10 +39,10 @@ class BrokenStreamError(Exception):
         super().__init__(text)
         self.code = code
         self.standing = standing
-        self.before = Packets([], [], [], [])
+        self.before = ReadPackets([], [], [], [])
 
 
-class Packets(NamedTuple):
+class ReadPackets(NamedTuple):
     """What one read of the socket completed; ``others`` are all but PUBLISH.
 
     A PUBLISH that is malformed, or too large, is an :class:`gateway.unreadable.Unreadable`. ``qos_2`` are the packet
@@ -85,13 +85,13 @@ class PacketReader:
         self._head = bytearray()  # of a PUBLISH that is too large
         self._skip = 0  # bytes of it still to come
 
-    def feed(self, received: bytes) -> Packets:
+    def feed(self, received: bytes) -> ReadPackets:
         """All packets that are complete with these bytes, in order.
 
         Raises:
             BrokenStreamError: they are no MQTT 5.
         """
-        found = Packets([], [], [], [])
+        found = ReadPackets([], [], [], [])
         try:
             rest = self._read_all(self._with_tail(received, found), found)
             if rest:
@@ -103,7 +103,7 @@ class PacketReader:
             raise
         return found
 
-    def _with_tail(self, received: bytes, found: Packets) -> memoryview:
+    def _with_tail(self, received: bytes, found: ReadPackets) -> memoryview:
         """The bytes from the start of a packet on; none while one that has begun is not complete."""
         if self._skip:
             received = self._skip_giant(received, found)
@@ -117,7 +117,7 @@ class PacketReader:
             self._tail = bytearray()
         return memoryview(received)
 
-    def _read_all(self, view: memoryview, found: Packets) -> memoryview:
+    def _read_all(self, view: memoryview, found: ReadPackets) -> memoryview:
         """The bytes after the last complete packet; a PUBLISH that the codec refuses is taken apart here."""
         view = self._without_dear(view, found)
         while view:
@@ -134,7 +134,7 @@ class PacketReader:
             view = view[size:]
         return view
 
-    def _without_dear(self, view: memoryview, found: Packets) -> memoryview:
+    def _without_dear(self, view: memoryview, found: ReadPackets) -> memoryview:
         """The bytes after a first packet with properties without end; all of them, where it has none."""
         size = packet_bytes(view) if len(view) > _DEAR else 0
         if _DEAR < size <= min(len(view), self._largest) and view[0] & _TYPE_AND_QOS in _PUBLISH:
@@ -144,7 +144,7 @@ class PacketReader:
                 return view[size:]
         return view
 
-    def _read_on(self, view: memoryview, found: Packets) -> tuple[memoryview, str | None]:
+    def _read_on(self, view: memoryview, found: ReadPackets) -> tuple[memoryview, str | None]:
         """Up to the last complete packet, or to one with a problem: the hot loop of the source, 0.4 µs a message."""
         add, add_id, judged = found.messages.append, found.packet_ids.append, self._judged
         try:
@@ -190,7 +190,7 @@ class PacketReader:
             return None
         return message_of(raw[0], body_of(raw), problem, reason=Reason.TOO_LARGE)
 
-    def _add(self, message: PublishPacket | Unreadable, first: int, found: Packets) -> None:
+    def _add(self, message: PublishPacket | Unreadable, first: int, found: ReadPackets) -> None:
         found.messages.append(message)
         found.packet_ids.append(message.packet_id or NO_ID)
         if first & _QOS_2 and message.packet_id:
@@ -211,7 +211,7 @@ class PacketReader:
         else:
             self._tail = bytearray(rest)
 
-    def _skip_giant(self, received: bytes, found: Packets) -> bytes:
+    def _skip_giant(self, received: bytes, found: ReadPackets) -> bytes:
         """Keep of these bytes what belongs to the head; the bytes after the packet."""
         part = received[: self._skip]
         self._head += part[: HEAD_BYTES - len(self._head)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway import settings
-from gateway.daemon.app import Daemon
+from gateway.daemon.app import Gateway
 from gateway.observability.notify import Notify
 from gateway.tasks import TaskGuard
 from tests.support.minimal import MINIMAL
@@ -47,7 +47,7 @@ async def the_daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[st
     file = tmp_path / "gateway.toml"
     file.write_text(MINIMAL + WITH_ALL.format(folder=tmp_path / "spool"))
     with Notify() as notify:
-        Daemon(settings.load(file), notify)._start()
+        Gateway(settings.load(file), notify)._start()
     return {re.sub(r"live/writer-\d", "live/writer-N", name) for name in names}
 
 
