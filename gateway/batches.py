@@ -36,6 +36,10 @@ class Route(Protocol):
         """What the stream does about another reading of the same device and time."""
 
     @property
+    def table(self) -> str:
+        """Which table its rows go to; see :class:`gateway.writer.layouts.StreamTarget`."""
+
+    @property
     def message_id_reused(self) -> str:
         """What becomes of a message whose own id another message had: ``store`` or ``dead_letter``."""
 

@@ -29,6 +29,7 @@ from gateway.storage import pools
 from gateway.storage.retry import Retrying
 from gateway.writer.copy import Writer
 from gateway.writer.experience import Experience
+from gateway.writer.layouts import TELEMETRY
 from gateway.writer.ledger import Ledger
 from gateway.writer.probe import probe
 from gateway.writer.session_store import SessionTable
@@ -229,7 +230,7 @@ class IngestPath:
 
     async def _probe(self) -> None:
         async with self.timeseries.connection() as connection:
-            await probe(connection, "timeseries")
+            await probe(connection, "timeseries", (TELEMETRY,))
 
     def _patience(self, component: str) -> Retrying:
         options = self._options.writer

@@ -18,8 +18,10 @@ from msgspec import Meta
 
 from gateway import clock, settings
 from gateway.messages import DeviceType, Field, PlainRow
-from gateway.writer import rows
+from gateway.writer.layouts.document import DOCUMENT, encoding
 
+LAYOUT = DOCUMENT
+"""The layout of the rows made here."""
 TIME_KEY = "ts"
 _EARLIEST_MS, _LATEST_MS = 10**12, 10**13
 """Whole numbers between these are milliseconds of 2001 to 2286, and no date-times in digits."""
@@ -58,7 +60,7 @@ def plain_row(kind: DeviceType, rules: settings.ValidationSettings) -> PlainRow 
                 and payload.count(_COLON) == len(metrics) + _ENVELOPE
                 and _BACKSLASH not in payload
             ):
-                return rows.encode(time_us, columns, metrics, None, received_us)
+                return encoding.encode(time_us, columns, metrics, None, received_us)
         except Exception:  # msgspec refuses it; or a defect, for which only the general path has an end
             return None
         return None

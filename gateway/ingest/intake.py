@@ -15,8 +15,7 @@ from gateway.ingest.validation import TimeCheck, flag_time, receive_time
 from gateway.ingest.waiting import Unresolved
 from gateway.messages import Delivery, Device, Message, Reading
 from gateway.outcomes import Reason
-from gateway.writer.rows import encode as encode_row
-from gateway.writer.rows import take_apart
+from gateway.writer.layouts import Layout
 
 _DAY_US = 86_400 * clock.MICROS
 _LONGEST_ID = 255
@@ -64,6 +63,7 @@ class Intake:
         rows: list[bytes] = []
         ids: list[MessageId] = []
         flags: list[str] = []
+        encode_row = route.layout.encode
         unkeyed, received_us, replayed = None, delivery.received_us, delivery.replayed
         next_us, alone = received_us if replayed else 0, device is not None and not replayed
         try:
@@ -98,7 +98,7 @@ class Intake:
     def _mind(self, rows: Sequence[bytes], message: Message, route: TopicRoute, *, keyed: bool) -> None:
         """What nearly no message has: readings of many days, and the retain flag."""
         if len(rows) > self._max_days:
-            _mind_days(rows, self._max_days)
+            _mind_days(route.layout, rows, self._max_days)
         if message.retain:
             _mind_retained(route, keyed=keyed)
 
@@ -146,9 +146,9 @@ class Intake:
         return device
 
 
-def _mind_days(rows: Sequence[bytes], most: int) -> None:
+def _mind_days(layout: Layout, rows: Sequence[bytes], most: int) -> None:
     """Each day is a chunk or a partition that the transaction has to lock; there are not locks without end."""
-    days = len({row.time_us // _DAY_US for blob in rows for row in take_apart(blob)})
+    days = len({row.time_us // _DAY_US for blob in rows for row in layout.take_apart(blob)})
     if days > most:
         raise MessageError(
             Reason.TOO_MANY_DAYS, f"its readings fall on {days} days, more than {most} (validation.max_days)"

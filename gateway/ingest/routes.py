@@ -14,6 +14,7 @@ from gateway.ingest.validation import Check
 from gateway.messages import Device, DeviceType, Message, PlainRow
 from gateway.outcomes import Reason, Tally
 from gateway.writer import rows
+from gateway.writer.layouts import TELEMETRY, StreamTarget
 
 _MAX_TYPES = 10_000
 _NOBODY = Device(uuid.UUID(int=0), uuid.UUID(int=0), "", "", DeviceType(uuid.UUID(int=0), "", {}))
@@ -28,8 +29,10 @@ _DETOUR = 64
 class Stream:
     """A configured stream, ready to work."""
 
-    def __init__(self, options: settings.StreamSettings, decode: Decode) -> None:
-        self.options, self.decode = options, decode
+    def __init__(
+        self, options: settings.StreamSettings, decode: Decode, target: StreamTarget = TELEMETRY
+    ) -> None:
+        self.options, self.decode, self.target = options, decode, target
         self.template = topics.Template(options.topic)
         self.tally = Tally()
 
@@ -42,6 +45,7 @@ class TopicRoute:
         short: the device itself while messages may take the fast path (:mod:`gateway.ingest.fast_path`); else nobody.
         ending: why messages of this topic never become readings; None: they may.
         retained: what becomes of retained replays.
+        layout, table: of the stream's target: how its rows are encoded, and where they go.
     """
 
     __slots__ = (
@@ -52,6 +56,7 @@ class TopicRoute:
         "ending",
         "entry",
         "id_in_payload",
+        "layout",
         "message_id_reused",
         "on_conflict",
         "provision_type",
@@ -59,6 +64,7 @@ class TopicRoute:
         "serial_number",
         "short",
         "stream_name",
+        "table",
         "tally",
         "tenant",
         "unknown_device",
@@ -67,6 +73,7 @@ class TopicRoute:
     def __init__(self, stream: Stream, captures: Mapping[str, str]) -> None:
         options = stream.options
         self.stream_name, self.tally, self.decode = options.name, stream.tally, stream.decode
+        self.layout, self.table = stream.target.layout, stream.target.table
         self.id_in_payload = options.message_id == "payload"
         self._id_property = options.message_id.partition(":")[2]
         self.message_id_reused = options.message_id_reused
@@ -79,6 +86,7 @@ class TopicRoute:
         self.short = _NOBODY
         timed = fast_path.TIME_KEY in options.time_keys
         self._plain_format = options.decoder == "json" and timed and not self._id_property
+        self._plain_format &= self.layout is fast_path.LAYOUT
         self._detour = 0
 
     def shorten(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 
 from gateway import errors, settings
-from gateway.storage import dsn, passwords, readers, roles
+from gateway.storage import dsn, identifiers, passwords, readers, roles
 from gateway.storage.migrate import refuse_pooler, session
 from gateway.storage.revisions import Name
 from gateway.storage.roles import Roles
@@ -106,7 +106,7 @@ class _Work:
         script, at = [], ""
         for place, statement, why in self.by_hand:
             if place != at:
-                script.append(f"\\c {_quoted(place)}")
+                script.append(f"\\c {identifiers.quoted(place)}")
                 at = place
             script.append(f"{statement};  -- {why}")
         before = f"the server does not let {login} do all of this; run by hand, as a login that may:"
@@ -169,7 +169,9 @@ async def _make_role(
         await work.run(connection, f"CREATE ROLE {role} {options}{secret}", told=told)
         return
     admin = (
-        f"GRANT {role} TO {_quoted(login.name)} WITH ADMIN OPTION" if login.version >= _ADMIN_OPTION else ""
+        f"GRANT {role} TO {identifiers.quoted(login.name)} WITH ADMIN OPTION"
+        if login.version >= _ADMIN_OPTION
+        else ""
     )
     await work.run(connection, f"ALTER ROLE {role} {options}{secret}", by_hand=admin)
 
@@ -189,11 +191,11 @@ async def _act_for_owner(connection: asyncpg.Connection, work: _Work, login: _Lo
     if await connection.fetchval(needed, wanted.owner, "SET" if modern else "MEMBER"):
         return
     options = " WITH INHERIT TRUE, SET TRUE" if modern else ""
-    await work.run(connection, f"GRANT {wanted.owner} TO {_quoted(login.name)}{options}")
+    await work.run(connection, f"GRANT {wanted.owner} TO {identifiers.quoted(login.name)}{options}")
 
 
 async def _make_database(connection: asyncpg.Connection, work: _Work, database: str, wanted: Roles) -> None:
-    quoted = _quoted(database)
+    quoted = identifiers.quoted(database)
     owner = await connection.fetchval(
         "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = $1", database
     )
@@ -230,7 +232,10 @@ async def _furnish(
         if error.sqlstate != "42501":
             raise
         why = str(error.__cause__ or error)
-        work.left(f"GRANT CONNECT ON DATABASE {_quoted(work.place)} TO {_quoted(login.name)}", why)
+        work.left(
+            f"GRANT CONNECT ON DATABASE {identifiers.quoted(work.place)} TO {identifiers.quoted(login.name)}",
+            why,
+        )
 
 
 async def _make_extension(database: settings.DatabaseSettings, work: _Work) -> None:
@@ -255,7 +260,7 @@ async def _lacks_timescaledb(connection: asyncpg.Connection) -> bool:
 
 async def _set_privileges(connection: asyncpg.Connection, work: _Work, login: _Login, wanted: Roles) -> None:
     """As the owner, unless we are a superuser: a database and its schema ``public`` are the owner's from now on."""
-    database = _quoted(work.place)
+    database = identifiers.quoted(work.place)
     owner, writer, reader = wanted.owner, wanted.writer, wanted.reader
     if not login.superuser and not await work.run(connection, f"SET ROLE {owner}"):
         return
@@ -263,7 +268,7 @@ async def _set_privileges(connection: asyncpg.Connection, work: _Work, login: _L
     for statement in (
         f"REVOKE ALL ON DATABASE {database} FROM PUBLIC",
         f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {writer}",
-        f"GRANT CONNECT ON DATABASE {database} TO {reader}, {_quoted(login.name)}",
+        f"GRANT CONNECT ON DATABASE {database} TO {reader}, {identifiers.quoted(login.name)}",
         # Nothing for the reader: a future table may show more than one tenant.
         f"{future} GRANT SELECT, INSERT ON TABLES TO {writer}",
     ):
@@ -299,10 +304,6 @@ async def _adopt(connection: asyncpg.Connection, work: _Work, wanted: Roles) -> 
     handed = [await work.run(connection, statement) for statement in statements]
     if any(handed):
         work.done.append(f"{sum(handed)} tables, views and functions now belong to {wanted.owner}")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 _FOREIGN = """

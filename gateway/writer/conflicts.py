@@ -16,83 +16,22 @@ import msgspec
 from gateway import clock
 from gateway.outcomes import Outcome
 from gateway.writer import rows
+from gateway.writer.layouts.base import Layout, StreamTarget, United
 from gateway.writer.rows import Row
-from gateway.writer.united import United
 
-_STAGE = """
-CREATE TEMPORARY TABLE IF NOT EXISTS gateway_staged
-(time timestamptz, device_id uuid, tenant_id uuid, data jsonb, metadata jsonb, received_at timestamptz)
-ON COMMIT {at_commit}
-"""
-STAGE = _STAGE.format(at_commit="DELETE ROWS")
-STAGE_ONCE = f"DROP TABLE IF EXISTS pg_temp.gateway_staged; {_STAGE.format(at_commit='DROP')}"
-"""Behind a pooler: the session is everybody's, and may have the table of another release of the gateway."""
-EMPTY_STAGE = "DELETE FROM gateway_staged"
+_STAGE = "CREATE TEMPORARY TABLE IF NOT EXISTS {0.staged} ({0.typed_columns}) ON COMMIT {1}"
 LIFT_DECOMPRESSION_LIMIT = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
 
-_INSERT = """
-INSERT INTO telemetry AS kept (time, device_id, tenant_id, data, metadata, received_at)
-SELECT time, device_id, tenant_id, data, metadata, received_at FROM gateway_staged ORDER BY time, device_id
-ON CONFLICT (device_id, time) {action}
-RETURNING time, device_id
-"""
-# Sorted, so that two transactions never wait for each other in a circle.
-_LATE = "coalesce(excluded.received_at < kept.received_at, false)"
-"""It was received before the reading that is there."""
-_NEWER = "greatest(kept.received_at, excluded.received_at)"
-_UNITED = f"CASE WHEN {_LATE} THEN excluded.data || kept.data ELSE kept.data || excluded.data END"
-_UNITED_METADATA = f"""
-CASE WHEN {_LATE} THEN coalesce(excluded.metadata || kept.metadata, kept.metadata, excluded.metadata)
-ELSE coalesce(kept.metadata || excluded.metadata, kept.metadata, excluded.metadata) END
-"""
-_MERGED = f"""
-DO UPDATE SET data = {_UNITED}, metadata = {_UNITED_METADATA}, received_at = {_NEWER}
-WHERE (kept.data, kept.metadata) IS DISTINCT FROM ({_UNITED}, {_UNITED_METADATA})
-"""
-_TAKEN_OVER = "data = excluded.data, metadata = excluded.metadata, received_at = excluded.received_at"
-_OTHER = "(kept.data, kept.metadata) IS DISTINCT FROM (excluded.data, excluded.metadata)"
-_REPLACED = f"DO UPDATE SET {_TAKEN_OVER} WHERE NOT {_LATE} AND {_OTHER}"
-_KEPT = f"DO UPDATE SET {_TAKEN_OVER} WHERE {_LATE} AND {_OTHER}"
-INSERTS = {
-    "merge": _INSERT.format(action=_MERGED),
-    "replace": _INSERT.format(action=_REPLACED),
-    "keep": _INSERT.format(action=_KEPT),
-    "distinct": _INSERT.format(action="DO NOTHING"),
-}
-"""By ``on_conflict``; each returns the keys under which something new is kept now."""
 
-OVERWRITTEN = """
-SELECT time, device_id, 0 AS size FROM gateway_staged AS staged JOIN telemetry AS kept USING (device_id, time)
-WHERE staged.data || kept.data <> kept.data || staged.data
-"""
-"""Under which staged keys another reading has other values of the same fields."""
-_SIZE = "pg_column_size({0}.data) + coalesce(pg_column_size({0}.metadata), 0)"
-_KEPT_SIZE, _STAGED_SIZE, _UNITED_SIZE = (_SIZE.format(name) for name in ("kept", "staged", "united"))
-_UNREAD = f"{_KEPT_SIZE} > $1 AND {_STAGED_SIZE} <= $1"
-"""What is there is too large even as it lies on the disk, compressed, and is not the staged reading itself."""
-MERGED = f"""
-SELECT time, device_id, size FROM (
-    SELECT time, device_id,
-    CASE WHEN {_UNREAD} THEN {_KEPT_SIZE} ELSE (
-        SELECT {_UNITED_SIZE}
-        FROM (SELECT {_UNITED} AS data, {_UNITED_METADATA} AS metadata OFFSET 0) AS united
-        WHERE {_UNITED_SIZE} > $1
-        AND (united.data, united.metadata) IS DISTINCT FROM (kept.data, kept.metadata)
-    ) END AS size,
-    CASE WHEN {_UNREAD} THEN false ELSE staged.data || kept.data <> kept.data || staged.data END AS overwritten
-    FROM gateway_staged AS staged JOIN telemetry AS kept USING (device_id, time)
-) AS met
-WHERE size > 0 OR overwritten
-""".replace("excluded.", "staged.")
-"""``OVERWRITTEN``, and under which keys a merge makes rows of more than ``$1`` bytes, as the database holds them."""
+def stage(layout: Layout, *, pooled: bool) -> str:
+    """Makes the temporary table of this layout.
 
-TAKEN_BY_OTHERS = """
-SELECT staged.time, staged.device_id FROM gateway_staged AS staged JOIN telemetry AS kept USING (device_id, time)
-WHERE (kept.data, kept.metadata) IS DISTINCT FROM (staged.data, staged.metadata)
-"""
-"""Which staged keys another reading holds."""
-TAKEN = "SELECT time, device_id FROM gateway_staged JOIN telemetry USING (device_id, time)"
-"""Which staged keys any reading holds."""
+    Args:
+        pooled: the session is everybody's, and may have the table of another release of the gateway.
+    """
+    if pooled:
+        return f"DROP TABLE IF EXISTS pg_temp.{layout.staged}; {_STAGE.format(layout, 'DROP')}"
+    return _STAGE.format(layout, "DELETE ROWS")
 
 
 class RowTooLargeError(Exception):
@@ -116,9 +55,10 @@ class Contribution(msgspec.Struct):
 
 
 class Staging:
-    """The rows of one ``on_conflict``, one per key, and who contributed to each.
+    """The rows of one ``on_conflict`` for one table, one per key, and who contributed to each.
 
     Args:
+        target: the table.
         most_bytes: a message that would make a row larger by merging is left out.
 
     Attributes:
@@ -127,8 +67,9 @@ class Staging:
         too_large: the messages left out, by index: how large the row would be, bytes.
     """
 
-    def __init__(self, on_conflict: str, most_bytes: int) -> None:
-        self.on_conflict, self._most_bytes = on_conflict, most_bytes
+    def __init__(self, target: StreamTarget, on_conflict: str, most_bytes: int) -> None:
+        self.target, self.on_conflict, self._most_bytes = target, on_conflict, most_bytes
+        self._unite = target.layout.united
         self.never_stored: set[bytes] = set()
         self.contributions: list[Contribution] = []
         self.overwritten: list[int] = []
@@ -160,7 +101,7 @@ class Staging:
 
     def _add_apart(self, index: int, blob: bytes, never_stored_from: int | None) -> None:
         """Each reading at a key of its own."""
-        found = list(rows.take_apart(blob))
+        found = list(self.target.layout.take_apart(blob))
         dated = (
             range(0)
             if never_stored_from is None
@@ -171,7 +112,7 @@ class Staging:
             if row.time_us in dated:
                 self.never_stored.add(own.key)
             self.contributions.append(Contribution(index, own.key, True))
-            self._united[own.key] = United(own)
+            self._united[own.key] = self._unite(own)
 
     def _free_from(self, row: Row) -> int:
         """The first microsecond of the device that no other row here has; it is given away."""
@@ -187,11 +128,11 @@ class Staging:
         """The message's own readings of one key united first: it is taken whole or left out."""
         own: dict[bytes, United] = {}
         overwritten = 0
-        for row in rows.take_apart(blob):
-            later, earlier = United(row), own.get(row.key)
+        for row in self.target.layout.take_apart(blob):
+            later, earlier = self._unite(row), own.get(row.key)
             if earlier is not None:
                 overwritten += earlier.overwritten_by(later)
-                later = self._unite(earlier, later) or earlier
+                later = self._joined(earlier, later) or earlier
             own[row.key] = later
         too_large = max((self._size(key, later) for key, later in own.items()), default=0)
         if too_large > self._most_bytes:
@@ -200,7 +141,7 @@ class Staging:
         for key, later in own.items():
             earlier = self._united.get(key)
             overwritten += earlier is not None and earlier.overwritten_by(later)
-            united = later if earlier is None else self._unite(earlier, later)
+            united = later if earlier is None else self._joined(earlier, later)
             self.contributions.append(Contribution(index, key, united is not None))
             if united is not None:
                 self._united[key] = united
@@ -218,7 +159,7 @@ class Staging:
             return largest
         return earlier.grown(later) if earlier.adds(later) else 0
 
-    def _unite(self, earlier: United, later: United) -> United | None:
+    def _joined(self, earlier: United, later: United) -> United | None:
         """What the two of one key are, in the order of receipt; None: the earlier one as it is."""
         if self.on_conflict == "keep" or earlier.is_like(later):
             return None

@@ -25,7 +25,8 @@ from gateway.observability.metrics import LIVE
 from gateway.outcomes import Outcome, Reason
 from gateway.storage import pools
 from gateway.writer import conflicts, ledger, processed, replays, rows, sift, staged
-from gateway.writer.experience import Experience
+from gateway.writer.experience import Experience, StoredRows
+from gateway.writer.layouts import TELEMETRY, StreamTarget
 from gateway.writer.letters import Letters
 from gateway.writer.probe import probe
 from gateway.writer.work import BatchRange, BatchWrite, History, refused_by_database
@@ -44,6 +45,7 @@ class Writer:
         path: which it writes for, ``live`` or ``spool``: label of its metrics.
         max_row_bytes: a reading that would make its row larger by merging becomes a dead letter.
         letters: how much of dead letters is kept.
+        targets: all tables that readings go to.
     """
 
     def __init__(
@@ -57,11 +59,13 @@ class Writer:
         path: str = LIVE,
         max_row_bytes: int = 2**18,
         letters: settings.DeadLettersSettings | None = None,
+        targets: Iterable[StreamTarget] = (TELEMETRY,),
     ) -> None:
         self._database, self._ledger, self._horizon, self._name = database, book, horizon, name
         self._experience, self._path = experience or Experience(), path
         self._max_row_bytes = max_row_bytes
         self._letters = Letters(letters or settings.DeadLettersSettings())
+        self._targets = {target.table: target for target in targets}
         self._connection: Any = None
 
     async def probe(self) -> None:
@@ -77,7 +81,7 @@ class Writer:
             await self.close()
             connection = await self._open()
         with pools.translate(self._name):
-            await probe(connection, self._name)
+            await probe(connection, self._name, self._targets.values())
 
     async def write(self, work: BatchWrite) -> None:
         """Write what is left of the work. What then still is left was set apart: it fails although the server works.
@@ -152,12 +156,15 @@ class Writer:
         if stretch.sifted or not 1 < len(stretch.indices) <= sift.MOST_MESSAGES or size > sift.MOST_BYTES:
             return {}
         stretch.sifted = True
+        found: dict[int, errors.StoreError] = {}
         try:
             connection = await self._open()
-            return await sift.failing(connection, {index: encoded[index] for index in stretch.indices})
+            for target, indices in self._parts(work):
+                found |= await sift.failing(connection, target, {index: encoded[index] for index in indices})
         except errors.StoreError:
             await self.close()
             return {}
+        return found
 
     async def _works_for_others(self, history: History) -> bool:
         """Whether others were stored since this failed last, or would be.
@@ -170,11 +177,14 @@ class Writer:
 
     async def _takes_sample(self) -> bool:
         """Whether the database takes, as far as its keys, what it took before; nothing is written."""
+        if self._experience.sample is None:
+            return False
+        table, encoded = self._experience.sample
         try:
             connection = await self._open()
             with pools.translate(self._name):
                 async with pools.tried_out(connection):
-                    await staged.copy(connection, "telemetry", [self._experience.sample])
+                    await _copy(connection, self._targets[table], [encoded])
         except (errors.ConflictError, errors.DecompressionLimitError):
             return True
         except errors.StoreError:
@@ -218,32 +228,39 @@ class Writer:
         except errors.DecompressionLimitError:
             count = await self._staged(connection, work, lift_limit=True)
         self._letters.committed()
-        self._experience.stored(count, _sample(work, stretch) if count else b"")
+        self._experience.stored(count, _sample(work, stretch) if count else None)
         seconds = time.perf_counter() - started
         messages = len(stretch.indices)
         events.batch_stored(path=self._path, messages=messages, rows=count, seconds=seconds)
 
     async def _straight(self, connection: Any, work: BatchWrite) -> int:
         """COPY right into the tables; one exchange when there is nothing but rows that meet themselves."""
-        stretch, rows_of_all = work.next, work.batch.rows
+        parts, encoded = self._parts(work), work.batch.rows
         with pools.translate(self._name):
-            if not (work.letters() or work.known_again() or work.replayed()):
-                return await self._copy_rows(connection, [rows_of_all[index] for index in stretch.indices])
+            if len(parts) == 1 and not (work.letters() or work.known_again() or work.replayed()):
+                target, indices = parts[0]
+                return await self._copy_rows(connection, target, [encoded[index] for index in indices])
             async with pools.transaction(connection):
                 known = await self._known(connection, work)
-                fresh = [rows_of_all[index] for index in stretch.indices if index not in known.ended]
-                count = await self._copy_rows(connection, fresh)
+                ended, count = known.ended, 0
+                for target, indices in parts:
+                    fresh = [encoded[index] for index in indices if index not in ended]
+                    count += await self._copy_rows(connection, target, fresh)
                 await self._letters.copy(connection, [*work.letters(), *known.letters.values()])
                 await self._enter(connection, work)
         _mark_known(work, known)
         return count
 
-    async def _copy_rows(self, connection: Any, encoded: Sequence[bytes]) -> int:
+    def _parts(self, work: BatchWrite) -> list[staged.Part]:
+        """The messages of the next stretch, by where their rows go."""
+        return staged.by_target(work.batch, work.next.indices, self._targets)
+
+    async def _copy_rows(self, connection: Any, target: StreamTarget, encoded: Sequence[bytes]) -> int:
         """COPY into the table; where keys may be taken in an order in which no two transactions wait in a circle."""
         if self._experience.conflicts:
-            apart = (row for blob in encoded for row in rows.take_apart(blob))
+            apart = (row for blob in encoded for row in target.layout.take_apart(blob))
             encoded = [row.joined() for row in sorted(apart, key=rows.order)]
-        return await staged.copy(connection, "telemetry", encoded)
+        return await _copy(connection, target, encoded)
 
     async def _staged(self, connection: Any, work: BatchWrite, *, lift_limit: bool) -> int:
         """The same stretch by way of a temporary table, which takes every key."""
@@ -269,8 +286,10 @@ class Writer:
     ) -> tuple[int, Known, list[tuple[conflicts.Staging, set[bytes]]]]:
         """How many rows are new or changed, what was known, and under which keys each staging kept something."""
         known = await self._known(connection, work)
-        stagings = staged.stagings(work, known.ended, self._max_row_bytes)
-        await connection.execute(conflicts.STAGE_ONCE if connection.pooled else conflicts.STAGE)
+        parts = self._parts(work)
+        stagings = staged.stagings(work, parts, known.ended, self._max_row_bytes)
+        for layout in {target.layout.name: target.layout for target, _ in parts}.values():
+            await connection.execute(conflicts.stage(layout, pooled=connection.pooled))
         inserted = [
             (staging, await staged.insert(connection, staging, self._max_row_bytes)) for staging in stagings
         ]
@@ -354,6 +373,13 @@ def _by_stream(work: BatchWrite, indices: Iterable[int]) -> Counter[str]:
     return Counter(work.batch.origins[index].stream_name for index in indices)
 
 
-def _sample(work: BatchWrite, stretch: BatchRange) -> bytes:
-    """The rows of a message of this stretch."""
-    return work.batch.rows[stretch.indices[0]] if stretch.indices else b""
+def _sample(work: BatchWrite, stretch: BatchRange) -> StoredRows | None:
+    """The rows of a message of this stretch, and their table."""
+    if not stretch.indices:
+        return None
+    index = stretch.indices[0]
+    return work.batch.origins[index].table, work.batch.rows[index]
+
+
+async def _copy(connection: Any, target: StreamTarget, encoded: Sequence[bytes]) -> int:
+    return await staged.copy(connection, target.table, encoded, tuple(target.layout.columns))

@@ -8,6 +8,9 @@ _ANY = 2**31
 _FORGET_SECONDS = 300.0
 _CONFLICTS_SECONDS = 10.0
 
+StoredRows = tuple[str, bytes]
+"""The table of a message's rows, and these, encoded."""
+
 
 class Experience:
     """Learnt from failures and commits.
@@ -15,13 +18,13 @@ class Experience:
     Attributes:
         rows: rows stored; that it grows is the evidence that the database takes what others write.
         most: messages in one transaction: so many went through when more did not.
-        sample: the encoded rows of a message that was stored lately; none was yet: empty.
+        sample: of a message that was stored lately.
     """
 
     def __init__(self) -> None:
         self.rows = 0
         self.most = _ANY
-        self.sample = b""
+        self.sample: StoredRows | None = None
         self._learnt = 0.0
         self._conflicts_until = 0.0
 
@@ -34,8 +37,8 @@ class Experience:
         """Whether keys may be taken, also by a transaction under way on another connection."""
         return time.monotonic() < self._conflicts_until
 
-    def stored(self, count: int, sample: bytes = b"") -> None:
-        """So many rows were committed; ``sample``: those of one message."""
+    def stored(self, count: int, sample: StoredRows | None = None) -> None:
+        """So many rows were committed; ``sample``: of one message."""
         self.rows += count
         self.sample = sample or self.sample
         if self.most < _ANY and time.monotonic() - self._learnt > _FORGET_SECONDS:

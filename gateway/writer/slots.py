@@ -20,6 +20,7 @@ import msgspec
 from gateway import clock
 from gateway.writer import rows
 from gateway.writer.conflicts import Staging
+from gateway.writer.layouts.base import StreamTarget
 
 _FREE = """
 SELECT wanted.device_id, free.since, free.until
@@ -27,22 +28,21 @@ FROM unnest($1::uuid[], $2::timestamptz[]) AS wanted (device_id, since)
 CROSS JOIN LATERAL (
     (SELECT previous + interval '1us' AS since, time AS until FROM (
         SELECT time, coalesce(lag(time) OVER (ORDER BY time), wanted.since - interval '1us') AS previous
-        FROM telemetry WHERE device_id = wanted.device_id AND time >= wanted.since
+        FROM {table} WHERE device_id = wanted.device_id AND time >= wanted.since
     ) AS kept WHERE time > previous + interval '1us' ORDER BY time LIMIT $3)
     UNION ALL
     (SELECT coalesce(max(time) + interval '1us', wanted.since), NULL
-    FROM telemetry WHERE device_id = wanted.device_id AND time >= wanted.since)
+    FROM {table} WHERE device_id = wanted.device_id AND time >= wanted.since)
 ) AS free
 """
 """Of each device, so many gaps between its readings from then on; and the time without end behind the last one."""
 
-_CONTENT = "jsonb_hash_extended(jsonb_build_array(data, metadata), 0)"
-_CONTENTS = f"SELECT time, device_id, {_CONTENT} AS content FROM gateway_staged"
-_ALIKE = f"""
+_CONTENTS = "SELECT time, device_id, {content} AS content FROM {staged}"
+_ALIKE = """
 SELECT kept.time, kept.device_id, kept.content
 FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS wanted (device_id, since, until)
 CROSS JOIN LATERAL (
-    SELECT time, device_id, {_CONTENT} AS content FROM telemetry WHERE device_id = wanted.device_id
+    SELECT time, device_id, {content} AS content FROM {table} WHERE device_id = wanted.device_id
     AND time >= wanted.since AND time < coalesce(wanted.until, 'infinity')
 ) AS kept
 WHERE kept.content = ANY($4::bigint[])
@@ -124,13 +124,15 @@ async def step_aside(connection: Any, staging: Staging, taken: Collection[bytes]
     """Move the staged rows of these keys, which other readings hold, each to the first place for it."""
     contents: dict[bytes, int] = {}
     if not staging.never_stored.issuperset(taken):
-        contents = {_key(record): record["content"] for record in await connection.fetch(_CONTENTS)}
+        found = await connection.fetch(_statement(_CONTENTS, staging.target))
+        contents = {_key(record): record["content"] for record in found}
     used = set(staging.keys).difference(taken)
     places: dict[bytes, int] = {}
     surely: set[bytes] = set()
     seeking = _by_device(staging, taken, contents)
     while seeking:
-        for device_id, slots in (await _ask(connection, seeking, used, set(contents.values()))).items():
+        found = await _ask(connection, staging.target, seeking, used, set(contents.values()))
+        for device_id, slots in found.items():
             left = []
             for seeker in seeking.pop(device_id):
                 place, is_free = slots.take(seeker)
@@ -156,8 +158,17 @@ def _by_device(
     return dict(found)
 
 
+def _statement(template: str, target: StreamTarget) -> str:
+    layout = target.layout
+    return template.format(table=target.identifier, content=layout.content, staged=layout.staged)
+
+
 async def _ask(
-    connection: Any, seeking: Mapping[bytes, Sequence[Seeker]], used: set[bytes], contents: Collection[int]
+    connection: Any,
+    target: StreamTarget,
+    seeking: Mapping[bytes, Sequence[Seeker]],
+    used: set[bytes],
+    contents: Collection[int],
 ) -> dict[bytes, Slots]:
     """The places of each device, from its first seeker on; as many gaps as it has seekers, at least."""
     found: dict[bytes, Slots] = {}
@@ -166,9 +177,9 @@ async def _ask(
         sizes[1 << (len(seekers) - 1).bit_length()].append(device_id)
     for count, device_ids in sizes.items():
         since = {device_id: seeking[device_id][0].since for device_id in device_ids}
-        gaps = await _gaps(connection, since, count)
+        gaps = await _gaps(connection, target, since, count)
         until = {one: _until(gaps[one], count) for one in device_ids}
-        kept = await _alike(connection, since, until, contents) if contents else {}
+        kept = await _alike(connection, target, since, until, contents) if contents else {}
         for one in device_ids:
             known = [gap for gap in gaps[one] if until[one] is None or gap[1] is not None]
             found[one] = Slots(known, kept.get(one, {}), until[one], one, used)
@@ -181,24 +192,29 @@ def _until(gaps: Sequence[tuple[int, int | None]], count: int) -> int | None:
 
 
 async def _gaps(
-    connection: Any, since: Mapping[bytes, int], count: int
+    connection: Any, target: StreamTarget, since: Mapping[bytes, int], count: int
 ) -> dict[bytes, list[tuple[int, int | None]]]:
     found: defaultdict[bytes, list[tuple[int, int | None]]] = defaultdict(list)
     ids = [uuid.UUID(bytes=device_id) for device_id in since]
-    for record in await connection.fetch(_FREE, ids, list(map(clock.to_datetime, since.values())), count):
+    starts = list(map(clock.to_datetime, since.values()))
+    for record in await connection.fetch(_statement(_FREE, target), ids, starts, count):
         end = None if record["until"] is None else clock.from_datetime(record["until"])
         found[record["device_id"].bytes].append((clock.from_datetime(record["since"]), end))
     return {device_id: sorted(gaps) for device_id, gaps in found.items()}
 
 
 async def _alike(
-    connection: Any, since: Mapping[bytes, int], until: Mapping[bytes, int | None], contents: Collection[int]
+    connection: Any,
+    target: StreamTarget,
+    since: Mapping[bytes, int],
+    until: Mapping[bytes, int | None],
+    contents: Collection[int],
 ) -> dict[bytes, dict[int, deque[int]]]:
     found: defaultdict[bytes, defaultdict[int, deque[int]]] = defaultdict(lambda: defaultdict(deque))
     ends = [None if (end := until[one]) is None else clock.to_datetime(end) for one in since]
     ids = [uuid.UUID(bytes=device_id) for device_id in since]
     starts = list(map(clock.to_datetime, since.values()))
-    for record in await connection.fetch(_ALIKE, ids, starts, ends, list(contents)):
+    for record in await connection.fetch(_statement(_ALIKE, target), ids, starts, ends, list(contents)):
         found[record["device_id"].bytes][record["content"]].append(clock.from_datetime(record["time"]))
     return {device_id: dict(kept) for device_id, kept in found.items()}
 

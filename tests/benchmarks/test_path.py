@@ -22,7 +22,7 @@ from gateway.messages import Delivery, DeviceType, Reading
 from gateway.mqtt.frames import PacketReader
 from gateway.mqtt.packets import puback_packets
 from gateway.mqtt.window import Window
-from gateway.writer import rows
+from gateway.writer.layouts.document import encoding
 
 Benchmark = Callable[..., Any]
 Packets = Sequence[mqtt5.PublishPacket]
@@ -72,8 +72,8 @@ def test_encode_row(benchmark: Benchmark) -> None:
     """A reading becomes a row of the binary COPY."""
     metrics = {"vibration": 5.217, "temperature": 45.31, "operating_hours": 12345.6}
     now, columns = time.time_ns() // 1000, bytes(40)
-    found = benchmark(lambda: [rows.encode(now, columns, metrics, None) for _ in range(1000)])
-    (row,) = rows.take_apart(found[0])
+    found = benchmark(lambda: [encoding.encode(now, columns, metrics, None) for _ in range(1000)])
+    (row,) = encoding.take_apart(found[0])
     assert row.time_us == now
 
 

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.outcomes import Outcome
-from gateway.writer import rows, staged
+from gateway.writer import staged
 from gateway.writer.copy import Writer
+from gateway.writer.layouts.document import encoding
 from gateway.writer.work import BatchWrite
 from tests.integration.conftest import Writers
 from tests.support.batching import NOW_US, Filling, StubRoute, a_device
@@ -326,7 +327,7 @@ async def test_a_row_does_not_grow_without_end(writer: Writer, table: Table) -> 
     for n in range(40):
         together.keyed(device, NOW_US + 1, {f"f{n}_{k}": k for k in range(2000)})
     rest = b"".join(
-        rows.encode(
+        encoding.encode(
             NOW_US + after, device.columns, {"k": "y" * 250_000} if after == 1 else {"n": 1}, None, NOW_US
         )
         for after in (1, 2)

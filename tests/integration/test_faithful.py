@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gateway import decoders
 from gateway.decoders import Limits
-from gateway.writer import rows
 from gateway.writer.copy import Writer
+from gateway.writer.layouts.document import encoding
 from tests.support.batching import NOW_US, Filling, a_device
 from tests.support.written import Table, written
 from tests.unit.decoders.test_json import LARGEST, METRICS
@@ -61,7 +61,7 @@ async def test_any_json_is_stored_as_it_was_sent(
     for n, (data, metadata) in enumerate(texts):
         payload = f'{{"metrics": {data}, "metadata": {metadata or "null"}}}'
         (reading,) = decode(payload.encode())
-        encoded = rows.encode(NOW_US + n, device.columns, reading.metrics, reading.metadata)
+        encoded = encoding.encode(NOW_US + n, device.columns, reading.metrics, reading.metadata)
         filling.message(device, encoded, payload)
     await written(writer, filling.batch)
     sent = [text[0] for text in texts], [text[1] for text in texts]

@@ -25,9 +25,10 @@ from gateway.daemon.replay import ReplayResult
 from gateway.observability.notify import Notify
 from gateway.storage import passwords, retry, version_tables
 from gateway.storage.revisions import NAMES
-from gateway.writer import conflicts, ledger
+from gateway.writer import ledger
 from gateway.writer.copy import Writer
 from gateway.writer.dead_letters import Selection
+from gateway.writer.layouts import TELEMETRY
 from gateway.writer.work import BatchWrite
 from tests.integration.conftest import REFUSE_POISON
 from tests.support.batching import NOW_US, Filling, a_device, published, settings_for
@@ -156,7 +157,7 @@ async def test_every_statement_is_run_by_its_role(scene: Scene, seen: Seen, serv
     assert {"metadata", "stream new", "timeseries", "session"} <= {one.what for one in looked}
     assert seen.refused == []
     assert seen.missing(places(*TOOLS, *ADMINISTRATION, *others)) == []
-    assert [name for name, text in conflicts.INSERTS.items() if text not in seen.texts] == []
+    assert [name for name, text in TELEMETRY.sql.inserts.items() if text not in seen.texts] == []
 
 
 @pytest.mark.mosquitto

@@ -15,6 +15,7 @@ from gateway.messages import Device
 from gateway.outcomes import Outcome, Reason
 from gateway.writer import rows
 from gateway.writer.copy import Writer
+from gateway.writer.layouts.document import encoding
 from gateway.writer.work import BatchWrite
 from tests.integration.conftest import REFUSE_POISON, Writers
 from tests.support.batching import NOW_US, Filling, StubRoute, a_device, published
@@ -105,7 +106,7 @@ async def test_a_message_is_atomic(writer: Writer, table: Table) -> None:
     """One refused reading among ten thousand of its message: no row of it is stored, the message is one dead letter."""
     device, filling = a_device(), Filling()
     encoded = [
-        rows.encode(NOW_US + n, device.columns, {"poison": 1} if n == 7000 else {"n": n}, None)
+        encoding.encode(NOW_US + n, device.columns, {"poison": 1} if n == 7000 else {"n": n}, None)
         for n in range(10_000)
     ]
     filling.message(device, b"".join(encoded), ["all of them"])

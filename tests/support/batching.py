@@ -19,6 +19,7 @@ from gateway.errors import MessageError
 from gateway.messages import Device, DeviceType, Field
 from gateway.outcomes import Reason, Tally
 from gateway.writer import rows
+from gateway.writer.layouts.document import encoding
 from tests.support.databases import Databases
 
 BEGAN = "GATEWAY_TEST_BEGAN_US"
@@ -37,10 +38,11 @@ class StubRoute:
         tenant: str | None = "acme",
         device: str | None = "S-1",
         message_id_reused: str = "store",
+        table: str = "telemetry",
     ) -> None:
         self.stream_name, self.on_conflict, self.tally = "telemetry", on_conflict, Tally()
         self.tenant, self.serial_number = tenant, device
-        self.message_id_reused = message_id_reused
+        self.message_id_reused, self.table = message_id_reused, table
 
 
 def a_device(serial_number: str = "S-1") -> Device:
@@ -93,7 +95,7 @@ class Filling:
         received_us: int = NOW_US,
     ) -> int:
         """A message with one reading that has a time of its own."""
-        encoded = rows.encode(time_us, device.columns, data, metadata, received_us)
+        encoded = encoding.encode(time_us, device.columns, data, metadata, received_us)
         index = self.message(device, encoded, data, on_conflict=on_conflict, qos=qos)
         self.batch.received_us[index] = received_us
         return index
@@ -110,7 +112,7 @@ class Filling:
         """A message with one reading that got its receive time as key."""
         index = self.message(
             device,
-            rows.encode(received_us, device.columns, data, None),
+            encoding.encode(received_us, device.columns, data, None),
             data,
             on_conflict=on_conflict,
             qos=qos,

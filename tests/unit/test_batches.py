@@ -10,8 +10,8 @@ from gateway.batches import Batch
 from gateway.errors import MessageError
 from gateway.messages import Delivery, Session
 from gateway.outcomes import Reason
-from gateway.writer import rows
 from gateway.writer.dead_letters import Replayed
+from gateway.writer.layouts.document import encoding
 from tests.support.batching import NOW_US, Filling, StubRoute, a_device, published
 
 REFUSED = MessageError(Reason.REFUSED_BY_DATABASE, "no")
@@ -100,7 +100,7 @@ def test_all_that_is_held_counts() -> None:
     plain = published("t", b"x")
     dear = published("t" * 1000, b"x", user_properties=[("", "")] * 100)
     assert batches.held_bytes(dear) > batches.held_bytes(plain) + 999 + 100 * 2 * sys.getsizeof(("", ""))
-    row = rows.encode(NOW_US, device.columns, {"t": 1}, None)
+    row = encoding.encode(NOW_US, device.columns, {"t": 1}, None)
     filling.batch.add_all(Delivery((plain, dear), 0, NOW_US), [StubRoute(), StubRoute()], [row, row])
     one_by_one = Batch()
     for message in (plain, dear):

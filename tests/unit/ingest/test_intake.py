@@ -12,7 +12,7 @@ from gateway import settings
 from gateway.errors import MessageError
 from gateway.messages import DeviceType, Field
 from gateway.outcomes import Reason
-from gateway.writer import rows
+from gateway.writer.layouts.document import encoding
 from tests.support import heavy
 from tests.support.batching import NOW_US, a_type
 from tests.unit.ingest.test_plain import Ways
@@ -29,7 +29,7 @@ def stored(payload: Any, kind: DeviceType, **rules: Any) -> list[tuple[int, Any,
     assert not isinstance(encoded, MessageError), encoded
     return [
         (row.time_us, json.loads(row.data), row.metadata and json.loads(row.metadata))
-        for row in rows.take_apart(encoded[0])
+        for row in encoding.take_apart(encoded[0])
     ]
 
 

@@ -17,8 +17,8 @@ from gateway.messages import Delivery, Device
 from gateway.observability import metrics
 from gateway.outcomes import Outcome, Reason
 from gateway.unreadable import unreadable
-from gateway.writer import rows
-from gateway.writer.rows import take_apart
+from gateway.writer.layouts.document import encoding
+from gateway.writer.layouts.document.encoding import take_apart
 from tests.support.batching import NOW_US, a_device, published, settings_for
 from tests.support.flow import Flow
 
@@ -94,7 +94,7 @@ async def test_who_became_plain_takes_the_short_way(flow: Flow, monkeypatch: pyt
 
 async def test_a_defect_of_the_short_way_costs_nothing(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     """The general path takes what the short one fails on."""
-    monkeypatch.setattr(rows, "encode", lambda *_: 1 / 0)
+    monkeypatch.setattr(encoding, "encode", lambda *_: 1 / 0)
     flow.take(message(plain(0)))
     flow.take(message(plain(1)))
     assert flow.pipeline.held.queue.open.numbers == [0, 1]

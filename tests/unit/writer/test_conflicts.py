@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gateway.outcomes import Outcome
-from gateway.writer import rows, united
+from gateway.writer import rows
 from gateway.writer.conflicts import Staging
+from gateway.writer.layouts import TELEMETRY
+from gateway.writer.layouts.document import encoding, united
 from tests.support.batching import NOW_US, a_device
 
 STORED, DUPLICATE = Outcome.STORED, Outcome.DUPLICATE
@@ -23,16 +25,17 @@ def key(after: int) -> bytes:
 
 def staged(on_conflict: str, *readings: tuple[int, dict[str, Any]]) -> Staging:
     """Readings, a message each."""
-    staging = Staging(on_conflict, most_bytes=2**20)
+    staging = Staging(TELEMETRY, on_conflict, most_bytes=2**20)
     for index, (after, data) in enumerate(readings):
-        staging.add(index, rows.encode(NOW_US + after, DEVICE.columns, data, None))
+        staging.add(index, encoding.encode(NOW_US + after, DEVICE.columns, data, None))
     return staging
 
 
 def held(staging: Staging) -> dict[int, Any]:
     """What is staged, by microseconds after ``NOW_US``; every row knows its own key."""
     assert {row.key for row in staging.rows.values()} == set(staging.rows)
-    return {row.time_us - NOW_US: json.loads(row.data) for row in staging.rows.values()}
+    documents = cast("dict[bytes, encoding.DocumentRow]", staging.rows)
+    return {row.time_us - NOW_US: json.loads(row.data) for row in documents.values()}
 
 
 @pytest.mark.parametrize(
@@ -81,10 +84,10 @@ def test_readings_that_meet_cost_what_each_of_them_costs(
             spent.append(len(encode(value)))
             return encode(value)
 
-        readings = [rows.encode(NOW_US, DEVICE.columns, {f"f{n:05}": n}, None) for n in range(count)]
+        readings = [encoding.encode(NOW_US, DEVICE.columns, {f"f{n:05}": n}, None) for n in range(count)]
         monkeypatch.setattr(united, "_fields", decoded)
         monkeypatch.setattr(rows, "to_json", encoded)
-        staging = Staging(policy, most_bytes=2**20)
+        staging = Staging(TELEMETRY, policy, most_bytes=2**20)
         for index, blob in enumerate((b"".join(readings), *readings)):
             staging.add(index, blob)
         assert len(staging.rows) == 1
@@ -97,10 +100,10 @@ def test_readings_that_meet_cost_what_each_of_them_costs(
 def test_a_row_that_merging_makes_too_large() -> None:
     """The message that would make it so is left out whole; what repeats or replaces or is large alone is not."""
     large, small = {"a": "x" * 60}, {"b": "y" * 60}
-    staging = Staging("merge", most_bytes=100)
-    first, other = (rows.encode(NOW_US, DEVICE.columns, data, None) for data in (large, small))
-    beside = rows.encode(NOW_US + 1, DEVICE.columns, {"c": 1}, None)
-    alone = rows.encode(NOW_US + 2, DEVICE.columns, {"a": "z" * 200}, None)
+    staging = Staging(TELEMETRY, "merge", most_bytes=100)
+    first, other = (encoding.encode(NOW_US, DEVICE.columns, data, None) for data in (large, small))
+    beside = encoding.encode(NOW_US + 1, DEVICE.columns, {"c": 1}, None)
+    alone = encoding.encode(NOW_US + 2, DEVICE.columns, {"a": "z" * 200}, None)
     for index, blob in enumerate((first, beside + other, first, first + other, alone, alone)):
         staging.add(index, blob)
     assert staging.too_large.keys() == {1, 3}
@@ -108,7 +111,7 @@ def test_a_row_that_merging_makes_too_large() -> None:
     assert staging.outcomes(set(staging.keys)) == dict.fromkeys((0, 4), STORED) | dict.fromkeys(
         (2, 5), DUPLICATE
     )
-    replacing = Staging("replace", most_bytes=100)
+    replacing = Staging(TELEMETRY, "replace", most_bytes=100)
     for index, blob in enumerate((first, alone, first + alone)):
         replacing.add(index, blob)
     assert not replacing.too_large
@@ -117,13 +120,13 @@ def test_a_row_that_merging_makes_too_large() -> None:
 def test_receive_times_that_are_equal_cost_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two thousand readings of one microsecond: each is moved once, however many are there before it."""
     moves: list[int] = []
-    at = rows.Row.at
+    at = encoding.DocumentRow.at
 
-    def moved(row: rows.Row, time_us: int) -> rows.Row:
+    def moved(row: encoding.DocumentRow, time_us: int) -> encoding.DocumentRow:
         moves.append(time_us)
         return at(row, time_us)
 
-    monkeypatch.setattr(rows.Row, "at", moved)
+    monkeypatch.setattr(encoding.DocumentRow, "at", moved)
     staging = staged("distinct", *((0, {"n": n}) for n in range(2000)))
     assert held(staging) == {n: {"n": n} for n in range(2000)}
     assert len(moves) <= 2000

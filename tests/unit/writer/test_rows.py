@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.messages import Device
 from gateway.writer import rows
+from gateway.writer.layouts.document import encoding
 from tests.support.batching import ANYTHING_GOES
 from tests.unit.decoders.test_json import METRICS
 
@@ -25,7 +26,7 @@ def columns(id_: uuid.UUID, tenant: uuid.UUID) -> bytes:
 def test_a_row_as_the_manual_draws_it() -> None:
     """Count, then length and value of each field: timestamptz, uuid, uuid, jsonb, and jsonb and timestamptz or NULL."""
     one, other = uuid.UUID(int=1), uuid.UUID(int=2)
-    assert rows.encode(946_684_800_000_001, columns(one, other), {"a": 1}, None) == bytes.fromhex(
+    assert encoding.encode(946_684_800_000_001, columns(one, other), {"a": 1}, None) == bytes.fromhex(
         "0006"
         "00000008 0000000000000001"
         "00000010 00000000000000000000000000000001"
@@ -34,9 +35,9 @@ def test_a_row_as_the_manual_draws_it() -> None:
         "ffffffff"
         "ffffffff"
     )
-    assert rows.encode(946_684_800_000_000, columns(one, other), {}, {"b": 2}, 946_684_800_000_003).endswith(
-        bytes.fromhex("00000003 01 7b7d 00000008 01 7b2262223a327d 00000008 0000000000000003")
-    )
+    assert encoding.encode(
+        946_684_800_000_000, columns(one, other), {}, {"b": 2}, 946_684_800_000_003
+    ).endswith(bytes.fromhex("00000003 01 7b7d 00000008 01 7b2262223a327d 00000008 0000000000000003"))
 
 
 @given(READINGS, st.uuids())
@@ -44,8 +45,10 @@ def test_what_is_taken_apart_can_be_joined(
     readings: list[tuple[int, uuid.UUID, dict[str, Any], dict[str, Any] | None]], tenant: uuid.UUID
 ) -> None:
     """Any rows, one behind the other, come out as they went in."""
-    encoded = [rows.encode(at, columns(id_, tenant), data, metadata) for at, id_, data, metadata in readings]
-    apart = list(rows.take_apart(b"".join(encoded)))
+    encoded = [
+        encoding.encode(at, columns(id_, tenant), data, metadata) for at, id_, data, metadata in readings
+    ]
+    apart = list(encoding.take_apart(b"".join(encoded)))
     assert [row.joined() for row in apart] == encoded
     for row, (at, id_, data, metadata) in zip(apart, readings, strict=True):
         assert row.time_us == at
@@ -57,8 +60,8 @@ def test_what_is_taken_apart_can_be_joined(
 @given(MICROS, MICROS, st.uuids(), METRICS)
 def test_a_row_at_another_time(at: int, then: int, id_: uuid.UUID, data: dict[str, Any]) -> None:
     """Only its time and key change."""
-    (row,) = rows.take_apart(rows.encode(at, columns(id_, id_), data, {"m": 1}))
-    assert row.at(then).joined() == rows.encode(then, columns(id_, id_), data, {"m": 1})
+    (row,) = encoding.take_apart(encoding.encode(at, columns(id_, id_), data, {"m": 1}))
+    assert row.at(then).joined() == encoding.encode(then, columns(id_, id_), data, {"m": 1})
     assert row.at(then).key == rows.key_of(then, id_.bytes)
     assert row.at(then).at(at) == row
 

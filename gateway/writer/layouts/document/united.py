@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.writer import rows
+from gateway.writer.layouts.document.encoding import DocumentRow
 
 Fields = dict[str, msgspec.Raw]
 """By name, each value encoded."""
@@ -20,8 +21,8 @@ _BETWEEN = 2
 """A field's colon, and the comma before the next."""
 
 
-class United:
-    """What the readings of one key come to so far, in the order of receipt.
+class UnitedDocuments:
+    """See :class:`gateway.writer.layouts.base.United`: what the readings of one key come to so far.
 
     Attributes:
         size: bytes of data and metadata, as JSON.
@@ -30,7 +31,7 @@ class United:
 
     __slots__ = ("_data", "_metadata", "_row", "_values", "merged", "size")
 
-    def __init__(self, row: rows.Row) -> None:
+    def __init__(self, row: DocumentRow) -> None:
         self._row = row
         self._data: Fields | None = None
         self._metadata: Fields = {}
@@ -39,7 +40,7 @@ class United:
         self.merged = False
 
     @property
-    def row(self) -> rows.Row:
+    def row(self) -> DocumentRow:
         """The one reading that they are now."""
         if self.merged:
             self._row.data = rows.to_json(self._data)
@@ -50,11 +51,11 @@ class United:
         """Another time, µs since the Unix epoch."""
         self._row = self._row.at(time_us)
 
-    def is_like(self, later: United) -> bool:
+    def is_like(self, later: UnitedDocuments) -> bool:
         """Whether the two are the same, as can be told without a look inside."""
         return self._same_data(later) and self._row.metadata == later._row.metadata
 
-    def overwritten_by(self, later: United) -> bool:
+    def overwritten_by(self, later: UnitedDocuments) -> bool:
         """Whether some field has another value in the later one; 2.0 is 2."""
         if self._same_data(later):
             return False
@@ -64,19 +65,19 @@ class United:
             for name, raw in later._decoded().items()
         )
 
-    def adds(self, later: United) -> bool:
+    def adds(self, later: UnitedDocuments) -> bool:
         """Whether a merge with the later one changes anything."""
         if self.is_like(later):
             return False
         ours, theirs = self._decoded(), later._decoded()
         return bool(_changed(ours, theirs) or _changed(self._metadata, later._metadata))
 
-    def grown(self, later: United) -> int:
+    def grown(self, later: UnitedDocuments) -> int:
         """The size after a merge with the later one."""
         ours, theirs = self._decoded(), later._decoded()
         return self.size + _growth(ours, theirs) + _growth(self._metadata, later._metadata)
 
-    def merge(self, later: United) -> None:
+    def merge(self, later: UnitedDocuments) -> None:
         """The later one's fields win, and its receive time."""
         self.size, self.merged = self.grown(later), True
         for name, raw in _changed(self._decoded(), later._decoded()).items():
@@ -85,7 +86,7 @@ class United:
         self._metadata.update(later._metadata)
         self._row.received = later._row.received
 
-    def _same_data(self, later: United) -> bool:
+    def _same_data(self, later: UnitedDocuments) -> bool:
         return not (self.merged or later.merged) and self._row.data == later._row.data
 
     def _decoded(self) -> Fields:
