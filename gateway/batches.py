@@ -121,6 +121,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.numbers) + len(self.letters)
 
+    def comes_with(self, delivery: Delivery, message: Message) -> None:
+        """A message of this delivery follows: the batch is of its session. Of a delivery all are replayed, or none."""
+        self.session, self.turn = delivery.session, max(self.turn, delivery.turn)
+        if not delivery.replayed:
+            return
+        if letter_before(message) is None:
+            self.spooled = True
+        else:
+            self.replayed = True
+
     def add(
         self,
         number: int,
@@ -130,8 +140,18 @@ class Batch:
         row: bytes,
         *,
         readings: int = 1,
+        unkeyed: int | None = None,
+        ids: Sequence[MessageId] = (),
     ) -> None:
-        """Hold a message with its rows, one a reading."""
+        """Hold a message with its rows, one a reading.
+
+        Args:
+            unkeyed, ids: see the attributes.
+        """
+        if unkeyed is not None:
+            self.unkeyed[len(self.numbers)] = unkeyed
+        if ids:
+            self.ids[len(self.numbers)] = ids
         self.numbers.append(number)
         self.messages.append(message)
         self.origins.append(origin)
@@ -173,18 +193,16 @@ class Batch:
         picked = Batch()
         picked.session, picked.turn = self.session, self.turn
         picked.replayed, picked.spooled = self.replayed, self.spooled
-        for at, index in enumerate(indices):
+        for index in indices:
             picked.add(
                 self.numbers[index],
                 self.messages[index],
                 self.origins[index],
                 self.received_us[index],
                 self.rows[index],
+                unkeyed=self.unkeyed.get(index),
+                ids=self.ids.get(index, ()),
             )
-            if index in self.unkeyed:
-                picked.unkeyed[at] = self.unkeyed[index]
-            if index in self.ids:
-                picked.ids[at] = self.ids[index]
         for index in letters:
             picked.add_letter(self.letter_numbers[index], self.letter_origins[index], self.letters[index])
         return picked

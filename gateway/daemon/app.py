@@ -15,7 +15,7 @@ from gateway.daemon import exposure, former_sessions, former_spools
 from gateway.daemon.dead_letter_purge import DeadLetterPurge
 from gateway.daemon.partitions import PartitionUpkeep
 from gateway.ingest import stall
-from gateway.ingest.assembly import IngestPath
+from gateway.ingest.assembly import Foundation, IngestPath, live_path, spool_path
 from gateway.ingest.dead_letter_share import DeadLetterShare
 from gateway.observability import events, logs, metrics
 from gateway.observability.health import Health
@@ -61,37 +61,34 @@ class Gateway:
     def __init__(self, options: settings.Settings, notify: Notify) -> None:
         self._options, self._notify = options, notify
         self.health = Health()
-        self._path = IngestPath(options, self.health)
-        self.pipeline = self._path.pipeline
+        self._base = Foundation(options, self.health)
         self._source = mqtt.open_source(
-            options.mqtt,
-            options.streams,
-            self._path.sink,
-            self.health.component("mqtt"),
-            self._path.sessions,
+            options.mqtt, options.streams, self.health.component("mqtt"), self._base.sessions
         )
-        self.pipeline.source = self._source
+        self._live, self._spooled = live_path(self._base, self._source), spool_path(self._base)
+        self.pipeline = self._live.pipeline
+        drained = {} if self._spooled is None else self._spooled.routes.tallies
         self.report = StatusReport(
             health=self.health,
-            tallies=self._path.routes.tallies,
+            tallies=self._live.routes.tallies,
             in_flight=self.pipeline.held.by_stream,
             gauges=self._gauges(),
-            drained=self._path.drained.tallies if self._path.spool else {},
+            drained=drained,
         )
         self._server = Server(options.observability, self.report)
         self._progress = stall.StallWatchdog(
             self.pipeline.held,
             self._source,
-            self._path.routes.tallies,
+            self._live.routes.tallies,
             self.health,
             limit=options.watchdog.no_progress,
         )
         self._dead_letters = DeadLetterShare(
-            [self._path.routes.tallies, self._path.drained.tallies],
+            [self._live.routes.tallies, drained],
             self.health.component("dead letters"),
             limit=options.watchdog.dead_letter_share,
         )
-        self._partitions = PartitionUpkeep(options.databases.timeseries, self._path.stores)
+        self._partitions = PartitionUpkeep(options.databases.timeseries, self._base.stores)
         self._tasks = TaskGuard()
 
     async def run(self) -> int:
@@ -99,7 +96,7 @@ class Gateway:
         signals = Signals()
         await self._server.open()
         try:
-            self._path.open()
+            self._base.open()
             self._start()
             # What lives as long as the process is never garbage, nor is what is under way: the collector need not
             # walk either again and again.
@@ -112,21 +109,24 @@ class Gateway:
         finally:
             await self._server.close()
 
+    def _paths(self) -> list[IngestPath]:
+        return [self._live] if self._spooled is None else [self._live, self._spooled]
+
     def _start(self) -> None:
         """Writers first, the source last: what is yielded finds everything in place."""
         start = self._tasks.start
-        for name, task in self._path.tasks():
-            start(name, task)
+        for name, task in (*self._base.tasks, *(one for path in self._paths() for one in path.tasks)):
+            start(name, task())
         start("upkeep", self._keep_up())
         start("partitions", self._partitions.keep())
         if self._options.dead_letters.keep:
-            start("purge", DeadLetterPurge(self._path.timeseries, self._options.dead_letters.keep).run())
+            start("purge", DeadLetterPurge(self._base.timeseries, self._options.dead_letters.keep).run())
         start("books", self._watch_books())
         start("progress", self._progress.watch())
         start("dead-letters", self._dead_letters.watch())
         start("watchdog", self._notify.watch())
         start("hung", stall.end_when_hung(self._options.watchdog.hung))
-        start("source", self._source.run())
+        start("source", self._source.run(self._live.sink))
         if self._options.mqtt.worker_of is None:  # else its supervisor does it
             own = {self._options.mqtt.client_id}
             start("sessions", former_sessions.watch(self._options, own, self.health.component("sessions")))
@@ -138,7 +138,7 @@ class Gateway:
             await self._tasks.watch(stop)
         except Exception as error:
             events.task_died(error=error)
-            self._path.suspects.keep()
+            self._base.suspects.keep()
             return True
         return False
 
@@ -150,21 +150,23 @@ class Gateway:
         self._source.stop()
         await _first(self.pipeline.drain(), at_once.wait(), timeout=self._options.shutdown.deadline)
         await _first(self._source.close(), at_once.wait(), timeout=_CLOSE_SECONDS)
-        await _first(self._path.leave(), at_once.wait(), timeout=_CLOSE_SECONDS)
+        await _first(self._base.leave(), at_once.wait(), timeout=_CLOSE_SECONDS)
         unsettled = self.pipeline.held.by_stream().total()
         await self._tasks.cancel()
-        await self._path.close()
+        for path in self._paths():
+            await path.close()
+        await self._base.close()
         events.stopped(unsettled=unsettled, balanced=self.report.as_dict()["balanced"])
         return STOPPED_UNSETTLED if unsettled else STOPPED_CLEAN
 
     async def _keep_up(self) -> None:
         """Task: no more ids than the horizon asks for."""
         while True:
-            await self._path.stores.until_done(self._keep_up_once)
+            await self._base.stores.until_done(self._keep_up_once)
             await asyncio.sleep(_UPKEEP_SECONDS)
 
     async def _keep_up_once(self) -> None:
-        async with self._path.timeseries.connection() as connection:
+        async with self._base.timeseries.connection() as connection:
             await processed.prune(connection, self._options.writer.message_id_horizon)
 
     async def _watch_books(self) -> None:
@@ -186,7 +188,7 @@ class Gateway:
         return {**self._path_gauges(), **self._spool_gauges()}
 
     def _spool_gauges(self) -> metrics.Gauges:
-        spool = self._path.spool
+        spool = self._base.spool
         if spool is None:
             return {}
         return metrics.spool_gauges(
@@ -201,8 +203,8 @@ class Gateway:
             backlog_bytes=lambda: self.pipeline.held.size_bytes,
             held_back=lambda: sum(len(work.batch) for work in self.pipeline.held.back),
             reading_paused=lambda: float(self.pipeline.paused),
-            registry_entries=lambda: len(self._path.registry),
-            registry_topics=lambda: len(self._path.routes),
+            registry_entries=lambda: len(self._base.registry),
+            registry_topics=lambda: len(self._live.routes),
             tasks=lambda: len(asyncio.all_tasks()),
         )
 

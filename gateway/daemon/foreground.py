@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway import settings
-from gateway.ingest.assembly import IngestPath
+from gateway.ingest.assembly import Foundation, IngestPath
 from gateway.observability.health import ComponentState, Health
 from gateway.tasks import TaskGuard
 
@@ -30,8 +30,8 @@ def for_a_job(options: settings.Settings) -> settings.Settings:
     return options.model_copy(update={"databases": options.databases.model_copy(update=databases)})
 
 
-async def run(path: IngestPath, health: Health, job: Coroutine[Any, Any, None], tell: Tell) -> None:
-    """Do the job with the tasks of the path beside it, then close the path.
+async def run(base: Foundation, path: IngestPath, job: Coroutine[Any, Any, None], tell: Tell) -> None:
+    """Do the job with the tasks of the path and its foundation beside it, then close both.
 
     Raises:
         StoreError: a database must be mended, or was away for too long.
@@ -41,9 +41,9 @@ async def run(path: IngestPath, health: Health, job: Coroutine[Any, Any, None], 
     work = asyncio.create_task(job, name="job")
     work.add_done_callback(lambda _task: stop.set())
     try:
-        for name, task in path.tasks():
-            tasks.start(name, task)
-        tasks.start("tell", _tell(health, tell))
+        for name, task in (*base.tasks, *path.tasks):
+            tasks.start(name, task())
+        tasks.start("tell", _tell(base.health, tell))
         await tasks.watch(stop)
         await work
     finally:
@@ -51,6 +51,7 @@ async def run(path: IngestPath, health: Health, job: Coroutine[Any, Any, None], 
         await asyncio.gather(work, return_exceptions=True)
         await tasks.cancel()
         await path.close()
+        await base.close()
 
 
 async def _tell(health: Health, tell: Tell) -> None:

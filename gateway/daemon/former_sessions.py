@@ -15,7 +15,7 @@ import msgspec
 
 from gateway import errors, mqtt, settings
 from gateway.daemon import foreground
-from gateway.ingest.assembly import IngestPath
+from gateway.ingest.assembly import Foundation, IngestPath, live_path
 from gateway.observability import events
 from gateway.observability.health import Component, ComponentState, Health
 from gateway.storage import pools
@@ -143,12 +143,11 @@ async def end(
     """
     result = result or FormerSessionResult()
     alone = _alone(options, client_id)
-    health = Health()
-    path = IngestPath(alone, health, patience=foreground.PATIENCE)
-    component, first = health.component("mqtt"), next(_FIRST_NUMBERS)
-    source = mqtt.open_source(alone.mqtt, (), path.pipeline, component, path.sessions, first=first)
-    path.pipeline.source = source
-    await foreground.run(path, health, _read_empty(path, source, health, result), tell)
+    base = Foundation(alone, Health(), patience=foreground.PATIENCE)
+    component, first = base.health.component("mqtt"), next(_FIRST_NUMBERS)
+    source = mqtt.open_source(alone.mqtt, (), component, base.sessions, first=first)
+    path = live_path(base, source)
+    await foreground.run(base, path, _read_empty(base, path, source, result), tell)
     events.mqtt_session_emptied(client_id=client_id, messages=result.messages)
 
 
@@ -168,30 +167,30 @@ def _alone(options: settings.Settings, client_id: str) -> settings.Settings:
 
 
 async def _read_empty(
-    path: IngestPath, source: mqtt.Source, health: Health, result: FormerSessionResult
+    base: Foundation, path: IngestPath, source: mqtt.Source, result: FormerSessionResult
 ) -> None:
-    running = asyncio.create_task(source.run(), name="source")
+    running = asyncio.create_task(source.run(path.pipeline), name="source")
     try:
-        await _connected(path, health)
+        await _connected(base)
         while (received := _received(path)) != result.messages or path.pipeline.held.by_stream().total():
             result.messages = received
             await asyncio.sleep(_QUIET_SECONDS)
         source.stop()
         await path.pipeline.drain()
         await source.close()
-        await path.leave()
+        await base.leave()
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def _connected(path: IngestPath, health: Health) -> None:
+async def _connected(base: Foundation) -> None:
     """Connected, all subscriptions ended, and time for the first messages to come."""
-    component, deadline = health.component("mqtt"), time.monotonic() + foreground.PATIENCE
-    while component.state is not ComponentState.READY or path.sessions.filters:
+    component, deadline = base.health.component("mqtt"), time.monotonic() + foreground.PATIENCE
+    while component.state is not ComponentState.READY or base.sessions.filters:
         if time.monotonic() > deadline:
             raise errors.UsageError(
-                f"the session of {path.sessions.client_id} could not be taken over: {component.detail}"
+                f"the session of {base.sessions.client_id} could not be taken over: {component.detail}"
             )
         await asyncio.sleep(_POLL_SECONDS)
     await asyncio.sleep(_QUIET_SECONDS)

@@ -16,7 +16,7 @@ import msgspec
 
 from gateway import errors, settings
 from gateway.daemon import foreground
-from gateway.ingest.assembly import IngestPath
+from gateway.ingest.assembly import Foundation, IngestPath, live_path
 from gateway.messages import Delivery
 from gateway.observability.health import Health
 from gateway.outcomes import Outcome, Reason
@@ -44,23 +44,40 @@ class ReplayResult(msgspec.Struct):
         return f"{self.replayed} replayed: {self.stored} stored, {self.failed_again} failed again"
 
 
-class Replay:
-    """A source of dead letters. No acknowledgement is waited for, and a page is bound enough for memory.
+class ReplayControl:
+    """What the path does to a replay. No acknowledgement is waited for, and a page is bound enough for memory.
 
     Attributes:
+        numbered: letters by their delivery numbers.
         ended: letters that have come to their end.
     """
 
-    def __init__(self, path: IngestPath, result: ReplayResult) -> None:
-        self._path, self._result = path, result
-        self._numbered: list[uuid.UUID] = []
-        self._before = msgspec.structs.replace(result)
+    def __init__(self) -> None:
+        self.numbered: list[uuid.UUID] = []
         self.ended: set[uuid.UUID] = set()
-        path.pipeline.source = self
 
     def settle(self, numbers: list[int]) -> None:
-        """See :class:`gateway.ingest.pipeline.SourceControl`."""
-        self.ended.update(self._numbered[number] for number in numbers)
+        """See :class:`gateway.ingest.settlement.SourceControl`."""
+        self.ended.update(self.numbered[number] for number in numbers)
+
+    def pause(self) -> None:
+        """See :class:`gateway.ingest.settlement.SourceControl`."""
+
+    def resume(self) -> None:
+        """See :class:`gateway.ingest.settlement.SourceControl`."""
+
+
+class Replay:
+    """A source of dead letters."""
+
+    def __init__(
+        self, base: Foundation, path: IngestPath, control: ReplayControl, result: ReplayResult
+    ) -> None:
+        self._base, self._path, self._control, self._result = base, path, control, result
+        self._before = msgspec.structs.replace(result)
+
+    def count(self) -> None:
+        """Enter into the result what has come to its end by now."""
         books, before, result = self._path.routes.tallies.values(), self._before, self._result
         failed = sum(tally.settled[Outcome.DEAD_LETTERED] for tally in books)
         ended = sum(sum(tally.settled.values()) for tally in books)
@@ -68,15 +85,9 @@ class Replay:
         result.failed_again = before.failed_again + failed
         result.stored = before.stored + ended - failed
 
-    def pause(self) -> None:
-        """See :class:`gateway.ingest.pipeline.SourceControl`."""
-
-    def resume(self) -> None:
-        """See :class:`gateway.ingest.pipeline.SourceControl`."""
-
     async def send_all(self, pages: Pages) -> None:
         """Send all letters through the path; returns when they have come to their end."""
-        while records := await pages.next(self._path):
+        while records := await pages.next(self._base):
             for record in records:
                 if record["payload_bytes"] is None:
                     self._send(dead_letters.as_message(record))
@@ -94,17 +105,18 @@ class Replay:
         detail = record["detail"] if why in record["detail"] else f"{why}; {record['detail']}"
 
         async def note() -> None:
-            async with self._path.timeseries.connection() as connection:
+            async with self._base.timeseries.connection() as connection:
                 await dead_letters.note_failed(connection, record["id"], record["reason"], detail)
 
-        await self._path.stores.until_done(note)
-        self.ended.add(record["id"])
+        await self._base.stores.until_done(note)
+        self._control.ended.add(record["id"])
         for counts in (self._before, self._result):
             counts.replayed, counts.failed_again = counts.replayed + 1, counts.failed_again + 1
 
     def _send(self, message: dead_letters.Replayed) -> None:
-        number = len(self._numbered)
-        self._numbered.append(message.dead_letter_id)
+        numbered = self._control.numbered
+        number = len(numbered)
+        numbered.append(message.dead_letter_id)
         self._path.pipeline.take(Delivery((message,), number, message.received_us, replayed=True))
 
 
@@ -124,15 +136,15 @@ class Pages:
         self._left: list[Mapping[str, Any]] = []
         self._size, self._refused = _PAGE, 0
 
-    async def next(self, path: IngestPath) -> list[Mapping[str, Any]]:
+    async def next(self, base: Foundation) -> list[Mapping[str, Any]]:
         """The next letters; none at the end. Those that come meanwhile are not replayed."""
 
         async def read() -> None:
-            async with path.timeseries.connection() as connection:
+            async with base.timeseries.connection() as connection:
                 await self._read(connection)
 
         if not self._left:
-            await path.stores.until_done(read)
+            await base.stores.until_done(read)
         return self._left[: self._size]
 
     async def _read(self, connection: Any) -> None:
@@ -186,23 +198,26 @@ async def run(
     options = foreground.for_a_job(options.model_copy(update={"spool": settings.SpoolSettings()}))
     pages, all_done = Pages(selection, limit), False
     while not all_done:
-        health = Health()
-        path = IngestPath(options, health, patience=foreground.PATIENCE)
-        source = Replay(path, result)
+        base, control = Foundation(options, Health(), patience=foreground.PATIENCE), ReplayControl()
+        path = live_path(base, control)
+        replay = Replay(base, path, control, result)
+
+        def tell(waits: str, replay: Replay = replay) -> None:
+            replay.count()
+            progress(result.replayed, pages.total, waits)
+
         try:
-            await foreground.run(
-                path,
-                health,
-                source.send_all(pages),
-                lambda waits: progress(result.replayed, pages.total, waits),
-            )
+            try:
+                await foreground.run(base, path, replay.send_all(pages), tell)
+            finally:
+                replay.count()
             all_done = True
         except errors.StandingError:
             raise
         except errors.StoreError as error:
             if sqlstate.passes(error):
                 raise
-            alone = pages.refused(source.ended, error)
+            alone = pages.refused(control.ended, error)
             if alone is not None:
                 await _note_refused(options, alone, error)
                 result.replayed, result.failed_again = result.replayed + 1, result.failed_again + 1

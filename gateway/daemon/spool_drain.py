@@ -10,7 +10,7 @@ import msgspec
 
 from gateway import settings
 from gateway.daemon import foreground
-from gateway.ingest.assembly import IngestPath
+from gateway.ingest.assembly import Foundation, IngestPath, spool_path
 from gateway.observability.health import Health
 
 Progress = Callable[[int, int, str], None]
@@ -59,14 +59,13 @@ async def run(
 
 
 async def _drain(options: settings.Settings, result: DrainResult, progress: Progress) -> None:
-    health, before = Health(), result.ended.copy()
-    path = IngestPath(options, health, patience=foreground.PATIENCE)
-    spool, drain = path.spool, path.drain
+    base, before = Foundation(options, Health(), patience=foreground.PATIENCE), result.ended.copy()
+    spool, path = base.spool, spool_path(base)
     assert spool is not None
-    assert drain is not None
-    path.open()
+    assert path is not None
+    base.open()
     if not spool.records:  # nothing to ask a database for
-        await path.close()
+        await base.close()
         return
 
     def count() -> None:
@@ -78,13 +77,13 @@ async def _drain(options: settings.Settings, result: DrainResult, progress: Prog
         progress(done, done + result.left, waits)
 
     try:
-        await foreground.run(path, health, drain.until_empty(), tell)
+        await foreground.run(base, path, path.source.until_empty(), tell)
     finally:
         count()
 
 
 def _outcomes(path: IngestPath) -> Counter[str]:
     ended: Counter[str] = Counter()
-    for tally in path.drained.tallies.values():
+    for tally in path.routes.tallies.values():
         ended.update({outcome.value: count for outcome, count in tally.settled.items() if count})
     return ended

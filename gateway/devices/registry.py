@@ -80,10 +80,8 @@ class Entry:
         self.device, self.refusal = device, None
 
     def refused(self) -> Reason | None:
-        """The refusal while it is fresh; None: resolve."""
-        if self.refusal is not None and time.monotonic() >= self.refused_until:
-            self.refusal = None
-        return self.refusal
+        """The refusal for as long as it is believed; None: the device must be looked up."""
+        return self.refusal if time.monotonic() < self.refused_until else None
 
 
 class Registry:

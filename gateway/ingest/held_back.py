@@ -15,7 +15,7 @@ from gateway.ingest.in_flight import InFlight
 from gateway.observability import events, health
 from gateway.storage.retry import Retrying
 from gateway.writer.experience import Experience
-from gateway.writer.work import BatchWrite, History
+from gateway.writer.work import BatchWrite
 
 _SHORTEST_SECONDS = 0.5
 _LONGEST_SECONDS = 30.0
@@ -59,9 +59,8 @@ class HeldBack:
         """
         now, rows = time.monotonic(), self._experience.rows
         if work.history is None:
-            work.history = History(now, rows if work.rows_before is None else work.rows_before)
             events.held_back(count=len(work.batch), where="memory", error=str(work.error))
-        history = work.history
+        history = work.begin_history(now, rows)
         history.failed(rows)
         self._held.back.append(work)
         self._tell(work)

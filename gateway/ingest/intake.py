@@ -45,21 +45,35 @@ class Intake:
             for message, route in zip(delivery.messages, routes, strict=True)
         ]
 
-    def encode(self, message: Message, route: TopicRoute, delivery: Delivery) -> Encoded:
-        """What the message becomes.
+    def encode(self, message: Message, route: TopicRoute, delivery: Delivery) -> Encoded | Unresolved:
+        """What the message becomes, or which devices must be looked up first.
 
         Raises:
             MessageError: it ends as a dead letter, or ignored.
-            Unresolved: devices must be looked up first.
         """
         # The conditions of _admit, which nearly no message meets: a call spared for all others.
         if route.ending is not None or message.retain or len(message.payload) > self._largest:
             self._admit(message, route)
         entry = route.entry
-        device = None if entry is None else entry.device or _known(entry, route)
+        device = None if entry is None else entry.device
+        if device is None and entry is not None:
+            if entry.refused() is None:
+                return Unresolved([entry])
+            raise _refusal(entry, route)
         readings = route.decode(message.payload)
-        if device is None:
-            self._see_that_known(readings, route)
+        if device is None and (unknown := self._unknown(readings, route)):
+            return Unresolved(unknown)
+        return self._encode(readings, device, message, route, delivery)
+
+    def _encode(
+        self,
+        readings: Sequence[Reading],
+        device: Device | None,
+        message: Message,
+        route: TopicRoute,
+        delivery: Delivery,
+    ) -> Encoded:
+        """All readings of a message; ``device``: that of the topic, None where the payload names them."""
         rows: list[bytes] = []
         ids: list[MessageId] = []
         flags: list[str] = []
@@ -115,13 +129,11 @@ class Intake:
         if size > self._largest:
             raise MessageError(Reason.TOO_LARGE, f"{size} bytes (validation.max_payload_bytes)")
 
-    def _see_that_known(self, readings: Sequence[Reading], route: TopicRoute) -> None:
-        """Have all devices that the payload names looked up at once, where the topic names none."""
+    def _unknown(self, readings: Sequence[Reading], route: TopicRoute) -> list[Entry]:
+        """Which of the devices that the payload names must be looked up, where the topic names none."""
         named = {reading.device for reading in readings if reading.device is not None}
         entries = [self._routes.entry(route, serial_number) for serial_number in named]
-        unknown = [entry for entry in entries if entry.device is None and entry.refused() is None]
-        if unknown:
-            raise Unresolved(unknown)
+        return [entry for entry in entries if entry.device is None and entry.refused() is None]
 
     def _first_time(self, readings: Sequence[Reading], route: TopicRoute, received_us: int) -> int:
         """The receive time of the first reading, where the payload names the devices; the others follow without a gap.
@@ -140,7 +152,9 @@ class Intake:
             raise MessageError(Reason.UNKNOWN_DEVICE, "neither the topic nor the payload names a device")
         if device is None:
             entry = self._routes.entry(route, reading.device)
-            device = entry.device or _known(entry, route)
+            device = entry.device
+            if device is None:
+                raise _refusal(entry, route)
         if reading.device != device.serial_number:
             raise MessageError(Reason.DEVICE_MISMATCH, f"the payload speaks for {reading.device[:200]!r}")
         return device
@@ -173,19 +187,18 @@ def _replayed() -> MessageError:
     return MessageError(Reason.RETAINED, "a retained message, replayed by the broker")
 
 
-def _known(entry: Entry, route: TopicRoute) -> Device:
-    """The device of an entry that has none now: always raises, says what becomes of the message."""
-    refusal = entry.refused()
-    if refusal is None:
-        raise Unresolved([entry])
+def _refusal(entry: Entry, route: TopicRoute) -> MessageError:
+    """Why the messages of a refused device are not taken."""
+    refusal = entry.refusal
+    assert refusal is not None, "what is not decided is looked up first"
     if route.unknown_device == "ignore" and refusal is Reason.UNKNOWN_DEVICE:
-        raise MessageError(Reason.DEVICE_IGNORED, "the device is unknown")
+        return MessageError(Reason.DEVICE_IGNORED, "the device is unknown")
     what = {
         Reason.UNKNOWN_TENANT: f"no tenant {entry.tenant!r}: `gateway tenant add`",
         Reason.UNKNOWN_DEVICE: f"no device {entry.serial_number!r} of tenant {entry.tenant!r}: `gateway device add`",
         Reason.DEVICE_DISABLED: f"device {entry.serial_number!r} is disabled: `gateway device enable`",
     }
-    raise MessageError(refusal, what[refusal])
+    return MessageError(refusal, what[refusal])
 
 
 def _in_one(refused: MessageError, index: int) -> MessageError:

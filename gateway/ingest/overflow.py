@@ -9,22 +9,80 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from gateway import batches, errors
 from gateway.ingest.waiting import Waiting
 from gateway.messages import Message, Session, digest
 from gateway.observability import events, health
-from gateway.outcomes import Outcome
 from gateway.spool.records import Record
 from gateway.spool.spool import Spool
 from gateway.storage.retry import Retrying
+from gateway.writer.copy import Writer
 from gateway.writer.work import BatchWrite
 
 _RETRY_SECONDS = 1.0
 
 
-class Overflow:
-    """Decides when a database keeps us waiting too long, and spools what waits.
+class Overflow(Protocol):
+    """Where messages go that a database keeps waiting; how long a try may take."""
+
+    async def in_time(self, patience: Retrying, attempt: Callable[[], Awaitable[None]]) -> bool:
+        """Whether this could be done within the time that messages wait."""
+
+    async def probe(self, writer: Writer) -> None:
+        """See that the database works; no longer than messages wait."""
+
+    async def deliver(self, work: BatchWrite, writer: Writer) -> None:
+        """Return when all of the work is somewhere durable, or is left because it fails although the server works."""
+
+    async def keep(self, records: Sequence[Record], instead_of: Retrying) -> bool:
+        """Spool these; False after a while when that is not possible. Nothing is spooled in part.
+
+        Args:
+            instead_of: with whom the messages waited too long.
+        """
+
+    def note(self, entries: Sequence[tuple[int, Message]]) -> None:
+        """These numbers and messages are spooled: the broker may deliver them again before it has read the acks."""
+
+    def records_of(self, waited: Sequence[Waiting]) -> list[Record]:
+        """Deferred messages, as records; whether they are redeliveries is still to be told."""
+
+
+class NoOverflow:
+    """Without a spool messages wait as long as it takes; see :class:`Overflow`."""
+
+    def __init__(self, stores: Retrying) -> None:
+        self._stores = stores
+
+    async def in_time(self, patience: Retrying, attempt: Callable[[], Awaitable[None]]) -> bool:
+        """However long it takes."""
+        await patience.until_done(attempt)
+        return True
+
+    async def probe(self, writer: Writer) -> None:
+        """However long it takes."""
+        await self._stores.until_done(writer.probe)
+
+    async def deliver(self, work: BatchWrite, writer: Writer) -> None:
+        """However long it takes."""
+        await self._stores.until_done(lambda: writer.write(work))
+
+    async def keep(self, records: Sequence[Record], instead_of: Retrying) -> bool:
+        """Nothing is kept."""
+        return False
+
+    def note(self, entries: Sequence[tuple[int, Message]]) -> None:
+        """Nothing is kept."""
+
+    def records_of(self, waited: Sequence[Waiting]) -> list[Record]:
+        """Nothing is kept."""
+        return []
+
+
+class SpoolOverflow:
+    """Decides when a database keeps us waiting too long, and spools what waits; see :class:`Overflow`.
 
     Args:
         spooled: called with numbers and digests of what would look new if it were delivered again.
@@ -59,17 +117,19 @@ class Overflow:
         self._refused.discard(patience)
         return True
 
-    async def deliver(
-        self, work: BatchWrite, write: Callable[[], Awaitable[None]], abandon: Callable[[], Awaitable[None]]
-    ) -> None:
+    async def probe(self, writer: Writer) -> None:
+        """See that the database works, no longer than messages wait."""
+        await self.in_time(self._stores, writer.probe)
+
+    async def deliver(self, work: BatchWrite, writer: Writer) -> None:
         """Until the work is in the database, or in the spool; while the database is known to be away, at once there.
 
         What was set apart goes to the spool too, out of the way: the drain finds out what is wrong with it.
         """
         while True:
             if not self._away.is_set():
-                if not await self.in_time(self._stores, write):
-                    await abandon()
+                if not await self.in_time(self._stores, lambda: writer.write(work)):
+                    await writer.close()
                     self._away.set()
                 elif not work.left:
                     return
@@ -77,7 +137,7 @@ class Overflow:
                     _tell_held_back(work)
             if await self.keep(_of_work(work), self._stores):
                 self.note(_looks_new(work))
-                _mark_spooled(work)
+                work.spooled()
                 return
             self._away.clear()
 
@@ -226,20 +286,6 @@ def _looks_new(work: BatchWrite) -> list[tuple[int, Message]]:
     ]
     letters = work.numbered([letter for stretch in work.left for letter in stretch.letters])
     return found + [(number, letter.message) for number, letter in letters]
-
-
-def _mark_spooled(work: BatchWrite) -> None:
-    refused = {id(letter): index for index, letter in work.refused.items()}
-    own = {id(letter): at for at, letter in enumerate(work.batch.letters)}
-    for stretch in work.left:
-        for index in stretch.indices:
-            work.outcomes[index] = Outcome.SPOOLED
-        for letter in stretch.letters:
-            if id(letter) in own:
-                work.letter_outcomes[own[id(letter)]] = Outcome.SPOOLED
-            else:
-                work.outcomes[refused[id(letter)]] = Outcome.SPOOLED
-    work.left.clear()
 
 
 def _tell_held_back(work: BatchWrite) -> None:

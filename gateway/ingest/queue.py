@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from gateway.batches import Batch
-from gateway.messages import Delivery
+from gateway.messages import Delivery, Message
 
 
 class Queue:
@@ -24,13 +24,16 @@ class Queue:
         self.open = Batch()
         self._sealed: deque[Batch] = deque()
 
-    def open_for(self, delivery: Delivery) -> Batch:
-        """The batch that collects, for a delivery of this session: packet ids of two sessions are never in one."""
+    def open_for(self, delivery: Delivery, message: Message) -> Batch:
+        """The batch that collects, for messages of this delivery: packet ids of two sessions are never in one.
+
+        Args:
+            message: one of the delivery, which itself may be without its messages.
+        """
         if self.open.session is not delivery.session and len(self.open):
             self._sealed.append(self.open)
             self.open = Batch()
-        self.open.session = delivery.session
-        self.open.turn = max(self.open.turn, delivery.turn)
+        self.open.comes_with(delivery, message)
         return self.open
 
     def seal_if_full(self) -> bool:

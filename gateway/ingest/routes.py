@@ -11,7 +11,7 @@ from gateway.decoders import Decode
 from gateway.devices.registry import Entry, Registry
 from gateway.ingest import fast_path, validation
 from gateway.ingest.validation import Check
-from gateway.messages import Device, DeviceType, Message, PlainRow
+from gateway.messages import Delivery, Device, DeviceType, Message, PlainRow
 from gateway.outcomes import Reason, Tally
 from gateway.writer import rows
 from gateway.writer.layouts import TELEMETRY, StreamTarget
@@ -121,7 +121,7 @@ class Routes:
         self._stray = _stray_stream()
         self._beside = topics.Beside([stream.template.filter for stream in streams])
         self.known: dict[str, TopicRoute] = {}
-        """Of devices of the registry, by topic; the path looks here first and calls :meth:`find` for the others."""
+        """Of devices of the registry, by topic; :meth:`of` looks here first."""
         self._others: dict[str, TopicRoute] = {}
         self._others_bytes = 0
 
@@ -133,6 +133,16 @@ class Routes:
     def tallies(self) -> dict[str, Tally]:
         """The books, by stream."""
         return {stream.options.name: stream.tally for stream in (*self._streams, self._stray)}
+
+    def of(self, delivery: Delivery) -> list[TopicRoute]:
+        """The route of each message of a delivery; all are entered into the books as received."""
+        known, find = self.known, self.find
+        routes = [known.get(message.topic) or find(message.topic) for message in delivery.messages]
+        for message, route in zip(delivery.messages, routes, strict=True):
+            route.tally.received += 1
+            if message.packet_id is None:
+                route.tally.qos0 += 1
+        return routes
 
     def find(self, topic: str) -> TopicRoute:
         """The route of a topic of which no device is known yet; room is made by forgetting the oldest.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gateway.errors import SpoolError
 from gateway.ingest.pipeline import Pipeline
@@ -23,27 +23,61 @@ _RETRY_SECONDS = 1.0
 _received = operator.attrgetter("received_us", "resumed", "session")
 
 
+class SpoolControl:
+    """Satisfies ``SourceControl``; no acknowledgement is waited for here, a settled record may go.
+
+    Attributes:
+        may_read: the path takes more.
+        next_number: delivery number of the next record that is handed over.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._positions: dict[int, Position] = {}
+        self.next_number = 0
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+
+    def handed_over(self, positions: Sequence[Position]) -> int:
+        """Records at these positions get the next delivery numbers; the first of them."""
+        first = self.next_number
+        self._positions.update(enumerate(positions, first))
+        return first
+
+    def settle(self, numbers: Iterable[int]) -> None:
+        """These have come to their end: the spool may forget them."""
+        self._spool.settle([self._positions.pop(number) for number in numbers])
+
+    def pause(self) -> None:
+        """The path has enough for now."""
+        self.may_read.clear()
+
+    def resume(self) -> None:
+        """The path takes more."""
+        self.may_read.set()
+
+
 class SpoolSource:
-    """Satisfies ``SourceControl``; nobody waits for acknowledgements here, a settled record may go."""
+    """Reads the spool into its path, oldest first."""
 
     def __init__(
-        self, spool: Spool, pipeline: Pipeline, component: health.Component, suspects: Suspects
+        self,
+        spool: Spool,
+        control: SpoolControl,
+        pipeline: Pipeline,
+        component: health.Component,
+        suspects: Suspects,
     ) -> None:
-        self._spool, self._pipeline, self._component = spool, pipeline, component
-        self._positions: dict[int, Position] = {}
+        self._spool, self._control, self._pipeline, self._component = spool, control, pipeline, component
         self._suspects, self._one_by_one = suspects, OneByOne(suspects, pipeline)
-        self._next = 0
         self._current = Session(inherited=True)
         self._unreadable: str | None = None
-        self._may_read = asyncio.Event()
-        self._may_read.set()
-        pipeline.source = self
 
     async def run(self) -> None:
         """Task: oldest first, as fast as the path takes it."""
         while True:
             await self._spool.wait_for_records()
-            await self._may_read.wait()
+            await self._control.may_read.wait()
             try:
                 await self._hand_over()
                 self._can_read()
@@ -78,15 +112,14 @@ class SpoolSource:
             return
         self._suspects.begin()
         # A redelivery is judged when all portions before its own are settled, which may hold what it repeats.
-        since = self._next
-        self._positions.update(enumerate(portion.positions, since))
+        control, since = self._control, self._control.handed_over(portion.positions)
         for (received_us, resumed, session), together in itertools.groupby(portion.records, _received):
             records = list(together)
             delivery = Delivery(
-                records, self._next, received_us, resumed, since, records[-1].turn,
+                records, control.next_number, received_us, resumed, since, records[-1].turn,
                 replayed=True, session=self._session(session),
             )  # fmt: skip
-            self._next += len(delivery.messages)
+            control.next_number += len(delivery.messages)
             if self._suspects.passes:
                 self._pipeline.take(delivery)
             else:
@@ -106,16 +139,4 @@ class SpoolSource:
 
     def stands(self) -> object:
         """How far the drain is: another value as soon as it gets on."""
-        return self._next, self._pipeline.held.stands()
-
-    def settle(self, numbers: Iterable[int]) -> None:
-        """These have come to their end: the spool may forget them."""
-        self._spool.settle([self._positions.pop(number) for number in numbers])
-
-    def pause(self) -> None:
-        """The path has enough for now."""
-        self._may_read.clear()
-
-    def resume(self) -> None:
-        """The path takes more."""
-        self._may_read.set()
+        return self._control.next_number, self._pipeline.held.stands()

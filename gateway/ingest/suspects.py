@@ -253,12 +253,8 @@ class PausableSource(Protocol):
         """Read again."""
 
 
-class LivePath(ReceivingPath, Protocol):
+class PausingPath(ReceivingPath, Protocol):
     """The live path."""
-
-    @property
-    def source(self) -> PausableSource:
-        """What it takes from."""
 
     @property
     def paused(self) -> bool:
@@ -268,8 +264,8 @@ class LivePath(ReceivingPath, Protocol):
 class Guard:
     """The sink of the live source. What does not pass whole waits here, with the socket not read."""
 
-    def __init__(self, suspects: Suspects, path: LivePath) -> None:
-        self._suspects, self._path = suspects, path
+    def __init__(self, suspects: Suspects, path: PausingPath, source: PausableSource) -> None:
+        self._suspects, self._path, self._source = suspects, path, source
         self._one_by_one = OneByOne(suspects, path)
         self._waiting: deque[Delivery] = deque()
         self._busy, self._wake = False, asyncio.Event()
@@ -283,7 +279,7 @@ class Guard:
         self._waiting.append(delivery)
         self._busy = True
         self._wake.set()
-        self._path.source.pause()
+        self._source.pause()
 
     @property
     def busy(self) -> bool:
@@ -305,4 +301,4 @@ class Guard:
             self._busy = False
             self._path.idle()
             if not self._path.paused:
-                self._path.source.resume()
+                self._source.resume()

@@ -14,12 +14,10 @@ from gateway.ingest.routes import TopicRoute
 from gateway.messages import Delivery, Message
 
 
-class Unresolved(Exception):  # noqa: N818 - a message meets it on its way, nobody has failed
-    """These devices must be looked up first."""
+class Unresolved(msgspec.Struct):
+    """These devices must be looked up before the message can be decided."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        super().__init__(f"{len(entries)} devices to look up")
-        self.entries = entries
+    entries: Sequence[Entry]
 
 
 class Waiting(msgspec.Struct):

@@ -20,7 +20,6 @@ __all__ = ["DeliveryReceiver", "SessionTracker", "Source", "broker_name", "open_
 def open_source(
     mqtt: MqttSettings,
     streams: Sequence[StreamSettings],
-    sink: DeliveryReceiver,
     component: Component,
     sessions: SessionTracker,
     *,
@@ -34,7 +33,7 @@ def open_source(
     connect, fallback = _versions(mqtt)
     asked = subscriptions(mqtt, streams)
     return ReconnectingSource(
-        mqtt, asked, sink, component, sessions, connect=connect, fallback=fallback, first=first
+        mqtt, asked, component, sessions, connect=connect, fallback=fallback, first=first
     )
 
 

@@ -65,7 +65,6 @@ class ReconnectingSource:
         self,
         mqtt: MqttSettings,
         subscriptions: Sequence[Subscription],
-        sink: DeliveryReceiver,
         component: Component,
         sessions: SessionTracker,
         *,
@@ -73,7 +72,8 @@ class ReconnectingSource:
         fallback: Connect | None = None,
         first: int = 0,
     ) -> None:
-        self._mqtt, self._subscriptions, self._sink = mqtt, subscriptions, sink
+        self._mqtt, self._subscriptions = mqtt, subscriptions
+        self._sink: DeliveryReceiver
         self._component, self._sessions = component, sessions
         self._connect, self._other, self._fallback = connect, fallback, fallback
         self._first_error: GatewayError | None = None
@@ -100,8 +100,9 @@ class ReconnectingSource:
 
     # what the path asks --------------------------------------------------------------------
 
-    async def run(self) -> None:
+    async def run(self, sink: DeliveryReceiver) -> None:
         """Until closed: connect, subscribe, yield; wait; again."""
+        self._sink = sink
         self._finished.clear()
         try:
             while not self._closed.is_set():

@@ -65,8 +65,8 @@ class Source(Protocol):
     and forgotten: the broker delivers those messages again.
     """
 
-    async def run(self) -> None:
-        """Connect, subscribe, yield; reconnect for ever with back-off. Returns after :meth:`close`.
+    async def run(self, sink: DeliveryReceiver) -> None:
+        """Connect, subscribe, yield into ``sink``; reconnect for ever with back-off. Returns after :meth:`close`.
 
         An absent or refusing broker is waited for and reported by the health component.
         """

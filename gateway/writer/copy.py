@@ -103,7 +103,8 @@ class Writer:
                 if error.sqlstate == pools.READ_ONLY and not (connection.read_only or moved):
                     # Demoted since the session began: the primary may be another host now. Once, for it may be a
                     # trigger that says so.
-                    moved = work.next.uncertain = True
+                    moved = True
+                    work.unanswered()
                     await self.close()
                 elif not await self._goes_on(work, error):
                     return
@@ -123,7 +124,7 @@ class Writer:
         """
         if isinstance(error, errors.PoisonError) and (await self._refused(work) or work.isolate(error)):
             return True
-        work.next.uncertain = True
+        work.unanswered()
         probed = work.suspect and error.sqlstate is not None and not (error.of_all or self._closed())
         if not probed:
             # It may be this session only that is wrong: read-only by a setting mended meanwhile, timed out.
@@ -352,10 +353,8 @@ def _reused(batch: Batch, index: int) -> DeadLetter:
 
 def _mark_known(work: BatchWrite, known: Known) -> None:
     """After the commit."""
-    for index in known.seen:
-        work.outcomes[index] = Outcome.DUPLICATE
-    for index, letter in known.letters.items():
-        work.outcomes[index], work.refused[index] = Outcome.DEAD_LETTERED, letter
+    work.ended(dict.fromkeys(known.seen, Outcome.DUPLICATE))
+    work.dead_lettered(known.letters)
     for stream, count in _by_stream(work, known.reused).items():
         events.message_ids_reused(stream=stream, count=count)
 
@@ -363,8 +362,7 @@ def _mark_known(work: BatchWrite, known: Known) -> None:
 def _mark_staged(work: BatchWrite, stagings: Iterable[tuple[conflicts.Staging, set[bytes]]]) -> None:
     """After the commit."""
     for staging, kept in stagings:
-        for index, outcome in staging.outcomes(kept).items():
-            work.outcomes[index] = outcome
+        work.ended(staging.outcomes(kept))
         for stream, count in _by_stream(work, staging.overwritten).items():
             events.readings_overwritten(stream=stream, count=count, on_conflict=staging.on_conflict)
 

@@ -170,6 +170,40 @@ class BatchWrite:
         refused = ((letter, self.outcomes[index]) for index, letter in self.refused.items())
         return [letter for letter, outcome in (*own, *refused) if outcome is Outcome.DEAD_LETTERED]
 
+    def spooled(self) -> None:
+        """All that is left is in the spool."""
+        refused = {id(letter): index for index, letter in self.refused.items()}
+        own = {id(letter): at for at, letter in enumerate(self.batch.letters)}
+        for stretch in self.left:
+            for index in stretch.indices:
+                self.outcomes[index] = Outcome.SPOOLED
+            for letter in stretch.letters:
+                if id(letter) in own:
+                    self.letter_outcomes[own[id(letter)]] = Outcome.SPOOLED
+                else:
+                    self.outcomes[refused[id(letter)]] = Outcome.SPOOLED
+        self.left.clear()
+
+    def ended(self, outcomes: Mapping[int, Outcome]) -> None:
+        """So these messages of the next stretch ended, by index."""
+        for index, outcome in outcomes.items():
+            self.outcomes[index] = outcome
+
+    def dead_lettered(self, letters: Mapping[int, DeadLetter]) -> None:
+        """These messages of the next stretch, by index, were written as dead letters with it."""
+        self.refused.update(letters)
+        self.ended(dict.fromkeys(letters, Outcome.DEAD_LETTERED))
+
+    def unanswered(self) -> None:
+        """The try of the next stretch may have been committed, although no answer says so."""
+        self.next.uncertain = True
+
+    def begin_history(self, now: float, rows: int) -> History:
+        """The history of its tries, from ``now`` on where it has none; ``rows``: stored by this process so far."""
+        if self.history is None:
+            self.history = History(now, rows if self.rows_before is None else self.rows_before)
+        return self.history
+
     def done(self) -> None:
         """The next stretch is committed."""
         self.left.pop()

@@ -223,7 +223,7 @@ async def test_a_batch_too_large_for_the_time_it_has(own: Databases) -> None:
         async with Flow(options(own)) as flow:
             flow.take(*(reading(tenant, n) for n in range(2000)))
             assert await flow.settle(timeout=60) == {STORED: 2000}
-            most = flow.path._experience.most
+            most = flow.base.experience.most
             assert most < 1000
     assert len(tenant.rows()) == 2000
 
@@ -250,7 +250,7 @@ async def test_with_a_spool_it_waits_there(own: Databases, tmp_path: Path) -> No
     make, undo = trigger(BAD, RAISES[0])
     with altered(own.timeseries_dsn, make, undo):
         async with Flow(options(own, spool={"folder": tmp_path, "after": 5})) as flow:
-            flow.path.open()
+            flow.base.open()
             flow.take(*(reading(tenant, n, **({"bad": 1} if n in (7, 77) else {})) for n in range(100)))
             assert await flow.settle() == {STORED: 98, SPOOLED: 2}
             held = flow.health.component("spool held back")
@@ -258,11 +258,11 @@ async def test_with_a_spool_it_waits_there(own: Databases, tmp_path: Path) -> No
             assert "not this one" in held.detail
             flow.take(reading(tenant, 1000))
             assert (await flow.settle())[STORED] == 99
-            assert flow.path.spool is not None
-            assert flow.path.spool.records == 2
+            assert flow.base.spool is not None
+            assert flow.base.spool.records == 2
             execute(own.timeseries_dsn, undo)
             await eventually_async(lambda: len(tenant.rows()) == 101, timeout=30)
-            await eventually_async(lambda: flow.path.spool.empty)  # type: ignore[union-attr]
+            await eventually_async(lambda: flow.base.spool.empty)  # type: ignore[union-attr]
             assert held.detail == ""
     assert tenant.letters() == []
 

@@ -219,7 +219,7 @@ def _provision(scene: Scene) -> None:
 async def _ingest(scene: Scene) -> None:
     """The daemon's path, with a spool: plain readings, conflicts, ids, dead letters, redeliveries, a slow database."""
     async with Flow(scene.options()) as flow:
-        flow.path.open()
+        flow.base.open()
 
         async def take(*messages: tuple[str, Any], **rest: Any) -> None:
             flow.take(*(published(topic, payload) for topic, payload in messages), **rest)
@@ -245,11 +245,11 @@ async def _ingest(scene: Scene) -> None:
         await change(UNHINDER + ";" + SLOW + ";" + HINDER)
         await take(("merge/acme/A", {"ts": NOW_MS + 2, "n": 8}), ("merge/acme/Z", {"n": 9}))
         await change(UNHINDER)
-        spool = flow.path.spool
+        spool = flow.base.spool
         assert spool is not None
         await eventually_async(lambda: spool.empty, timeout=20)
     async with Flow(scene.options()) as flow:  # what an earlier process received comes again
-        flow.path.open()
+        flow.base.open()
         flow.take(published("merge/acme/A", {"n": 6}, duplicate=True), resumed=True)
         await flow.settle()
 
@@ -268,8 +268,8 @@ async def _keep_up(scene: Scene) -> None:
         await daemon._partitions.once()
     await reader.close()
     await daemon._partitions.once()
-    await DeadLetterPurge(daemon._path.timeseries, 90 * 86_400).once()
-    await daemon._path.close()
+    await DeadLetterPurge(daemon._base.timeseries, 90 * 86_400).once()
+    await daemon._base.close()
 
 
 async def _write_again(scene: Scene) -> None:

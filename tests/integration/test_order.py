@@ -164,15 +164,15 @@ async def test_what_lay_in_the_spool_is_older(
     away = "ALTER TABLE telemetry RENAME TO away", "ALTER TABLE away RENAME TO telemetry"
     with altered(shared.timeseries_dsn, *away):
         async with Flow(with_spool) as flow:
-            flow.path.open()
+            flow.base.open()
             flow.take(tenant.message({"ts": NOW_MS, "metrics": {"n": "old", "a": 1}}))
             assert await flow.settle() == {Outcome.SPOOLED: 1}
     async with Flow(settings_for(shared, stream)) as flow:
         flow.take(tenant.message({"ts": NOW_MS, "metrics": {"n": "new", "b": 2}}))
         assert await flow.settle() == {STORED: 1}
     async with Flow(with_spool) as flow:
-        flow.path.open()
-        spool = flow.path.spool
+        flow.base.open()
+        spool = flow.base.spool
         assert spool is not None
         await eventually_async(lambda: spool.empty)
     assert tenant.data() == [kept]

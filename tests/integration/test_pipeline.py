@@ -266,7 +266,7 @@ async def test_a_redelivery_waits_for_what_came_before_its_connection(plain: Dat
             assert flow.held().total() == 7
             for _ in range(10):
                 await asyncio.sleep(0)
-            async with flow.path.timeseries.connection() as connection:
+            async with flow.base.timeseries.connection() as connection:
                 # The one connection of this pool: whoever asked the ledger before us has been answered.
                 await connection.fetchval("SELECT 1")
             # The fourth came for the first time, whatever its DUP flag says: this process began the session.
@@ -385,7 +385,7 @@ class Probes:
 
     def __init__(self, flow: Flow) -> None:
         self.count = 0
-        for writer in flow.path._writers:
+        for writer in flow.path.writers:
             probe = writer.probe
             writer.probe = self._counted(probe)  # type: ignore[method-assign]
 
@@ -492,7 +492,7 @@ async def test_a_device_disabled_while_it_sends(plain: Databases) -> None:
         await eventually_async(lambda: flow.health.component("metadata").state == "ready")
         flow.take(tenant.message({"n": 1}))
         await flow.settle()
-        entry = flow.path.registry.entry(tenant.name, "A")
+        entry = flow.base.registry.entry(tenant.name, "A")
         for status, ended in (("disabled", {STORED: 1, DEAD: 1}), ("active", {STORED: 2, DEAD: 1})):
             before = entry.device
             plain.metadata("UPDATE devices SET status = $1 WHERE id = $2", status, tenant.devices["A"])

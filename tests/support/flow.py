@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 
 from gateway import batches, errors, settings
-from gateway.ingest.assembly import IngestPath
+from gateway.ingest.assembly import Foundation, live_path, spool_path
 from gateway.messages import Message
 from gateway.mqtt.acknowledgements import Acknowledgements
 from gateway.mqtt.window import NO_ID
@@ -23,7 +23,7 @@ from gateway.tasks import TaskGuard
 
 
 class Hand:
-    """A source by hand; satisfies :class:`gateway.ingest.pipeline.SourceControl`.
+    """A source by hand; satisfies :class:`gateway.ingest.settlement.SourceControl`.
 
     Attributes:
         settled: delivery numbers in the order in which they settled, each once.
@@ -69,20 +69,20 @@ class Flow:
     def __init__(self, options: settings.Settings) -> None:
         batches._EPOCH = uuid.uuid4().bytes  # each is a process of its own, with numbers from 0
         self.options, self.health = options, Health()
-        self.path = IngestPath(options, self.health)
+        self.base, self.hand = Foundation(options, self.health), Hand(self)
+        self.path, self.spooled = live_path(self.base, self.hand), spool_path(self.base)
         self.pipeline = self.path.pipeline
         self.taken = 0
-        self._acks = Acknowledgements(self.path.sessions)
+        self._acks = Acknowledgements(self.base.sessions)
         self._connection: tuple[bool, int] | None = None
-        self.hand = Hand(self)
-        self.pipeline.source = self.hand
         self._tasks = TaskGuard()
         self._stop = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        for name, task in self.path.tasks():
-            self._tasks.start(name, task)
+        paths = (self.path,) if self.spooled is None else (self.path, self.spooled)
+        for name, task in (*self.base.tasks, *(one for path in paths for one in path.tasks)):
+            self._tasks.start(name, task())
         self._watch = asyncio.create_task(self._tasks.watch(self._stop))
         return self
 
@@ -92,10 +92,13 @@ class Flow:
         try:
             await self._watch  # raises what a task died of
             with contextlib.suppress(errors.GatewayError):
-                await self.path.sessions.save()
+                await self.base.sessions.save()
         finally:
             await self._tasks.cancel()
             await self.path.close()
+            if self.spooled is not None:
+                await self.spooled.close()
+            await self.base.close()
 
     def take(
         self,

@@ -35,7 +35,7 @@ class Reception:
         self.health = Component("mqtt")
         self.settle_at_once = False
         self.sessions = sessions_in(store)
-        self.source: Source = open_source(mqtt, streams, self, self.health, self.sessions)
+        self.source: Source = open_source(mqtt, streams, self.health, self.sessions)
 
     def take(self, delivery: Delivery) -> None:
         """As the path would."""
@@ -93,7 +93,7 @@ async def receiving(
     """
     reception = Reception(mqtt, streams, store)
     reception.settle_at_once = settle
-    running = asyncio.create_task(reception.source.run())
+    running = asyncio.create_task(reception.source.run(reception))
     keeping = asyncio.create_task(reception.sessions.keep())
     try:
         yield reception

@@ -12,7 +12,7 @@ from gateway.errors import SpoolError
 from gateway.ingest.in_flight import InFlight
 from gateway.ingest.pipeline import Pipeline
 from gateway.ingest.queue import Queue
-from gateway.ingest.spool_source import SpoolSource
+from gateway.ingest.spool_source import SpoolControl, SpoolSource
 from gateway.ingest.suspects import Suspects
 from gateway.messages import Delivery
 from gateway.observability.health import Component, ComponentState
@@ -38,7 +38,8 @@ class Standing:
 async def test_it_says_how_far_it_is(tmp_path: Path) -> None:
     """Until everything is settled there is something that it waits for; what moves is told from what stands."""
     spool, path, component = opened(tmp_path), Standing(), Component("spool")
-    drain = SpoolSource(spool, cast("Pipeline", path), component, Suspects(None))
+    control = SpoolControl(spool)
+    drain = SpoolSource(spool, control, cast("Pipeline", path), component, Suspects(None))
     assert drain.oldest(1) == []
     await spool.append([record(0), record(1)])
     assert drain.oldest(1) == [{"records": 2, "waits_for": "the drain"}]
@@ -48,7 +49,7 @@ async def test_it_says_how_far_it_is(tmp_path: Path) -> None:
     await eventually_async(lambda: path.taken == [0, 1])
     assert drain.stands() != before
     assert drain.oldest(1)
-    drain.settle([0, 1])
+    control.settle([0, 1])
     assert drain.oldest(1) == []
     running.cancel()
     spool.close()
@@ -57,7 +58,8 @@ async def test_it_says_how_far_it_is(tmp_path: Path) -> None:
 async def test_a_spool_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is told for as long as it is so."""
     spool, path, component = opened(tmp_path), Standing(), Component("spool")
-    drain = SpoolSource(spool, cast("Pipeline", path), component, Suspects(None))
+    control = SpoolControl(spool)
+    drain = SpoolSource(spool, control, cast("Pipeline", path), component, Suspects(None))
 
     def fails(_max_bytes: int) -> None:
         raise SpoolError("spool.folder: Input/output error")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway import settings
 from gateway.errors import MessageError, TransientError
-from gateway.ingest.overflow import Overflow
+from gateway.ingest.overflow import SpoolOverflow
 from gateway.ingest.routes import Stream, TopicRoute
 from gateway.ingest.waiting import Waiting
 from gateway.messages import Delivery, Reading
@@ -28,7 +28,7 @@ class Scene:
         self.spool: Spool = opened(folder)
         self.component = Component("spool")
         self.stores = Retrying(Component("timeseries"), shortest=0.01, longest=0.01, standing=0.01)
-        self.overflow = Overflow(
+        self.overflow = SpoolOverflow(
             self.spool, self.component, self.stores, spooled=forget, after=0.05, probe=self.write
         )
         self.away = True

@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path as FilePath
 
 from gateway import settings
-from gateway.ingest.assembly import IngestPath
-from gateway.observability.health import Health
 from tests.support.batching import settings_for
+from tests.support.flow import Flow
 
 
-def test_no_two_tasks_have_one_name(tmp_path: FilePath) -> None:
+async def test_no_two_tasks_have_one_name(tmp_path: FilePath) -> None:
     """A task that died is named: its name says of which path it is."""
-    path = IngestPath(settings_for(None, spool=settings.SpoolSettings(folder=tmp_path / "spool")), Health())
-    named = list(path.tasks())
-    for _, work in named:
-        work.close()
-    names = [name for name, _ in named]
+    flow = Flow(settings_for(None, spool=settings.SpoolSettings(folder=tmp_path / "spool")))
+    assert flow.spooled is not None
+    names = [name for name, _ in (*flow.base.tasks, *flow.path.tasks, *flow.spooled.tasks)]
     assert len(set(names)) == len(names)
     assert {"live/writer-0", "spool/writer-0", "live/resolve", "spool/resolve"} <= set(names)

@@ -31,7 +31,7 @@ def learn(flow: Flow, *serials: str) -> dict[str, Device]:
     devices = {serial: a_device(serial) for serial in serials}
     for serial, device in devices.items():
         Preparation(flow.options.validation)(device)
-        flow.path.registry.entry("acme", serial).learn(device)
+        flow.base.registry.entry("acme", serial).learn(device)
     return devices
 
 
@@ -80,13 +80,13 @@ async def test_a_chunk_becomes_part_of_the_open_batch(flow: Flow, readings: Sequ
 async def test_who_became_plain_takes_the_short_way(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many messages of a topic a delivery holds."""
     full: list[int] = []
-    accept = flow.pipeline._accept
+    accept = flow.pipeline.general.accept
 
-    def accepted(number: int, *rest: Any) -> None:
+    def accepted(number: int, *rest: Any) -> bool:
         full.append(number)
-        accept(number, *rest)
+        return accept(number, *rest)
 
-    monkeypatch.setattr(flow.pipeline, "_accept", accepted)
+    monkeypatch.setattr(flow.pipeline.general, "accept", accepted)
     for first in range(0, 500, 5):
         flow.take(*(message(plain(n)) for n in range(first, first + 5)))
     assert full == [0, 1, 2, 3, 4]
@@ -226,9 +226,10 @@ async def test_nothing_is_logged_for_a_message(flow: Flow) -> None:
     assert lines == []
 
 
-async def test_reading_pauses_once(flow: Flow) -> None:
+async def test_reading_pauses_once() -> None:
     """At the bound, and it is not said again with every delivery behind it."""
-    flow.pipeline._options = settings_for(None, buffer={"max_bytes": 2**21})
+    flow = Flow(settings_for(None, buffer={"max_bytes": 2**21}))
+    learn(flow, "A")
     while not flow.hand.paused:
         flow.take(message({"n": "x" * 100_000}))
     flow.take(message({"n": 1}))
@@ -294,7 +295,7 @@ async def test_a_hit_is_a_message_whose_device_the_cache_knew(flow: Flow) -> Non
     before = metrics.total(metrics.registry_hits)
     flow.take(message(flat(0)), message(plain(1)), message(b"{"))
     assert metrics.total(metrics.registry_hits) - before == 3
-    refused = flow.path.registry.entry("acme", "X")
+    refused = flow.base.registry.entry("acme", "X")
     refused.refusal, refused.refused_until = Reason.UNKNOWN_DEVICE, float("inf")
     flow.take(message(plain(2), device="X"), published("stray", b"{}"), published("q/1", b"{}"))
     flow.take(message(plain(3), device="not-looked-up"))

@@ -17,6 +17,7 @@ from gateway.devices.registry import Registry
 from gateway.errors import MessageError
 from gateway.ingest.intake import Encoded, Intake
 from gateway.ingest.routes import Preparation, Routes, Stream
+from gateway.ingest.waiting import Unresolved
 from gateway.messages import Delivery, DeviceType, Field
 from gateway.observability.health import Health
 from gateway.storage.pools import Pool
@@ -104,9 +105,11 @@ class Ways:
         """What the general path makes of it."""
         delivery = _delivery(payload)
         try:
-            return self._intake.encode(delivery.messages[0], self._route, delivery)
+            found = self._intake.encode(delivery.messages[0], self._route, delivery)
         except MessageError as refused:
             return refused
+        assert not isinstance(found, Unresolved)
+        return found
 
 
 def _delivery(payload: bytes, **rest: Any) -> Delivery:

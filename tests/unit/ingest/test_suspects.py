@@ -31,7 +31,6 @@ class Route:
     """A path that ends the process by messages whose topic says so, and keeps what it took."""
 
     def __init__(self) -> None:
-        self.source = self
         self.paused = False
         self.taken: list[list[str]] = []
         self.firsts: list[int] = []
@@ -74,7 +73,7 @@ class Process:
     def __init__(self, folder: Path) -> None:
         self.suspects, self.path = Suspects(folder), Route()
         self.suspects.open()
-        self.guard = Guard(self.suspects, self.path)
+        self.guard = Guard(self.suspects, self.path, self.path)
         self.numbers = itertools.count()
 
     async def take(self, *topics: str, payload: Mapping[str, Any] = SMALL, duplicate: bool = False) -> bool:

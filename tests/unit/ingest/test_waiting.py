@@ -9,7 +9,7 @@ import pytest
 from gateway.batches import OVERHEAD_BYTES
 from gateway.devices.registry import Entry
 from gateway.ingest.routes import TopicRoute
-from gateway.ingest.waiting import DeferredQueue, Unresolved, Waiting
+from gateway.ingest.waiting import DeferredQueue, Waiting
 from gateway.messages import Delivery
 from tests.support.batching import NOW_US, published, settings_for
 from tests.support.flow import Flow
@@ -84,8 +84,3 @@ async def test_somebody_wakes_who_asks(routes: dict[str, TopicRoute]) -> None:
     await asyncio.sleep(0)
     assert not asking.done()
     asking.cancel()
-
-
-def test_unresolved_names_how_many() -> None:
-    """It is no failure; should it ever be seen, it says what it is."""
-    assert str(Unresolved([A, B])) == "2 devices to look up"

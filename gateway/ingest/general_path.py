@@ -1,0 +1,135 @@
+"""The general path: one message after the other, into the batch, to the dead letters, deferred, or to its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from gateway import batches
+from gateway.errors import MessageError
+from gateway.ingest.in_flight import InFlight
+from gateway.ingest.intake import Intake
+from gateway.ingest.recognition import Recognition
+from gateway.ingest.routes import TopicRoute
+from gateway.ingest.settlement import Settlement
+from gateway.ingest.waiting import Unresolved, Waiting
+from gateway.messages import Delivery, Message
+from gateway.observability import events
+from gateway.outcomes import IGNORED_REASONS, Outcome, Reason
+
+
+class GeneralPath:
+    """What the fast path leaves, and what was deferred. Plain synchronous code."""
+
+    def __init__(
+        self, intake: Intake, held: InFlight, recognition: Recognition, settlement: Settlement
+    ) -> None:
+        self._intake, self._held, self._recognition = intake, held, recognition
+        self._settlement = settlement
+        self._defects: Counter[str] = Counter()
+        self._letter_times = batches.UniqueReceiveTimes()
+
+    def take(
+        self,
+        delivery: Delivery,
+        routes: Sequence[TopicRoute],
+        rows: Sequence[bytes | None],
+        without: Collection[int] = (),
+    ) -> int:
+        """A delivery in which some message has no row yet; how many devices the cache did not know.
+
+        Args:
+            rows: of the fast path.
+            without: delivery numbers that have come to their end.
+        """
+        misses, batch = 0, self._held.queue.open
+        every = zip(delivery.messages, routes, rows, strict=True)
+        for number, (message, route, row) in enumerate(every, delivery.first):
+            if number in without:
+                continue
+            if row is None:
+                misses += not self.accept(number, message, route, delivery)
+            else:
+                batch.add(number, message, route, delivery.received_us, row)
+        # Once a delivery: its rows were all tried before the first of these.
+        for route in {route for route, row in zip(routes, rows, strict=True) if row is None}:
+            route.detour()
+        return misses
+
+    def accept(self, number: int, message: Message, route: TopicRoute, delivery: Delivery) -> bool:
+        """Decide about one message, or defer it. False: its device is not known."""
+        try:
+            found = self._intake.encode(message, route, delivery)
+        except MessageError as error:
+            self._refuse(number, message, route, delivery, error)
+            return route.entry is not None and route.entry.device is not None
+        except Exception as error:
+            said = repr(error)[:500]
+            self._defects[said] += 1
+            self._refuse(number, message, route, delivery, MessageError(Reason.GATEWAY_DEFECT, said))
+            return True
+        if isinstance(found, Unresolved):
+            self._held.unresolved.add(Waiting(number, message, route, _bare(delivery), found.entries))
+            return False
+        rows, unkeyed, ids, readings = found
+        if unkeyed is None or not self._seen_before(number, message, route, delivery, unkeyed):
+            batch = self._held.queue.open
+            batch.add(
+                number,
+                message,
+                route,
+                delivery.received_us,
+                rows,
+                readings=readings,
+                unkeyed=unkeyed,
+                ids=ids,
+            )
+        return True
+
+    def _refuse(
+        self, number: int, message: Message, route: TopicRoute, delivery: Delivery, error: MessageError
+    ) -> None:
+        """To the dead letters, or to its end when configuration says that it is ignored.
+
+        A dead letter that is replayed stays one: to call it ignored would hide it, or call it stored.
+        """
+        if error.reason in IGNORED_REASONS and batches.letter_before(message) is None:
+            self._settlement.ignore(number, route, error.reason)
+            return
+        # So that letters of one delivery keep their order.
+        received_us = self._letter_times.next(delivery.received_us)
+        if not self._seen_before(number, message, route, delivery, received_us):
+            letter = batches.letter(number, message, route, received_us, error)
+            self._held.queue.open.add_letter(number, route, letter)
+
+    def _seen_before(
+        self, number: int, message: Message, route: TopicRoute, delivery: Delivery, received_us: int
+    ) -> bool:
+        """Whether the path is done with it: a redelivery of what is durable, or one that waits to be recognised."""
+        if not delivery.may_repeat(message):
+            return False
+        if not self._recognition.can_tell(message, delivery):
+            waiting = Waiting(number, message, route, _bare(delivery), received_us=received_us)
+            self._held.unrecognised.add(waiting)
+        elif self._recognition.knows(number, message, delivery):
+            self._settlement.end(number, route, Outcome.DUPLICATE)
+        else:
+            return False
+        return True
+
+    def report(self) -> None:
+        """Tell what was flagged, and what the gateway itself failed on, since the last time."""
+        flagged = self._intake.flagged
+        for (stream, reason), count in flagged.items():
+            events.flagged(stream=stream, reason=reason, count=count)
+        flagged.clear()
+        for error, count in self._defects.items():
+            events.defect(stage="decode", error=error, count=count)
+        self._defects.clear()
+
+
+def _bare(delivery: Delivery) -> Delivery:
+    """The delivery without its messages: a message that waits must not hold its neighbours."""
+    return msgspec.structs.replace(delivery, messages=())
