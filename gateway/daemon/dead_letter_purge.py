@@ -8,10 +8,10 @@ import datetime as dt
 from gateway import errors
 from gateway.observability import events
 from gateway.storage import pools
+from gateway.writer import dead_letter_sql
 
 _AT_ONCE = 1000
 _NEXT_SECONDS, _EVERY_SECONDS = 0.2, 300.0
-_PURGE = "SELECT gateway_purge_dead_letters($1, $2)"
 
 
 class DeadLetterPurge:
@@ -44,7 +44,7 @@ class DeadLetterPurge:
         """
         before = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=self._keep)
         async with self._pool.connection() as connection:
-            purged: int = await connection.fetchval(_PURGE, before, _AT_ONCE)
+            purged: int = await connection.fetchval(dead_letter_sql.PURGE, before, _AT_ONCE)
         return purged
 
     def _tell(self, error: errors.StoreError) -> None:

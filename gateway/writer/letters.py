@@ -12,38 +12,11 @@ from gateway import clock, settings
 from gateway.messages import DeadLetter
 from gateway.observability import events
 from gateway.storage import pools
-from gateway.writer import rows
+from gateway.writer import dead_letter_sql, rows
 
-_COLUMNS = (
-    "id", "received_at", "stream", "topic", "payload", "reason", "detail", "tenant", "device", "qos", "retained",
-    "properties", "payload_bytes", "payload_digest",
-)  # fmt: skip
-_INSERT = (
-    f"INSERT INTO dead_letters ({', '.join(_COLUMNS)}) "
-    f"VALUES ({', '.join(f'${n}' for n in range(1, len(_COLUMNS) + 1))}) ON CONFLICT (id) DO NOTHING"
-)
-
-_ENTER = """
-INSERT INTO dead_letter_hours AS known (hour, key, stream, tenant, device, bytes)
-SELECT date_trunc('hour', now()), * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::bigint[])
-ORDER BY 2 ON CONFLICT (hour, key) DO UPDATE SET bytes = known.bytes + excluded.bytes
-RETURNING key, bytes
-"""
-# Sorted, so that two transactions never wait for each other in a circle.
-_BEYOND = """
-UPDATE dead_letter_hours AS known SET not_kept = not_kept + given.count
-FROM unnest($1::bytea[], $2::bigint[]) AS given (key, count)
-WHERE known.hour = date_trunc('hour', now()) AND known.key = given.key
-"""
 _ROW_BYTES = 512
 """What a dead letter takes in its table and indexes beside its texts."""
 _LONGEST_NAME = 255
-
-_FAILED_AGAIN = """
-UPDATE dead_letters SET replays = replays + 1, replayed_at = now(), replay_outcome = 'dead_lettered',
-  stream = $2, reason = $3, detail = $4, tenant = $5, device = $6
-WHERE id = $1 AND (replay_outcome IS NULL OR replay_outcome NOT IN ('stored', 'duplicate'))
-"""
 
 
 class Letters:
@@ -71,14 +44,18 @@ class Letters:
         if fresh := await self._kept(connection, letters):
             records = [_record(letter, self._largest) for letter in fresh]
             with pools.statement("COPY dead_letters"):
-                await connection.copy_records_to_table("dead_letters", records=records, columns=_COLUMNS)
+                await connection.copy_records_to_table(
+                    "dead_letters", records=records, columns=dead_letter_sql.COLUMNS
+                )
         await _note_again(connection, letters)
 
     async def insert(self, connection: Any, letters: Sequence[DeadLetter]) -> None:
         """The same where some may be there already."""
         if fresh := await self._kept(connection, letters):
             with pools.statement("INSERT INTO dead_letters"):
-                await connection.executemany(_INSERT, [_record(letter, self._largest) for letter in fresh])
+                await connection.executemany(
+                    dead_letter_sql.INSERT, [_record(letter, self._largest) for letter in fresh]
+                )
         await _note_again(connection, letters)
 
     async def _kept(self, connection: Any, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
@@ -101,7 +78,7 @@ class Letters:
                 beyond[key] = len(left)
                 self._not_kept[left[0].stream] += len(left)
         if beyond:
-            await connection.execute(_BEYOND, list(beyond), list(beyond.values()))
+            await connection.execute(dead_letter_sql.COUNT_NOT_KEPT, list(beyond), list(beyond.values()))
         return kept
 
     async def _enter(self, connection: Any, groups: Mapping[bytes, Sequence[DeadLetter]]) -> dict[bytes, int]:
@@ -109,7 +86,7 @@ class Letters:
         firsts = [group[0] for group in groups.values()]
         sizes = {key: sum(map(self._size, group)) for key, group in groups.items()}
         found = await connection.fetch(
-            _ENTER,
+            dead_letter_sql.ENTER_BYTES,
             list(groups),
             [one.stream for one in firsts],
             [_short(one.tenant) for one in firsts],
@@ -144,11 +121,11 @@ async def _note_again(connection: Any, letters: Sequence[DeadLetter]) -> None:
     """Replays that failed stay the dead letters they were."""
     again = [_again_record(letter) for letter in letters if letter.again]
     if again:
-        await connection.executemany(_FAILED_AGAIN, again)
+        await connection.executemany(dead_letter_sql.NOTE_FAILED, again)
 
 
 def _record(letter: DeadLetter, largest: int) -> Sequence[object]:
-    """The columns of a dead letter, in the order of ``_COLUMNS``."""
+    """The columns of a dead letter, in the order of ``dead_letter_sql.COLUMNS``."""
     message = letter.message
     payload, cut = message.payload, len(message.payload) > largest
     properties = [[_sayable(name), _sayable(value)] for name, value in message.user_properties]
@@ -171,7 +148,7 @@ def _record(letter: DeadLetter, largest: int) -> Sequence[object]:
 
 
 def _again_record(letter: DeadLetter) -> Sequence[object]:
-    """The arguments of ``_FAILED_AGAIN``."""
+    """The arguments of ``dead_letter_sql.NOTE_FAILED``."""
     return (
         letter.id,
         letter.stream,

@@ -10,12 +10,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-_NOTE = """
-UPDATE dead_letters SET replays = replays + 1, replayed_at = now(), replay_outcome = 'stored'
-WHERE id = ANY($1::uuid[]) AND (replay_outcome IS NULL OR replay_outcome NOT IN ('stored', 'duplicate'))
-RETURNING id
-"""
-_STORED_BEFORE = "SELECT id FROM dead_letters WHERE id = ANY($1::uuid[])"
+from gateway.writer import dead_letter_sql
 
 
 async def enter(connection: Any, letters: Mapping[int, uuid.UUID]) -> set[int]:
@@ -23,9 +18,9 @@ async def enter(connection: Any, letters: Mapping[int, uuid.UUID]) -> set[int]:
 
     A letter that was deleted meanwhile was not.
     """
-    noted = {row["id"] for row in await connection.fetch(_NOTE, list(letters.values()))}
+    noted = {row["id"] for row in await connection.fetch(dead_letter_sql.NOTE_STORED, list(letters.values()))}
     rest = [letter for letter in letters.values() if letter not in noted]
     if not rest:
         return set()
-    before = {row["id"] for row in await connection.fetch(_STORED_BEFORE, rest)}
+    before = {row["id"] for row in await connection.fetch(dead_letter_sql.THERE, rest)}
     return {index for index, letter in letters.items() if letter in before}
