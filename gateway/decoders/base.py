@@ -37,4 +37,15 @@ class Decode(Protocol):
         """
 
 
-Factory = Callable[[Limits], Decode]
+class Format(msgspec.Struct, frozen=True):
+    """A payload format.
+
+    Attributes:
+        make: its decoder, within limits.
+        fast_path: plain messages of it may take the fast path, which reads native JSON.
+        one_reading: a payload holds one reading, never more.
+    """
+
+    make: Callable[[Limits], Decode]
+    fast_path: bool = False
+    one_reading: bool = False

@@ -214,6 +214,8 @@ def _subject(one: Waiting) -> tuple[str | None, str | None]:
 
 def _readings(one: Waiting) -> int:
     """How many readings the message has: it is dated anew when it is drained, one microsecond a reading."""
+    if one.route.one_reading:
+        return 1
     try:
         return max(1, len(one.route.decode(one.message.payload)))
     except Exception:  # it will be a dead letter

@@ -6,7 +6,7 @@ import itertools
 import uuid
 from collections.abc import Mapping, Sequence
 
-from gateway import settings, topics
+from gateway import decoders, settings, topics
 from gateway.decoders import Decode
 from gateway.devices.registry import Entry, Registry
 from gateway.ingest import fast_path, validation
@@ -33,6 +33,7 @@ class Stream:
         self, options: settings.StreamSettings, decode: Decode, target: StreamTarget = TELEMETRY
     ) -> None:
         self.options, self.decode, self.target = options, decode, target
+        self.format = decoders.format_of(options.decoder)
         self.template = topics.Template(options.topic)
         self.tally = Tally()
 
@@ -45,6 +46,7 @@ class TopicRoute:
         short: the device itself while messages may take the fast path (:mod:`gateway.ingest.fast_path`); else nobody.
         ending: why messages of this topic never become readings; None: they may.
         retained: what becomes of retained replays.
+        one_reading: no message has more.
         layout, table: of the stream's target: how its rows are encoded, and where they go.
     """
 
@@ -59,6 +61,7 @@ class TopicRoute:
         "layout",
         "message_id_reused",
         "on_conflict",
+        "one_reading",
         "provision_type",
         "retained",
         "serial_number",
@@ -73,6 +76,7 @@ class TopicRoute:
     def __init__(self, stream: Stream, captures: Mapping[str, str]) -> None:
         options = stream.options
         self.stream_name, self.tally, self.decode = options.name, stream.tally, stream.decode
+        self.one_reading = stream.format.one_reading
         self.layout, self.table = stream.target.layout, stream.target.table
         self.id_in_payload = options.message_id == "payload"
         self._id_property = options.message_id.partition(":")[2]
@@ -85,7 +89,7 @@ class TopicRoute:
         self.entry: Entry | None = None
         self.short = _NOBODY
         timed = fast_path.TIME_KEY in options.time_keys
-        self._plain_format = options.decoder == "json" and timed and not self._id_property
+        self._plain_format = stream.format.fast_path and timed and not self._id_property
         self._plain_format &= self.layout is fast_path.LAYOUT
         self._detour = 0
 

@@ -663,7 +663,7 @@ async def test_a_defect_of_the_gateway_costs_one_message(
 
         return broken
 
-    monkeypatch.setitem(decoders._FORMATS, "fragile", fragile)
+    monkeypatch.setitem(decoders._FORMATS, "fragile", decoders.Format(fragile))
     tenant = Tenant(plain)
     async with Flow(settings_for(plain, {"decoder": "fragile"})) as flow:
         flow.take(tenant.message({"n": 0}))

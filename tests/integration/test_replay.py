@@ -293,7 +293,7 @@ async def test_equal_letters_are_told_apart_in_any_format(
     plain: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Equal readings of one device and one instant, in letters replayed one by one, and again: each is there once."""
-    monkeypatch.setitem(decoders._FORMATS, "lines", _lines)
+    monkeypatch.setitem(decoders._FORMATS, "lines", decoders.Format(_lines))
     monkeypatch.setattr(replay, "_PAGE", 1)
     scene = Scene(plain)
     for payload in (b"1 1 1", b"1", b"1 1", b"1"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from gateway import settings
+import pytest
+
+from gateway import decoders, settings
 from gateway.errors import MessageError, TransientError
 from gateway.ingest.overflow import SpoolOverflow
 from gateway.ingest.routes import Stream, TopicRoute
@@ -96,4 +98,20 @@ def test_what_waits_is_dated_with_room_for_its_readings(tmp_path: Path) -> None:
         for number, payload in enumerate((b"1 2 3", b"{" * 500, b"4 5", b"6"))
     ]
     assert [one.received_us for one in scene.overflow.records_of(waited)] == [1000, 1003, 1004, 1006]
+    scene.spool.close()
+
+
+def test_what_holds_one_reading_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the format says so: a message that waits is dated without a look into it."""
+    scene = Scene(tmp_path)
+
+    def decode(payload: bytes) -> list[Reading]:
+        raise AssertionError(payload)
+
+    monkeypatch.setitem(decoders._FORMATS, "one", decoders.Format(lambda _limits: decode, one_reading=True))
+    options = settings.StreamSettings(name="one", topic="t/{tenant}/{device}", decoder="one")
+    route = TopicRoute(Stream(options, decode), {"tenant": "acme", "device": "A"})
+    message = published("t/acme/A", b"1")
+    waited = [Waiting(number, message, route, Delivery((), number, 1000)) for number in range(3)]
+    assert [one.received_us for one in scene.overflow.records_of(waited)] == [1000, 1001, 1002]
     scene.spool.close()
