@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gateway.errors import MessageError
 from gateway.messages import NO_SESSION, DeadLetter, Delivery, Message
-from gateway.outcomes import Tally
+from gateway.outcomes import MessageIdReused, OnConflict, Tally
 
 MessageId = tuple[uuid.UUID, str]
 """A message's own id: tenant, and a text that is unique within it."""
@@ -32,7 +32,7 @@ class Route(Protocol):
         """Name of the stream."""
 
     @property
-    def on_conflict(self) -> str:
+    def on_conflict(self) -> OnConflict:
         """What the stream does about another reading of the same device and time."""
 
     @property
@@ -40,7 +40,7 @@ class Route(Protocol):
         """Which table its rows go to; see :class:`gateway.writer.layouts.StreamTarget`."""
 
     @property
-    def message_id_reused(self) -> str:
+    def message_id_reused(self) -> MessageIdReused:
         """What becomes of a message whose own id another message had: ``store`` or ``dead_letter``."""
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gateway.outcomes import Reason
+from gateway.outcomes import DataType, Reason, UnknownFields, Violations
 
 
 class Message(Protocol):
@@ -158,7 +158,7 @@ class Field(msgspec.Struct, frozen=True):
     """One field of a device type. ``minimum`` and ``maximum`` are inclusive, in ``unit``."""
 
     name: str
-    data_type: str
+    data_type: DataType
     unit: str | None = None
     minimum: float | None = None
     maximum: float | None = None
@@ -176,8 +176,8 @@ class DeviceType(msgspec.Struct, frozen=True):
     id: uuid.UUID
     name: str
     fields: Mapping[str, Field]
-    violations: str = "flag"
-    unknown_fields: str = "keep"
+    violations: Violations = "flag"
+    unknown_fields: UnknownFields = "keep"
 
 
 class Device(msgspec.Struct):

@@ -1,12 +1,14 @@
 """How a message can end, and why a dead letter is one.
 
 Every message ends in exactly one :class:`Outcome`; only then is it acknowledged to the broker.
-There is no outcome that means lost. Imports nothing of ours.
+There is no outcome that means lost. Below them, the enumerations that configuration, registry and path have in common.
+Imports nothing of ours.
 """
 
 from __future__ import annotations
 
 import enum
+from typing import Literal
 
 
 class Outcome(enum.StrEnum):
@@ -81,6 +83,18 @@ IGNORED_REASONS = frozenset((Reason.RETAINED, Reason.STREAM_IGNORED, Reason.DEVI
 
 DEAD_LETTER_REASONS = tuple(reason for reason in Reason if reason not in IGNORED_REASONS)
 """What ``docs/dead-letters.md`` explains."""
+
+
+DeviceState = Literal["active", "disabled"]
+DataType = Literal["float", "int", "bool", "text", "json"]
+Violations = Literal["flag", "reject"]
+UnknownFields = Literal["keep", "drop", "reject"]
+
+UnknownDevice = Literal["dead_letter", "provision", "ignore"]
+Retained = Literal["auto", "store", "ignore"]
+MessageIdReused = Literal["store", "dead_letter"]
+OnConflict = Literal["merge", "keep", "replace"]
+UnbelievableTime = Literal["reject", "receive_time", "keep"]
 
 
 class Tally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway import errors
+from gateway import errors, outcomes
 from gateway.cli import common, options, tables
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def enable(serial_number: SerialArgument, *, tenant: options.TenantOption, call:
     _set_status(serial_number, tenant, "active", call)
 
 
-def _set_status(serial_number: str, tenant: str, status: models.Status, call: options.Call) -> None:
+def _set_status(serial_number: str, tenant: str, status: outcomes.DeviceState, call: options.Call) -> None:
     from gateway.devices import provisioning
 
     async def work(connection: Any) -> models.DeviceRecord:

@@ -7,18 +7,14 @@ import json
 import re
 import uuid
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import pydantic
 import pydantic_core
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway import errors
-
-Status = Literal["active", "disabled"]
-DataType = Literal["float", "int", "bool", "text", "json"]
-Violations = Literal["flag", "reject"]
-UnknownFields = Literal["keep", "drop", "reject"]
+from gateway.outcomes import DataType, DeviceState, UnknownFields, Violations
 
 SERIAL_NUMBER_LENGTH = 255
 _DEEPEST = 32
@@ -210,7 +206,7 @@ class DeviceRecord(BaseModel):
     type: str
     name: str | None
     location: str | None
-    status: Status
+    status: DeviceState
     metadata: pydantic.Json[dict[str, Any]]
     last_seen_at: dt.datetime | None
     created_at: dt.datetime

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Collection
 from typing import Any
 
-from gateway import errors
+from gateway import errors, outcomes
 from gateway.devices import models
 
 Connection = Any
@@ -128,7 +128,7 @@ async def list_devices(
     *,
     tenant: str | None = None,
     device_type: str | None = None,
-    status: models.Status | None = None,
+    status: outcomes.DeviceState | None = None,
     limit: int = 100,
 ) -> list[models.DeviceRecord]:
     """Devices by tenant and serial number, at most ``limit``."""
@@ -147,7 +147,7 @@ async def show_device(connection: Connection, tenant: str, serial_number: str) -
 
 
 async def set_device_status(
-    connection: Connection, tenant: str, serial_number: str, status: models.Status
+    connection: Connection, tenant: str, serial_number: str, status: outcomes.DeviceState
 ) -> None:
     """Disable a device (its messages become dead letters) or enable it again. Idempotent."""
     owner = await tenant_id(connection, tenant)

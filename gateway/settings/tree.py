@@ -29,6 +29,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from gateway import outcomes
 from gateway.errors import ConfigurationError
 from gateway.settings import explain
 from gateway.settings.sections import (
@@ -82,7 +83,7 @@ class StreamSettings(Section):
     decoder: str = Field("json", description="payload format")
     qos: int = Field(1, description="0 or 1; at 0 the broker cannot deliver again what a crash loses")
     tenant: str | None = Field(None, examples=["acme"], description="its tenant, where the topic names none")
-    unknown_device: Literal["dead_letter", "provision", "ignore"] = Field(
+    unknown_device: outcomes.UnknownDevice = Field(
         "dead_letter", description="what becomes of messages of devices that are not in the registry"
     )
     provision_type: str | None = Field(
@@ -93,7 +94,7 @@ class StreamSettings(Section):
         min_length=1,
         description="keys of a reading under which its time may stand: the first that is there and not null counts",
     )
-    retained: Literal["auto", "store", "ignore"] = Field(
+    retained: outcomes.Retained = Field(
         "auto",
         description="retained replays: 'auto' stores those with a timestamp of their own, ignores the others",
     )
@@ -102,11 +103,11 @@ class StreamSettings(Section):
         pattern=r"^(payload|off|property:.+)$",
         description="where a message's own id stands, to store it once: payload | property:<name> | off",
     )
-    message_id_reused: Literal["store", "dead_letter"] = Field(
+    message_id_reused: outcomes.MessageIdReused = Field(
         "store",
         description="an id that comes again with another payload, as after a reboot: another message, or a dead letter",
     )
-    on_conflict: Literal["merge", "keep", "replace"] = Field(
+    on_conflict: outcomes.OnConflict = Field(
         "merge",
         description="the same device and time again: unite the fields (the newer wins), keep, replace",
     )
@@ -165,12 +166,10 @@ class ValidationSettings(Section):
         ge=1,
         description="most UTC days that the readings of one message fall on: each is a chunk, or a partition, to lock",
     )
-    on_future: Literal["reject", "receive_time", "keep"] = Field(
+    on_future: outcomes.UnbelievableTime = Field(
         "reject", description="timestamps in the future: dead letter, use the receive time, or keep"
     )
-    on_old: Literal["reject", "receive_time", "keep"] = Field(
-        "reject", description="likewise for too old ones"
-    )
+    on_old: outcomes.UnbelievableTime = Field("reject", description="likewise for too old ones")
     naive_zone: str | None = Field(
         None, examples=["Europe/Berlin"], description="zone of times that name none; unset: refused"
     )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from gateway import clock
-from gateway.outcomes import Outcome
+from gateway.outcomes import OnConflict, Outcome
 from gateway.writer import rows
 from gateway.writer.layouts.base import Layout, StreamTarget, United
 from gateway.writer.rows import Row
@@ -32,6 +32,10 @@ def stage(layout: Layout, *, pooled: bool) -> str:
     if pooled:
         return f"DROP TABLE IF EXISTS pg_temp.{layout.staged}; {_STAGE.format(layout, 'DROP')}"
     return _STAGE.format(layout, "DELETE ROWS")
+
+
+Policy = OnConflict | Literal["distinct"]
+"""What is done about a key that is taken; ``distinct``: the reading that comes gives way."""
 
 
 class RowTooLargeError(Exception):
@@ -67,7 +71,7 @@ class Staging:
         too_large: the messages left out, by index: how large the row would be, bytes.
     """
 
-    def __init__(self, target: StreamTarget, on_conflict: str, most_bytes: int) -> None:
+    def __init__(self, target: StreamTarget, on_conflict: Policy, most_bytes: int) -> None:
         self.target, self.on_conflict, self._most_bytes = target, on_conflict, most_bytes
         self._unite = target.layout.united
         self.never_stored: set[bytes] = set()

@@ -45,13 +45,15 @@ def stagings(
     batch, letters = work.batch, work.replayed()
     # An equal reading of the same receive time is another process's, unless an earlier try may have been committed.
     first_try = not (work.next.uncertain or batch.spooled)
-    found: dict[tuple[StreamTarget, str], conflicts.Staging] = {}
+    found: dict[tuple[StreamTarget, conflicts.Policy], conflicts.Staging] = {}
     for target, indices in parts:
         # Who waited for a look-up may have been received before its neighbours.
         for index in sorted(indices, key=batch.received_us.__getitem__):
             if index in seen:
                 continue
-            policy = "distinct" if index in batch.unkeyed else batch.origins[index].on_conflict
+            policy: conflicts.Policy = (
+                "distinct" if index in batch.unkeyed else batch.origins[index].on_conflict
+            )
             if (target, policy) not in found:
                 found[target, policy] = conflicts.Staging(target, policy, max_row_bytes)
             dated = batch.unkeyed.get(index) if first_try or index in letters else None

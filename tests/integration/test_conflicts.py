@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.outcomes import Outcome
+from gateway.outcomes import MessageIdReused, OnConflict, Outcome
 from gateway.writer import staged
 from gateway.writer.copy import Writer
 from gateway.writer.layouts.document import encoding
@@ -22,7 +22,7 @@ from tests.support.databases import Databases
 from tests.support.written import Table, letters_of, rows_of, written
 
 STORED, DUPLICATE, DEAD = Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD_LETTERED
-POLICIES = ["merge", "keep", "replace"]
+POLICIES: tuple[OnConflict, ...] = ("merge", "keep", "replace")
 
 Reading = tuple[dict[str, Any], dict[str, Any] | None]
 """Data and metadata of readings of one key."""
@@ -98,7 +98,7 @@ async def kept(table: Table, device: Any) -> list[tuple[int, Reading]]:
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("apart", [True, False], ids=["in two batches", "in one batch"])
 async def test_two_readings_of_one_key(
-    writer: Writer, table: Table, policy: str, pair: str, apart: bool
+    writer: Writer, table: Table, policy: OnConflict, pair: str, apart: bool
 ) -> None:
     """The stream's policy decides what is kept, within a batch as between batches; nothing new is a duplicate."""
     first, second, by_policy = PAIRS[pair]
@@ -115,7 +115,9 @@ async def test_two_readings_of_one_key(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_the_same_in_another_spelling_is_a_duplicate(writer: Writer, table: Table, policy: str) -> None:
+async def test_the_same_in_another_spelling_is_a_duplicate(
+    writer: Writer, table: Table, policy: OnConflict
+) -> None:
     """The database compares values, not bytes: another order of the keys, 2.0 for 2."""
     device, first, second = a_device(), Filling(), Filling()
     first.keyed(device, NOW_US, {"a": 1, "b": 2}, on_conflict=policy)
@@ -161,7 +163,7 @@ STEPS = st.lists(
 
 
 def one_by_one(
-    policy: str, steps: list[list[tuple[int, dict[str, Any], dict[str, Any] | None]]]
+    policy: OnConflict, steps: list[list[tuple[int, dict[str, Any], dict[str, Any] | None]]]
 ) -> list[Any]:
     """What is kept when readings come one by one."""
     kept: dict[int, Reading] = {}
@@ -179,7 +181,7 @@ def one_by_one(
 @given(steps=STEPS)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_batching_changes_nothing(
-    writer: Writer, table: Table, policy: str, steps: list[list[tuple[int, Any, Any]]]
+    writer: Writer, table: Table, policy: OnConflict, steps: list[list[tuple[int, Any, Any]]]
 ) -> None:
     """However readings fall into batches, the table holds what it would if they came one by one."""
     device = a_device()
@@ -385,7 +387,7 @@ async def test_a_message_id_is_stored_once(writer: Writer, table: Table) -> None
 @pytest.mark.parametrize("policy", ["store", "dead_letter"])
 @pytest.mark.parametrize("together", [True, False], ids=["one batch", "two batches"])
 async def test_a_message_id_that_starts_again(
-    writer: Writer, table: Table, policy: str, together: bool
+    writer: Writer, table: Table, policy: MessageIdReused, together: bool
 ) -> None:
     """After a reboot the same id has other content: another message, or a dead letter; then again the same."""
     device, fillings = a_device(), [Filling(), Filling(), Filling()]

@@ -15,7 +15,7 @@ import structlog
 
 from gateway.messages import Device
 from gateway.observability import events, metrics
-from gateway.outcomes import Outcome
+from gateway.outcomes import OnConflict, Outcome
 from gateway.writer.copy import Writer
 from gateway.writer.experience import Experience
 from tests.integration.test_pipeline import NOW_MS, Tenant
@@ -31,7 +31,7 @@ A_TIME = NOW_US - 60_000_000
 
 
 async def in_order(
-    writer: Writer, device: Device, on_conflict: str, readings: Sequence[tuple[int, dict[str, Any]]]
+    writer: Writer, device: Device, on_conflict: OnConflict, readings: Sequence[tuple[int, dict[str, Any]]]
 ) -> list[Outcome]:
     """Write readings of one time, each its own batch: (received, data); how each ended."""
     outcomes = []
@@ -49,7 +49,7 @@ async def in_order(
 )  # fmt: skip
 @pytest.mark.parametrize("late", [True, False])
 async def test_the_later_received_is_the_newer(
-    writer: Writer, table: Table, on_conflict: str, kept: dict[str, str], late: bool
+    writer: Writer, table: Table, on_conflict: OnConflict, kept: dict[str, str], late: bool
 ) -> None:
     """What was spooled, set apart or a dead letter may be written after what came later: the same row in the end."""
     device = a_device()
@@ -156,7 +156,7 @@ def sample(tenant: Tenant, n: int) -> Any:
     ],
 )
 async def test_what_lay_in_the_spool_is_older(
-    shared: Databases, tmp_path: Path, on_conflict: str, kept: dict[str, Any]
+    shared: Databases, tmp_path: Path, on_conflict: OnConflict, kept: dict[str, Any]
 ) -> None:
     """Spooled while the table was away, drained after a later reading was stored: the order of arrival decides."""
     tenant, stream = Tenant(shared), {"on_conflict": on_conflict}

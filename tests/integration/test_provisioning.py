@@ -8,7 +8,7 @@ from typing import cast
 import asyncpg
 import pytest
 
-from gateway import errors
+from gateway import errors, outcomes
 from gateway.devices import models, provisioning
 from tests.support.databases import Databases
 
@@ -156,7 +156,7 @@ async def test_a_type_is_entered_with_all_its_fields_or_not_at_all(acme: asyncpg
     """A field that the database refuses takes the type with it."""
     broken = models.NewField.model_construct(
         name="f",
-        data_type=cast("models.DataType", "complex"),
+        data_type=cast("outcomes.DataType", "complex"),
         unit=None,
         minimum=None,
         maximum=None,

@@ -17,7 +17,7 @@ from gateway import batches, settings
 from gateway.batches import Batch
 from gateway.errors import MessageError
 from gateway.messages import Device, DeviceType, Field
-from gateway.outcomes import Reason, Tally
+from gateway.outcomes import MessageIdReused, OnConflict, Reason, Tally, UnknownFields, Violations
 from gateway.writer import rows
 from gateway.writer.layouts.document import encoding
 from tests.support.databases import Databases
@@ -33,16 +33,18 @@ class StubRoute:
 
     def __init__(
         self,
-        on_conflict: str = "merge",
+        on_conflict: OnConflict = "merge",
         *,
         tenant: str | None = "acme",
         device: str | None = "S-1",
-        message_id_reused: str = "store",
+        message_id_reused: MessageIdReused = "store",
         table: str = "telemetry",
     ) -> None:
-        self.stream_name, self.on_conflict, self.tally = "telemetry", on_conflict, Tally()
+        self.stream_name, self.tally = "telemetry", Tally()
+        self.on_conflict: OnConflict = on_conflict
         self.tenant, self.serial_number = tenant, device
-        self.message_id_reused, self.table = message_id_reused, table
+        self.message_id_reused: MessageIdReused = message_id_reused
+        self.table = table
 
 
 def a_device(serial_number: str = "S-1") -> Device:
@@ -52,7 +54,9 @@ def a_device(serial_number: str = "S-1") -> Device:
     return device
 
 
-def a_type(*fields: Field, violations: str = "flag", unknown_fields: str = "keep") -> DeviceType:
+def a_type(
+    *fields: Field, violations: Violations = "flag", unknown_fields: UnknownFields = "keep"
+) -> DeviceType:
     """A device type with these fields."""
     named = {field.name: field for field in fields}
     return DeviceType(uuid.uuid4(), "sensor", named, violations, unknown_fields)
@@ -90,7 +94,7 @@ class Filling:
         data: dict[str, Any],
         metadata: dict[str, Any] | None = None,
         *,
-        on_conflict: str = "merge",
+        on_conflict: OnConflict = "merge",
         qos: int = 1,
         received_us: int = NOW_US,
     ) -> int:
@@ -106,7 +110,7 @@ class Filling:
         received_us: int,
         data: dict[str, Any],
         *,
-        on_conflict: str = "merge",
+        on_conflict: OnConflict = "merge",
         qos: int = 1,
     ) -> int:
         """A message with one reading that got its receive time as key."""
@@ -121,7 +125,7 @@ class Filling:
         return index
 
     def message(
-        self, device: Device, encoded: bytes, payload: Any, *, on_conflict: str = "merge", qos: int = 1
+        self, device: Device, encoded: bytes, payload: Any, *, on_conflict: OnConflict = "merge", qos: int = 1
     ) -> int:
         """A message with these rows."""
         batch = self.batch

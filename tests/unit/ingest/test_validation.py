@@ -13,10 +13,11 @@ from gateway import settings
 from gateway.errors import MessageError
 from gateway.ingest.validation import TimeCheck, field_check, receive_time
 from gateway.messages import DeviceType, Field, Reading
-from gateway.outcomes import Reason
+from gateway.outcomes import DataType, Reason, UnknownFields
 from tests.support.batching import NOW_US, a_device, a_type
 
 SECOND, DAY, YEAR = 1_000_000, 86_400_000_000, 365 * 86_400_000_000
+TYPES: tuple[DataType, ...] = ("float", "int", "text")
 
 
 def flagged(kind: DeviceType, metrics: dict[str, Any]) -> dict[str, str]:
@@ -46,7 +47,7 @@ def refusal(kind: DeviceType, metrics: dict[str, Any]) -> MessageError:
         ("json", [1, 1.5, True, "x", [1], {"a": []}], []),
     ],
 )
-def test_types(data_type: str, accepted: list[Any], refused: list[Any]) -> None:
+def test_types(data_type: DataType, accepted: list[Any], refused: list[Any]) -> None:
     """A field takes values of its type only; a boolean is no number, a whole float is an integer, bigint bounds it."""
     kind = a_type(Field("x", data_type))
     assert [flagged(kind, {"x": value}) for value in accepted] == [{}] * len(accepted)
@@ -64,7 +65,11 @@ def test_types(data_type: str, accepted: list[Any], refused: list[Any]) -> None:
 )
 @pytest.mark.parametrize("data_type", ["float", "int"])
 def test_ranges(
-    data_type: str, minimum: float | None, maximum: float | None, inside: list[float], outside: list[float]
+    data_type: DataType,
+    minimum: float | None,
+    maximum: float | None,
+    inside: list[float],
+    outside: list[float],
 ) -> None:
     """Bounds are inclusive, each may be left open; integers are compared exactly."""
     kind = a_type(Field("x", data_type, "celsius", minimum, maximum))
@@ -178,7 +183,7 @@ def test_open_bounds_are_said_plainly() -> None:
         ("drop", {"x": None, "y": 2}, {"x": None}),
     ],
 )
-def test_unknown_fields(policy: str, metrics: dict[str, Any], left: dict[str, Any]) -> None:
+def test_unknown_fields(policy: UnknownFields, metrics: dict[str, Any], left: dict[str, Any]) -> None:
     """Kept or dropped, as the type says."""
     assert flagged(a_type(Field("x", "int"), unknown_fields=policy), metrics) == {}
     assert metrics == left
@@ -215,10 +220,7 @@ def test_a_type_without_opinions_has_no_check() -> None:
 def test_flagging_never_changes_or_loses_a_value(metrics: dict[str, Any]) -> None:
     """Whatever a device sends is stored as it sent it, among the data or among what is invalid."""
     kind = a_type(
-        *(
-            Field(name, data_type, None, -1.0, 1.0)
-            for name, data_type in zip("abc", ("float", "int", "text"), strict=True)
-        )
+        *(Field(name, data_type, None, -1.0, 1.0) for name, data_type in zip("abc", TYPES, strict=True))
     )
     before, reading, check = dict(metrics), Reading(metrics), field_check(kind)
     assert check is not None

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.outcomes import Outcome
 from gateway.writer import rows
-from gateway.writer.conflicts import Staging
+from gateway.writer.conflicts import Policy, Staging
 from gateway.writer.layouts import TELEMETRY
 from gateway.writer.layouts.document import encoding, united
 from tests.support.batching import NOW_US, a_device
@@ -23,7 +23,7 @@ def key(after: int) -> bytes:
     return rows.key_of(NOW_US + after, DEVICE.id.bytes)
 
 
-def staged(on_conflict: str, *readings: tuple[int, dict[str, Any]]) -> Staging:
+def staged(on_conflict: Policy, *readings: tuple[int, dict[str, Any]]) -> Staging:
     """Readings, a message each."""
     staging = Staging(TELEMETRY, on_conflict, most_bytes=2**20)
     for index, (after, data) in enumerate(readings):
@@ -46,7 +46,7 @@ def held(staging: Staging) -> dict[int, Any]:
         ("replace", {"a": 2}, {0: STORED, 1: STORED, 2: DUPLICATE}),
     ],
 )
-def test_readings_of_one_key(policy: str, kept: dict[str, int], outcomes: dict[int, Outcome]) -> None:
+def test_readings_of_one_key(policy: Policy, kept: dict[str, int], outcomes: dict[int, Outcome]) -> None:
     """One row is staged; a message counts as stored when it brought something new into a batch that did."""
     staging = staged(policy, (0, {"a": 1, "b": 1}), (0, {"a": 2}), (0, {"a": 2}))
     assert held(staging) == {0: kept}
@@ -68,7 +68,7 @@ def test_receive_times_that_are_equal_part() -> None:
 
 @pytest.mark.parametrize("policy", ["merge", "keep", "replace"])
 def test_readings_that_meet_cost_what_each_of_them_costs(
-    policy: str, monkeypatch: pytest.MonkeyPatch
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten times the readings of one key are decoded and encoded in ten times the bytes, not in a hundred times."""
 
