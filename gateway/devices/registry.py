@@ -265,14 +265,16 @@ class Registry:
                 "metadata: the server was demoted or promoted: asking for the primary again"
             )
         parts, versions = list(known), list(known.values())
+        changes: list[Mapping[str, Any]] = []
         for row in await connection.fetch(_CHANGES, parts, versions, timeout=_POLL_TIMEOUT):
             count, kept = row["version"] - known.get(row["part"], 0), row["recent"]
             known[row["part"]] = row["version"]
             if 0 < count <= len(kept):
-                for change in kept[-count:]:
-                    self.changed(json.loads(change))
+                changes += map(json.loads, kept[-count:])
             else:
                 self.purge(f"{count} changes at once")
+        if changes:
+            self.changed(*changes)
 
     def _all(self) -> Iterator[Entry]:
         return itertools.chain(self._entries.values(), self._unknown.values(), self._outside)
@@ -285,14 +287,19 @@ class Registry:
             entry.forget()
         events.registry_purged(reason=reason)
 
-    def changed(self, change: Mapping[str, Any]) -> None:
-        """A table of the registry changed: ``{"table": …, "op": …, "ids": [uuid, …] | null}``."""
-        ids = change.get("ids")
-        if change.get("table") != "devices" or (ids is None and change["op"] != "INSERT"):
-            self.purge(f"{change.get('table')} changed")
-            return
+    def changed(self, *changes: Mapping[str, Any]) -> None:
+        """Tables of the registry changed: ``{"table": …, "op": …, "ids": [uuid, …] | null}`` each.
+
+        One walk over the cache for all of them: it takes 25 ms with 100 000 devices.
+        """
+        gone: set[uuid.UUID] = set()
+        for change in changes:
+            ids = change.get("ids")
+            if change.get("table") != "devices" or (ids is None and change["op"] != "INSERT"):
+                self.purge(f"{change.get('table')} changed")
+                return
+            gone.update(map(uuid.UUID, ids or ()))
         self._version += 1
-        gone = set(map(uuid.UUID, ids or ()))
         for entry in self._all():
             if entry.device is None or entry.device.id in gone:
                 entry.forget()
