@@ -277,16 +277,9 @@ def _path(
     max_bytes: int,
 ) -> IngestPath:
     """A pipeline, its tasks and its COPY connections; ``name`` stands before the tasks' own."""
-
-    async def load(session: Session, since: int) -> None:
-        await base.sessions.look_up()
-        async with base.timeseries.connection() as connection:
-            await ledger.load(connection, session, since)
-
     options, batch = base.options, base.options.batch
-    recognition = Recognition(redeliveries, ledger, spooled=base.spooled_before, load=load)
-    queue = Queue(max_rows=batch.max_rows, max_bytes=batch.max_bytes)
-    held, go = InFlight(queue), asyncio.Event()
+    recognition = _recognition(base, redeliveries, ledger)
+    held, go = InFlight(Queue(max_rows=batch.max_rows, max_bytes=batch.max_bytes)), asyncio.Event()
     held_back = HeldBack(
         held,
         base.experience,
@@ -303,22 +296,31 @@ def _path(
         intake=Intake(options.validation, routes),
         recognition=recognition,
         held_back=held_back,
-        dispatch=Dispatch(queue, held_back, go, linger=batch.linger),
+        dispatch=Dispatch(held.queue, held_back, go, linger=batch.linger),
         overflow=overflow,
     )
-    deferred = Deferred(
-        pipeline,
-        base.registry,
-        recognition,
-        stores=base.stores,
-        devices=base.retrying("metadata"),
-        overflow=overflow,
-    )
+    deferred = _deferred(base, pipeline, recognition, overflow)
     tasks: list[Task] = [(f"{name}/resolve", deferred.resolve), (f"{name}/recognise", deferred.recognise)]
     writers = [_writer(base, ledger, name) for _ in range(connections)]
     for number, writer in enumerate(writers):
         tasks.append((f"{name}/writer-{number}", functools.partial(pipeline.write, writer)))
     return IngestPath(pipeline, routes, tasks, writers)
+
+
+def _recognition(base: Foundation, redeliveries: Redeliveries, ledger: Ledger) -> Recognition:
+    async def load(session: Session, since: int) -> None:
+        await base.sessions.look_up()
+        async with base.timeseries.connection() as connection:
+            await ledger.load(connection, session, since)
+
+    return Recognition(redeliveries, ledger, spooled=base.spooled_before, load=load)
+
+
+def _deferred(base: Foundation, pipeline: Pipeline, recognition: Recognition, overflow: Overflow) -> Deferred:
+    devices = base.retrying("metadata")
+    return Deferred(
+        pipeline, base.registry, recognition, stores=base.stores, devices=devices, overflow=overflow
+    )
 
 
 def _writer(base: Foundation, ledger: Ledger, path: str) -> Writer:
