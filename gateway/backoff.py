@@ -1,4 +1,4 @@
-"""Waits between attempts: doubling, with jitter, so that many who lost one server do not return as one."""
+"""Waits between attempts: doubling, with jitter, so that many clients of one lost server do not return at once."""
 
 from __future__ import annotations
 

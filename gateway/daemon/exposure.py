@@ -40,7 +40,7 @@ def _of_database(name: str, database: settings.DatabaseSettings) -> Iterator[str
 def _of_broker(mqtt: settings.MqttSettings) -> Iterator[str]:
     if mqtt.unix_socket is None and mqtt.tls is None and not is_local(mqtt.host):
         yield (
-            f"mqtt: {mqtt.host}:{mqtt.port} without TLS: whoever is on the way reads messages"
+            f"mqtt: {mqtt.host}:{mqtt.port} without TLS: every host on the way can read messages"
             f"{' and the password' if mqtt.username else ''}; set [mqtt.tls] (docs/security.md)"
         )
 

@@ -1,7 +1,7 @@
 """A path for one job of a command: it ends when the job is done, or with an error that says what to mend.
 
 The daemon waits for ever for what is away or must be mended. A command that a person or a script waits for does not:
-errors that somebody must mend end it at once, servers that are away are waited for :data:`PATIENCE` seconds.
+errors that an operator must mend end it at once, servers that are away are waited for :data:`PATIENCE` seconds.
 """
 
 from __future__ import annotations

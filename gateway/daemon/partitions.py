@@ -42,7 +42,7 @@ class PartitionUpkeep:
         """Make what is missing and can be had now.
 
         Raises:
-            StandingError: somebody must mend something first; all else only postpones it.
+            StandingError: an operator must mend something first; all else only postpones it.
         """
         try:
             found = await self._make(dt.datetime.now(dt.UTC).date())

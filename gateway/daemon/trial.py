@@ -62,8 +62,8 @@ async def _database(name: Name, options: settings.Settings) -> AsyncIterator[Tri
 async def _found(
     connection: Any, name: Name, status: schema_status.SchemaStatus, options: settings.Settings
 ) -> list[TrialResult]:
-    who = await privileges.user(connection)
-    at = f"{status.engine}, revision {status.current or 'none'}, as {who}"
+    role = await privileges.user(connection)
+    at = f"{status.engine}, revision {status.current or 'none'}, as {role}"
     if status.pending:
         return [
             TrialResult(name, False, f"{at}; pending: {', '.join(status.pending)}: run `gateway db upgrade`")

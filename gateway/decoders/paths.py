@@ -1,4 +1,4 @@
-"""Where in a decoded payload something stands, for those who must find it: ``[3].metrics.temperature``."""
+"""Where in a decoded payload something stands, as people write it: ``[3].metrics.temperature``."""
 
 from __future__ import annotations
 

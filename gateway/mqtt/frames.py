@@ -96,7 +96,7 @@ class PacketReader:
             rest = self._read_all(self._with_tail(received, found), found)
             if rest:
                 self._keep(rest)
-            if found.messages and _alias(found.messages[0]):  # who uses aliases begins with the first
+            if found.messages and _alias(found.messages[0]):  # aliases are used from the first message on
                 raise _aliased()
         except BrokenStreamError as error:
             error.before = found

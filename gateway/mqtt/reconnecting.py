@@ -213,7 +213,7 @@ class ReconnectingSource:
         return self._unanswered >= (_DOUBT_AFTER if self._ever_accepted else 1)
 
     def _asking(self) -> MqttSettings:
-        """Who may not understand us is not waited for as long as one who did."""
+        """A broker that may not understand us is not waited for as long as one that did."""
         if self._other is None or self._first_error is not None or self._ever_accepted:
             return self._mqtt
         timeout = min(self._mqtt.connect_timeout, _FIRST_SECONDS)

@@ -1,1 +1,1 @@
-"""How the daemon is seen: events, logs, metrics, health, and who asks for them."""
+"""How the daemon is seen: events, logs, metrics, health, and how to ask for them."""

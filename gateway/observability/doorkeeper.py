@@ -1,4 +1,4 @@
-"""Bounds what strangers cost at an HTTP port: connections, and the time that each may take."""
+"""Bounds what clients cost at an HTTP port: connections, and the time that each may take."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHARE = 8
 class Doorkeeper:
     """Makes the protocols of a server, and closes connections: the slow ones, and the oldest where there are too many.
 
-    The oldest, not the newest: an answer is there at once, so who has been there long waits for nothing of ours.
+    The oldest, not the newest: an answer is there at once, so an old connection waits for nothing of ours.
 
     Args:
         make: a protocol for one connection.

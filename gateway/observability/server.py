@@ -67,7 +67,7 @@ class Server:
         """
         if self._port == 0:
             return
-        # Answers are made in memory, a second is plenty; who holds a connection open must not hold the stop.
+        # Answers are made in memory, a second is plenty; a connection held open must not hold the stop.
         runner = web.AppRunner(self._app(), access_log=None, handle_signals=False, shutdown_timeout=1)
         await runner.setup()
         try:

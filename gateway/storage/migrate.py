@@ -37,7 +37,7 @@ TABLE_TIMEOUT = 10.0
 """Seconds to wait for a lock on a table: the daemon's statements wait behind us."""
 
 LOCK = "LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE NOWAIT"
-"""Kept by one run after another: only who may change the table can take it, and it keeps no reader or writer out. An
+"""Kept by one run after another: only who may alter the table can take it, and it keeps no reader or writer out. An
 advisory lock may be any other program's."""
 
 

@@ -1,4 +1,4 @@
-"""Whether a log-in may do the daemon's work in a database, and who it is."""
+"""Whether a log-in may do the daemon's work in a database, and which role it is."""
 
 from __future__ import annotations
 

@@ -47,26 +47,26 @@ class Retrying:
 
         A secret's file that cannot be read just now (a rotation) is for an operator to mend, and no end of a daemon.
         """
-        who = object()
+        task = object()
         try:
-            await self._try(who, attempt)
+            await self._try(task, attempt)
         finally:
-            self._waiting.pop(who, None)
+            self._waiting.pop(task, None)
         if not self._waiting:
             self._back()
 
-    def report_failure(self, who: object, error: errors.StoreError) -> None:
+    def report_failure(self, work: object, error: errors.StoreError) -> None:
         """Work is held because of this error, with no task of its own that tries; until :meth:`report_recovery`."""
         self._away(
-            id(who), error, "standing" if isinstance(error, errors.StandingError) else "transient", 0.0
+            id(work), error, "standing" if isinstance(error, errors.StandingError) else "transient", 0.0
         )
 
-    def report_recovery(self, who: object) -> None:
+    def report_recovery(self, work: object) -> None:
         """It is not held any more, or is tried again, which will report what it meets."""
-        if self._waiting.pop(id(who), None) is not None and not self._waiting:
+        if self._waiting.pop(id(work), None) is not None and not self._waiting:
             self._back()
 
-    async def _try(self, who: object, attempt: Callable[[], Awaitable[None]]) -> None:
+    async def _try(self, task: object, attempt: Callable[[], Awaitable[None]]) -> None:
         backoff, began = Backoff(self._shortest, self._longest), time.monotonic()
         while True:
             try:
@@ -75,11 +75,11 @@ class Retrying:
                 if self._bound is not None:
                     raise
                 wait = self._standing
-                self._away(who, error, "standing", wait)
+                self._away(task, error, "standing", wait)
             except errors.StoreError as error:
                 wait = backoff.next()
                 self.give_up(error, time.monotonic() + wait - began)
-                self._away(who, error, "transient", wait)
+                self._away(task, error, "transient", wait)
             else:
                 return
             await asyncio.sleep(wait)
@@ -94,11 +94,11 @@ class Retrying:
                 f"{error}; given up after {bound:g} s", error.sqlstate, of_all=error.of_all
             ) from error
 
-    def _away(self, who: object, error: errors.GatewayError, verdict: str, wait: float) -> None:
+    def _away(self, waiting: object, error: errors.GatewayError, verdict: str, wait: float) -> None:
         """Logs when something new is wrong, counts always."""
         text, component = str(error), self._component
         news = text not in (component.detail, *self._waiting.values())
-        self._waiting[who] = text
+        self._waiting[waiting] = text
         (component.failed if verdict == "standing" else component.waiting)(text)
         if self._away_since is None:
             self._away_since = time.monotonic()

@@ -77,7 +77,7 @@ READER: Mapping[Name, tuple[str, ...]] = {
     "metadata": ("tenant", "tenant_device_types", "tenant_devices", "tenant_field_mappings"),
     "timeseries": ("tenant_telemetry", "tenant_events", "tenant_metrics"),
 }
-"""Views, and functions of the same names behind them, that show the tenant of who asks; no table."""
+"""Views, and functions of the same names behind them, that show the tenant of the asking role; no table."""
 
 BINDINGS: Mapping[Name, str] = {"metadata": "registry_readers", "timeseries": "telemetry_readers"}
 """Which log-in reads which tenant."""

@@ -60,7 +60,7 @@ _OF_ALL = {
     "40P01": True,
     "53100": True,  # the disk is full
     "53300": True,  # too many connections
-    "55P03": True,  # who holds the lock lets go some day
+    "55P03": True,  # the holder of the lock lets go some day
     "57P": True,  # shutdown, start, a crash, an idle session ended
     "58030": True,  # the disk fails
     "F0": True,  # the configuration file

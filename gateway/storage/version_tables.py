@@ -37,7 +37,7 @@ async def find(connection: asyncpg.Connection, name: Name) -> str | None:
 async def make(connection: asyncpg.Connection, name: Name) -> None:
     """The table as Alembic makes it, where there is none; that of before gets its name of today.
 
-    To be called as the owner. Two may do this at once: who comes second finds it done.
+    To be called as the owner. Two may do this at once: the second finds it done.
     """
     try:
         if await find(connection, name) == _OLD:
