@@ -39,7 +39,7 @@ soak: $(STAMP)  ## half the top speed with a fault every 20 s, for half an hour 
 	@GATEWAY_SOAK_MINUTES=$(or $(MINUTES),30) $(BIN)/python -m pytest tests/faults/test_soak.py $(ARGS)
 
 bench: $(STAMP)  ## measure on this machine, with servers of its own (ARGS="--quick --scenario drain --json")
-	@$(BIN)/python -m tests.support.bench $(ARGS)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 check: $(STAMP)  ## ruff, mypy --strict, rules of imports and names, drift of generated files and the lock
 	$(BIN)/ruff check

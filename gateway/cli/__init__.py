@@ -43,6 +43,9 @@ _COMMANDS = {
 }
 _TEXTS = {**_COMMANDS, **_NOUNS}
 
+_TOOLS = {"demo": "gateway.tools.demo.command", "bench": "gateway.tools.bench.command"}
+"""Where commands are that are not in this room: tools stand on top of it."""
+
 _EXIT_CODES: tuple[tuple[type[errors.GatewayError], int], ...] = (
     (common.InterruptError, 130),
     (errors.UsageError, 2),
@@ -72,7 +75,7 @@ class Commands(TyperGroup):
 
 def load(name: str) -> TyperCommand | TyperGroup:
     """A command as it is called, by its name; each of its leaves takes ``--raw``."""
-    module = importlib.import_module(f"gateway.cli.{name.replace('-', '_')}")
+    module = importlib.import_module(_TOOLS.get(name, f"gateway.cli.{name.replace('-', '_')}"))
     is_noun = name in _NOUNS
     holder = typer.Typer(
         rich_markup_mode=None, add_completion=False, help=_NOUNS.get(name), no_args_is_help=is_noun
@@ -148,7 +151,7 @@ def _configure_logs() -> None:
     logs.configure(settings.ObservabilitySettings(log_level="warning"))
 
 
-def main() -> None:
+def main(commands: typer.Typer = app) -> None:
     """Run the command; the gateway's own errors end in one clear text and an exit code."""
     common.before_work(_configure_logs)
     sys.excepthook = _tell_defect
@@ -158,7 +161,7 @@ def main() -> None:
     # Typer would take the shell from the parent process: `--show-completion zsh` has to give that of zsh.
     os.environ.setdefault("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     try:
-        app(prog_name="gateway")
+        commands(prog_name="gateway")
     except errors.GatewayError as error:
         _tell_error(error)
         sys.exit(exit_code(error))

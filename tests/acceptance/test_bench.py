@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import pytest
 from tests.support.daemon import GATEWAY, REPOSITORY, Daemon
 from tests.support.databases import Databases
 from tests.support.provisioned import provision
-from tests.support.servers import Mosquitto
+from tests.support.servers import TIMESCALEDB_ROOT, TIMESERIES_DSN, Mosquitto
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.slow]
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": REPOSITORY}
+BASELINES = {"mosquitto_sub", r"psql \copy, binary", r"psql \copy, csv"}
 LITTLE = ("--messages", "1500", "--seconds", "0.5", "--rounds", "1", "--devices", "1000")
 LEFT = {
     "metadata": ("tenants", "device_types", "devices"),
@@ -48,8 +50,14 @@ def bench(where: Daemon, *arguments: str) -> dict[str, Any]:
 
 def run(configuration: Path, *arguments: str) -> dict[str, Any]:
     """The report of a small bench."""
-    command = [*GATEWAY, "bench", "--config", str(configuration), *LITTLE, "--json", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=500)
+    return reported(
+        [*GATEWAY, "bench", "--config", str(configuration), *LITTLE, "--json", *arguments], ENVIRONMENT
+    )
+
+
+def reported(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The report that a command prints as JSON."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=500)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
@@ -171,17 +179,32 @@ def test_the_writer_may_not_bench(postgres_databases: Databases, installation: C
 
 
 def test_this_machine_is_measured_with_servers_of_its_own(tmp_path: Path) -> None:
-    """No configuration, no server needed; the rivals run in the same bench, and nothing is left behind."""
+    """No configuration, no server needed; broker and database alone run in the same bench; nothing is left behind."""
     arguments = ("--own-servers", "--folder", str(tmp_path), "--scenario", "drain")
     report = run(tmp_path / "there-is-none.toml", *arguments)
     drained = {row["what"]: row for row in rows(report)["drain"]}
-    assert {
-        "gateway",
-        "mosquitto_sub",
-        "plain bridge",
-        r"psql \copy, binary",
-        r"psql \copy, csv",
-    } <= drained.keys()
+    assert drained.keys() == {"gateway", *BASELINES}
     assert all(row["messages"] == 1500 for row in drained.values())
     assert "drain, messages/s: gateway ÷ mosquitto_sub" in report["ratios"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rivals_take_part_in_make_bench(tmp_path: Path) -> None:
+    """Beside what the wheel has; a rival whose program is not there is named, with what to set."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks",
+        *LITTLE,
+        "--scenario",
+        "drain",
+        "--folder",
+        str(tmp_path),
+    ]
+    unset = {"TELEGRAF_BIN": "", "NODE_RED_BIN": "", TIMESCALEDB_ROOT: "", TIMESERIES_DSN: ""}
+    report = reported([*command, "--json"], {**ENVIRONMENT, **unset})
+    (drain,) = report["tables"]
+    assert {row["what"] for row in drain["rows"]} == {"gateway", "plain bridge", *BASELINES}
+    assert any("Telegraf: TELEGRAF_BIN names no program" in note for note in drain["notes"])
+    assert "drain, messages/s: gateway ÷ plain bridge" in report["ratios"]
     assert list(tmp_path.iterdir()) == []

@@ -33,8 +33,8 @@ PRODUCTION = {
 """What a user's shell may have set; a demo that listened to it would not work here."""
 WITHOUT_MOSQUITTO = """
 from gateway.cli import main
-from gateway.tools.demo import broker
-broker.find_program = lambda name: None
+from gateway.tools.servers import mosquitto
+mosquitto.program = lambda: None
 main()
 """
 NOBODY = 65534

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gateway.tools.servers import amqtt
 from tests.support.processes import STOP_TIMEOUT, Process
 from tests.support.servers import MissingServerError, Mosquitto, mosquitto_program
 from tests.support.waiting import free_port, listening
@@ -474,23 +475,16 @@ class Amqtt(Broker):
     def prepare(self) -> None:
         """Its configuration."""
         (self.folder / "passwords").touch()
-        lines = [
-            "listeners:",
-            f"  default: {{type: tcp, bind: '127.0.0.1:{self.port}'}}",
-            "plugins:",
-        ]
-        if self.closed:
-            lines += [
-                "  amqtt.plugins.authentication.FileAuthPlugin:",
-                f"    password_file: {self.folder}/passwords",
-            ]
-        else:
-            lines += ["  amqtt.plugins.authentication.AnonymousAuthPlugin:", "    allow_anonymous: true"]
-        (self.folder / "amqtt.yaml").write_text("\n".join(lines) + "\n")
+        members = (
+            "  amqtt.plugins.authentication.FileAuthPlugin:",
+            f"    password_file: {self.folder}/passwords",
+        )
+        text = amqtt.configuration(self.port, *(members if self.closed else amqtt.ANYBODY))
+        (self.folder / "amqtt.yaml").write_text(text)
 
     def command(self) -> Sequence[str]:
         """In the foreground."""
-        return [sys.executable, "-m", "amqtt.scripts.broker_script", "-c", str(self.folder / "amqtt.yaml")]
+        return amqtt.command(self.folder / "amqtt.yaml")
 
 
 KINDS: Sequence[type[OnMosquitto | Broker]] = (

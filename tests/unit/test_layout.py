@@ -45,6 +45,7 @@ def test_a_forbidden_import_is_seen(house: Path) -> None:
         "daemon": "import asyncpg",
         "devices": "import mqtt5",
         "observability": "import rich",
+        "cli": "from gateway.tools.bench import session",
     }.items():
         (house / "gateway" / room / "intruder.py").write_text(f"{line}\n")
     said = lint(house)
@@ -57,6 +58,7 @@ def test_a_forbidden_import_is_seen(house: Path) -> None:
     ]
     assert "gateway.writer.intruder -> gateway.ingest.pipeline" in said
     assert "gateway.storage.intruder -> gateway.spool.spool" in said
+    assert "gateway.cli.intruder -> gateway.tools.bench.session" in said
 
 
 def test_a_stray_module_is_seen(house: Path) -> None:

@@ -50,7 +50,7 @@ class Pattern(NamedTuple):
 def modules() -> Iterator[str]:
     """All of the package but what only runs as a program."""
     for found in pkgutil.walk_packages(gateway.__path__, "gateway."):
-        if not found.name.endswith(("__main__", "bridge_script")):
+        if not found.name.endswith("__main__"):
             yield found.name
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from gateway import clock
 from gateway.errors import GatewayError
-from gateway.tools.bench import mosquitto, sessions, usage, written
+from gateway.tools.bench import servers, sessions, usage, written
 from gateway.tools.bench.daemon import MeasuredDaemon
 from gateway.tools.bench.installation import BenchInstallation
 from gateway.tools.bench.options import BenchOptions, Scenario
@@ -23,8 +23,8 @@ from gateway.tools.bench.orders import Order, Published
 from gateway.tools.bench.scratch import Names, Scratch
 from gateway.tools.bench.shape import Shape
 from gateway.tools.bench.sight import TelemetrySight
-from gateway.tools.demo.part import Part, unless_ended
-from gateway.tools.demo.ports import free_port
+from gateway.tools.servers.part import Part, unless_ended
+from gateway.tools.servers.ports import free_port
 
 T = TypeVar("T")
 Tell = Callable[[str], None]
@@ -141,7 +141,7 @@ class Bench:
     async def narrow_broker(self, window: int) -> AsyncIterator[None]:
         """For the block another broker, which hands over no more than that many messages at once."""
         before = self.mqtt, self._broker_pid
-        async with mosquitto.running(self.folder, window=window) as broker:
+        async with servers.unlimited(self.folder, window=window) as broker:
             self.mqtt = self.mqtt.model_copy(update={"port": broker.port})
             self._broker_pid = broker.part.pid
             try:

@@ -13,7 +13,7 @@ from gateway import settings
 from gateway.errors import GatewayError, UsageError
 from gateway.observability import ask
 from gateway.tools.bench import usage, written
-from gateway.tools.demo.part import Part
+from gateway.tools.servers.part import Part
 
 _READY_WITHIN = 60.0
 _LAST_WORDS = 6

@@ -6,7 +6,7 @@ import dataclasses
 
 from gateway import settings
 from gateway.errors import UsageError
-from gateway.tools.demo.part import Part
+from gateway.tools.servers.part import Part
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

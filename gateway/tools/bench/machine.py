@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway import __version__
 from gateway.storage import engines
-from gateway.tools.demo.broker import find_program
+from gateway.tools.servers.programs import find_program
 
 _SETTINGS = ("shared_buffers", "max_wal_size", "fsync", "synchronous_commit", "full_page_writes", "wal_level")
 

@@ -19,11 +19,11 @@ from gateway import settings
 from gateway.storage import dsn, initialise, migrate, passwords
 from gateway.storage.revisions import Name
 from gateway.storage.roles import Roles
-from gateway.tools.bench import mosquitto
 from gateway.tools.bench.installation import BenchInstallation
-from gateway.tools.demo import embedded
-from gateway.tools.demo.folder import Folder
-from gateway.tools.demo.part import Part
+from gateway.tools.servers import mosquitto
+from gateway.tools.servers.mosquitto import MosquittoServer
+from gateway.tools.servers.part import Part
+from gateway.tools.servers.postgres import SUPERUSER, EmbeddedPostgres
 
 _GIB = 2**30
 _WAL_FILES = 64
@@ -44,7 +44,7 @@ async def running(
         StoreError: the databases cannot be made.
     """
     async with contextlib.AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(mosquitto.running(folder))
+        broker = await stack.enter_async_context(unlimited(folder))
         parts = [broker.part]
         if superuser is None:
             server, part = await stack.enter_async_context(_embedded(folder))
@@ -55,8 +55,23 @@ async def running(
         yield _installation(broker, databases, tuple(parts))
 
 
+def unlimited(folder: Path, *, window: int = 0) -> MosquittoServer:
+    """A mosquitto that keeps all that comes, in memory; not started.
+
+    Args:
+        folder: what it writes goes there.
+        window: messages on their way at once to a client; 0: as many as the client takes. Its own default is 20.
+    """
+    lines = (f"max_inflight_messages {window}", "set_tcp_nodelay true", "sys_interval 0")
+    quiet = ("log_type error", "log_type warning")
+    name = f"mosquitto-{window}"
+    return MosquittoServer(
+        folder / f"{name}.conf", folder / f"{name}.log", *mosquitto.IN_MEMORY, *lines, *quiet
+    )
+
+
 def _installation(
-    broker: mosquitto.BenchBroker, databases: Mapping[str, settings.DatabaseSettings], parts: tuple[Part, ...]
+    broker: MosquittoServer, databases: Mapping[str, settings.DatabaseSettings], parts: tuple[Part, ...]
 ) -> BenchInstallation:
     options = settings.Settings(
         mqtt=settings.MqttSettings(port=broker.port, client_id="replaced", protocol="5"),
@@ -78,8 +93,8 @@ def _installation(
 @contextlib.asynccontextmanager
 async def _embedded(folder: Path) -> AsyncIterator[tuple[settings.DatabaseSettings, Part]]:
     """A cluster of the bench's own, tuned."""
-    postgres = embedded.EmbeddedPostgres(Folder(folder))
-    address = SecretStr(postgres.address.dsn(embedded.SUPERUSER, embedded.SUPERUSER))
+    postgres = EmbeddedPostgres(folder / "postgres", folder / "postgres.log")
+    address = SecretStr(postgres.address.dsn(SUPERUSER, SUPERUSER))
     superuser = settings.DatabaseSettings(dsn=address, password_file=postgres.password_file)
     try:
         await postgres.start()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,15 @@ from gateway.tools.bench.installation import BenchInstallation
 from gateway.tools.bench.options import BenchOptions, Scenario
 from gateway.tools.bench.report import BenchReport
 from gateway.tools.bench.results import Findings
+from gateway.tools.bench.rivals import Rival
 from gateway.tools.bench.scenarios import drain, latency, memory, scale, start, steady
 from gateway.tools.bench.scratch import Names, Scratch
 from gateway.tools.bench.sight import TelemetrySight
-from gateway.tools.demo.stop import Stop
+from gateway.tools.stop import Stop
 
 _MAY_NOT = "42501"
 
 _RUN: Mapping[Scenario, Callable[[Bench], Awaitable[Findings]]] = {
-    Scenario.DRAIN: drain.run,
     Scenario.STEADY: steady.run,
     Scenario.LATENCY: latency.run,
     Scenario.SCALE: scale.run,
@@ -39,14 +40,23 @@ _RUN: Mapping[Scenario, Callable[[Bench], Awaitable[Findings]]] = {
 
 
 async def run_here(
-    options: BenchOptions, superuser: settings.DatabaseSettings | None, tell: Tell
+    options: BenchOptions,
+    superuser: settings.DatabaseSettings | None,
+    tell: Tell,
+    rivals: Sequence[Rival] = (),
 ) -> BenchReport:
     """Measure this machine, with servers of the bench's own; see :func:`gateway.tools.bench.servers.running`.
+
+    Args:
+        options: what to measure.
+        superuser: on whose server the databases are made; None: one is started.
+        tell: takes a line about what is going on.
+        rivals: who takes part in the drain.
 
     Raises:
         GatewayError: something could not be started, or rows did not match messages.
     """
-    return await _unless_stopped(_here(options, superuser, tell))
+    return await _unless_stopped(_here(options, superuser, tell, rivals))
 
 
 async def run_there(options: BenchOptions, installation: BenchInstallation, tell: Tell) -> BenchReport:
@@ -79,12 +89,12 @@ async def _unless_stopped(work: Coroutine[Any, Any, BenchReport]) -> BenchReport
 
 
 async def _here(
-    options: BenchOptions, superuser: settings.DatabaseSettings | None, tell: Tell
+    options: BenchOptions, superuser: settings.DatabaseSettings | None, tell: Tell, rivals: Sequence[Rival]
 ) -> BenchReport:
     _forget_environment()
     with _folder(options) as folder:
         async with servers.running(folder, superuser) as installation:
-            return await _run(options, installation, folder, tell)
+            return await _run(options, installation, folder, tell, rivals)
 
 
 async def _there(options: BenchOptions, installation: BenchInstallation, tell: Tell) -> BenchReport:
@@ -101,7 +111,11 @@ async def _there(options: BenchOptions, installation: BenchInstallation, tell: T
 
 
 async def _run(
-    options: BenchOptions, installation: BenchInstallation, folder: Path, tell: Tell
+    options: BenchOptions,
+    installation: BenchInstallation,
+    folder: Path,
+    tell: Tell,
+    rivals: Sequence[Rival] = (),
 ) -> BenchReport:
     names = Names()
     names.check_streams(installation.configured.streams)
@@ -114,7 +128,7 @@ async def _run(
             bench = Bench(
                 options, installation, scratch, sight, folder=folder, postgres_pid=postgres, tell=tell
             )
-            findings = await _scenarios(bench)
+            findings = await _scenarios(bench, rivals)
         finally:
             tell("removing everything again")
             await scratch.remove()
@@ -130,14 +144,18 @@ async def _run(
         )
 
 
-async def _scenarios(bench: Bench) -> list[Findings]:
+async def _scenarios(bench: Bench, rivals: Sequence[Rival]) -> list[Findings]:
+    run: Mapping[Scenario, Callable[[Bench], Awaitable[Findings]]] = {
+        **_RUN,
+        Scenario.DRAIN: functools.partial(drain.run, rivals=rivals),
+    }
     try:
         if not bench.installation.own:
             bench.bound_by(await bench.kept())
         findings = []
         for scenario in bench.scenarios():
             await bench.still()
-            findings.append(await _RUN[scenario](bench))
+            findings.append(await run[scenario](bench))
         return findings
     finally:
         await bench.release()

@@ -15,8 +15,8 @@ from gateway.storage.revisions import Name
 from gateway.storage.roles import Roles
 from gateway.tools.demo import roster
 from gateway.tools.demo.broker import DemoBroker
-from gateway.tools.demo.embedded import SUPERUSER, EmbeddedPostgres
 from gateway.tools.demo.folder import Folder
+from gateway.tools.servers.postgres import SUPERUSER, EmbeddedPostgres
 
 DATABASES: dict[Name, str] = {"metadata": "gateway_metadata", "timeseries": "gateway_timeseries"}
 ROLES = Roles("gateway")

@@ -10,11 +10,11 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 from gateway import settings
-from gateway.tools.demo import prepare, roster
+from gateway.tools.demo import broker, prepare, roster
 from gateway.tools.demo.broker import DemoBroker
-from gateway.tools.demo.embedded import EmbeddedPostgres
 from gateway.tools.demo.folder import Folder
-from gateway.tools.demo.ports import free_port
+from gateway.tools.servers.ports import free_port
+from gateway.tools.servers.postgres import EmbeddedPostgres
 
 Tell = Callable[[str], None]
 """Takes a line for the user."""
@@ -45,19 +45,19 @@ async def running(folder: Folder, tell: Tell) -> AsyncIterator[Servers]:
         StartError: one of them does not start.
         StoreError: the databases cannot be prepared.
     """
-    postgres, broker = EmbeddedPostgres(folder), DemoBroker(folder)
+    postgres, chosen = EmbeddedPostgres(folder.postgres, folder.log("postgres")), broker.choose(folder)
     try:
         with took("PostgreSQL", tell):
             await postgres.start()
-        with took(broker.name, tell):
-            await broker.start()
-        yield await _prepare(folder, postgres, broker, tell)
+        with took(chosen.name, tell):
+            await chosen.start()
+        yield await _prepare(folder, postgres, chosen, tell)
     finally:
-        await broker.stop()
+        await chosen.stop()
         await postgres.stop()
 
 
-async def _prepare(folder: Folder, postgres: EmbeddedPostgres, broker: DemoBroker, tell: Tell) -> Servers:
+async def _prepare(folder: Folder, postgres: EmbeddedPostgres, chosen: DemoBroker, tell: Tell) -> Servers:
     with took("databases and roles, migrated", tell):
         await prepare.databases(folder, postgres)
     members = (
@@ -66,8 +66,8 @@ async def _prepare(folder: Folder, postgres: EmbeddedPostgres, broker: DemoBroke
     with took(members, tell):
         devices = await prepare.provision(folder, postgres)
     health_port = free_port()
-    prepare.configure(folder, postgres, broker, health_port)
-    return Servers(postgres, broker, prepare.owned(folder, postgres, "timeseries"), devices, health_port)
+    prepare.configure(folder, postgres, chosen, health_port)
+    return Servers(postgres, chosen, prepare.owned(folder, postgres, "timeseries"), devices, health_port)
 
 
 def forget_environment() -> None:

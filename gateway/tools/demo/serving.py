@@ -14,9 +14,10 @@ from pathlib import Path
 from rich.console import Console
 
 from gateway.errors import StartError, UsageError
-from gateway.tools.demo import embedded, pasting, servers
+from gateway.tools.demo import pasting, servers
 from gateway.tools.demo.folder import Folder
-from gateway.tools.demo.stop import Stop
+from gateway.tools.servers import postgres
+from gateway.tools.stop import Stop
 
 
 async def serve(place: Path, command: Sequence[str], console: Console) -> int:
@@ -44,7 +45,7 @@ async def serve(place: Path, command: Sequence[str], console: Console) -> int:
             if command:
                 return await _execute(folder, command)
             console.print("The servers are up until Ctrl-C. Paste into another terminal:")
-            for line in pasting.serving(folder, embedded.binaries() / "psql", _psql(folder)):
+            for line in pasting.serving(folder, postgres.binaries() / "psql", _psql(folder)):
                 console.print(f"  {line}", soft_wrap=True)
             stop.patient = True
             await stop.asked()
@@ -70,7 +71,7 @@ async def _execute(folder: Folder, command: Sequence[str]) -> int:
 
 
 def _environment(folder: Folder) -> dict[str, str]:
-    path = os.pathsep.join((str(embedded.binaries()), os.environ.get("PATH", os.defpath)))
+    path = os.pathsep.join((str(postgres.binaries()), os.environ.get("PATH", os.defpath)))
     return {**os.environ, **_psql(folder), "PATH": path, "GATEWAY_CONFIG": str(folder.config)}
 
 

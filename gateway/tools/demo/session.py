@@ -22,13 +22,13 @@ from gateway.errors import GatewayError
 from gateway.tools.demo import pasting, servers
 from gateway.tools.demo.fleet import Fleet
 from gateway.tools.demo.folder import Folder
-from gateway.tools.demo.part import Part, unless_ended
 from gateway.tools.demo.proof import Proof
 from gateway.tools.demo.screen import screen
-from gateway.tools.demo.stop import Stop
 from gateway.tools.demo.tables import Tables
 from gateway.tools.demo.view import CURVES, View
 from gateway.tools.demo.watch import DaemonWatch
+from gateway.tools.servers.part import Part, unless_ended
+from gateway.tools.stop import Stop
 
 _LOOK_EVERY = 0.5
 _READY_WITHIN = 60.0

@@ -8,24 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.tools.bench import drains
+from gateway.tools.bench.baselines.copying import FORMATS, Copying
+from gateway.tools.bench.baselines.mosquitto_sub import MosquittoSub
 from gateway.tools.bench.bench import Bench
 from gateway.tools.bench.drains import Drained
 from gateway.tools.bench.percentiles import median
 from gateway.tools.bench.results import Findings, Ratio, Table
 from gateway.tools.bench.rivals import Rival
-from gateway.tools.bench.rivals.bridge import Bridge
-from gateway.tools.bench.rivals.copying import FORMATS, Copying
-from gateway.tools.bench.rivals.mosquitto_sub import MosquittoSub
-from gateway.tools.bench.rivals.node_red import NodeRed
-from gateway.tools.bench.rivals.telegraf import Telegraf
 from gateway.tools.bench.shape import Shape
 
 GATEWAY = "gateway"
 
 
-async def run(bench: Bench) -> Findings:
-    """All rounds."""
-    contest = _Contest(bench)
+async def run(bench: Bench, rivals: Sequence[Rival] = ()) -> Findings:
+    """All rounds, with these rivals beside what broker and database can do by themselves."""
+    contest = _Contest(bench, (MosquittoSub(), *rivals))
     for number in range(bench.options.rounds):
         await contest.round(number)
     rows = [drains.summary(name, runs) for name, runs in contest.runs.items()]
@@ -40,12 +37,11 @@ class _Contest:
         runs: of each, by name.
     """
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, rivals: Sequence[Rival]) -> None:
         self._bench = bench
         self.kind = Shape()
         self.runs: dict[str, list[Drained]] = {}
         self._copying = Copying(bench)
-        rivals: Sequence[Rival] = (MosquittoSub(), Bridge(), Telegraf(), NodeRed())
         own = bench.installation.own
         self._rivals = [rival for rival in rivals if own and rival.missing() is None]
         self._missing = {rival.name: rival.missing() for rival in rivals if rival not in self._rivals}

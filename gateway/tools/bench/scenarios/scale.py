@@ -7,11 +7,11 @@ all devices.
 from __future__ import annotations
 
 from gateway.tools.bench import drains
+from gateway.tools.bench.baselines.mosquitto_sub import MosquittoSub
 from gateway.tools.bench.bench import Bench
 from gateway.tools.bench.drains import PROCESS, Drained
 from gateway.tools.bench.percentiles import median
 from gateway.tools.bench.results import Findings, Ratio, Table
-from gateway.tools.bench.rivals.mosquitto_sub import MosquittoSub
 from gateway.tools.bench.shape import Shape
 
 _SHARE = 5

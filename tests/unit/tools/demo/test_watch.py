@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.observability import metrics
-from gateway.tools.demo.ports import free_port
 from gateway.tools.demo.watch import DaemonWatch, parse, quantile
+from gateway.tools.servers.ports import free_port
 
 INFINITE = float("inf")
 

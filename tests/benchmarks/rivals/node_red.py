@@ -14,17 +14,17 @@ from typing import Any
 from gateway.tools.bench import written
 from gateway.tools.bench.bench import Bench
 from gateway.tools.bench.drains import Drained
-from gateway.tools.bench.rivals import tables
-from gateway.tools.bench.rivals.login import login
 from gateway.tools.bench.shape import Shape
-from gateway.tools.demo.part import Part
-from gateway.tools.demo.ports import free_port
+from gateway.tools.servers.part import Part
+from gateway.tools.servers.ports import free_port
+from tests.benchmarks.rivals import tables
+from tests.benchmarks.rivals.login import login
 
 VARIABLE = "NODE_RED_BIN"
 _TABLE = "rival_node_red"
 _CREATE = f"CREATE TABLE {_TABLE} (time timestamptz NOT NULL, device text NOT NULL, data jsonb NOT NULL)"
 _HYPERTABLE = f"SELECT create_hypertable('{_TABLE}', 'time')"
-_INSERT = f"INSERT INTO {_TABLE} (time, device, data) VALUES (to_timestamp($1::float8), $2, $3)"  # noqa: S608
+_INSERT = f"INSERT INTO {_TABLE} (time, device, data) VALUES (to_timestamp($1::float8), $2, $3)"
 _FUNCTION = """\
 msg.params = [msg.payload.ts / 1000, msg.topic.split("/").pop(), msg.payload.metrics];
 return msg;

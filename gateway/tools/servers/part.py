@@ -1,7 +1,7 @@
-"""A part of the demo: a child process with its own log file, watched while it runs and surely ended after.
+"""A part of a demo or a bench: a child process with its own log file, watched while it runs and surely ended after.
 
-Each part is a session of its own, so that Ctrl-C reaches the demo alone, which then stops the parts in order.
-Where ``setpriv`` is there, the kernel ends a part when the demo dies without a word (kill -9).
+Each part is a session of its own, so that Ctrl-C reaches the tool alone, which then stops the parts in order.
+Where ``setpriv`` is there, the kernel ends a part when the tool dies without a word (kill -9).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from gateway.errors import GatewayError, StartError
-from gateway.tools.demo import privileges
-from gateway.tools.demo.privileges import RunAs
+from gateway.tools.servers import privileges
+from gateway.tools.servers.privileges import RunAs
 
 T = TypeVar("T")
 
 
 class PartEndedError(GatewayError):
-    """A part of the demo ended by itself; the text shows its last words."""
+    """A part ended by itself; the text shows its last words."""
 
 
 class Part:

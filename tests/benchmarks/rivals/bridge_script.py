@@ -1,6 +1,6 @@
 """A bridge as people write it, on aiomqtt and asyncpg: a process of its own, until it is stopped.
 
-    python -m gateway.tools.bench.rivals.bridge_script job.json
+    python tests/benchmarks/rivals/bridge_script.py job.json
 
 It awaits one message at a time, and inserts a hundred rows at once. The library acknowledges messages as they come, so
 what waits in memory is lost with the process.

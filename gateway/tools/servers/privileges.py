@@ -1,4 +1,4 @@
-"""As whom a part of the demo runs, and that it does not outlive the demo: what ``setpriv`` does."""
+"""As whom a part runs, and that it does not outlive the tool that started it: what ``setpriv`` does."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from gateway.errors import StartError
-from gateway.tools.demo.part import Part, PartEndedError, unless_ended
+from gateway.tools.servers.part import Part, PartEndedError, unless_ended
 from tests.support.waiting import eventually
 
 OBSTINATE = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
@@ -127,8 +127,8 @@ def test_a_part_does_not_outlive_a_killed_demo(tmp_path: Path, *, settled: bool,
     program = f"""
 import asyncio, os, pathlib
 os.environ["STARTER"] = str(os.getpid())
-from gateway.tools.demo.part import Part
-from gateway.tools.demo.privileges import RunAs
+from gateway.tools.servers.part import Part
+from gateway.tools.servers.privileges import RunAs
 async def main():
     part = Part("orphan", pathlib.Path({str(tmp_path / "log")!r}))
     await part.start(["sleep", "600"], {None if own_user else "RunAs(65534, 65534, override=True)"})

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StartError
-from gateway.tools.demo import privileges
-from gateway.tools.demo.privileges import RunAs
+from gateway.tools.servers import privileges
+from gateway.tools.servers.privileges import RunAs
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root's case")

@@ -10,8 +10,8 @@ from gateway.tools.bench import usage
 from gateway.tools.bench.bench import Bench
 from gateway.tools.bench.drains import PROCESS, Drained
 from gateway.tools.bench.shape import Shape
-from gateway.tools.demo.broker import find_program
-from gateway.tools.demo.part import Part
+from gateway.tools.servers.part import Part
+from gateway.tools.servers.programs import find_program
 
 _NOTHING = Path("/dev/null")
 

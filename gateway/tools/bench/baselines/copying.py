@@ -17,9 +17,9 @@ from gateway.tools.bench import written
 from gateway.tools.bench.bench import Bench
 from gateway.tools.bench.drains import Drained
 from gateway.tools.bench.usage import micros_per_message
-from gateway.tools.demo import embedded
-from gateway.tools.demo.broker import find_program
-from gateway.tools.demo.part import Part
+from gateway.tools.servers import postgres
+from gateway.tools.servers.part import Part
+from gateway.tools.servers.programs import find_program
 
 FORMATS = ("binary", "csv")
 _COLUMNS = "time, device_id, tenant_id, data, metadata"
@@ -79,7 +79,7 @@ class Copying:
 def psql() -> Path | None:
     """The program, of the embedded PostgreSQL or on the PATH."""
     with contextlib.suppress(StartError):
-        return embedded.binaries() / "psql"
+        return postgres.binaries() / "psql"
     return find_program("psql")
 
 

@@ -11,7 +11,7 @@ from gateway.tools.bench import drains
 from gateway.tools.bench.bench import Bench
 from gateway.tools.bench.drains import Drained
 from gateway.tools.bench.sight import Sight
-from gateway.tools.demo.part import Part
+from gateway.tools.servers.part import Part
 
 MOST = 100_000
 """They are slow, and their rates do not depend on the length of the backlog."""

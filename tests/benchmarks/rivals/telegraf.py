@@ -12,10 +12,10 @@ from pathlib import Path
 from gateway.tools.bench import written
 from gateway.tools.bench.bench import Bench
 from gateway.tools.bench.drains import Drained
-from gateway.tools.bench.rivals import tables
-from gateway.tools.bench.rivals.login import login
 from gateway.tools.bench.shape import Shape
-from gateway.tools.demo.part import Part
+from gateway.tools.servers.part import Part
+from tests.benchmarks.rivals import tables
+from tests.benchmarks.rivals.login import login
 
 VARIABLE = "TELEGRAF_BIN"
 _TABLE = "rival_telegraf"

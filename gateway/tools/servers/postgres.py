@@ -1,4 +1,4 @@
-"""PostgreSQL 18 out of a wheel, as a cluster of the demo's own: no root, no package, no system folder.
+"""PostgreSQL 18 out of a wheel, as a cluster of one's own: no root, no package, no system folder.
 
 Reached by a unix socket in a folder that is closed to others; where the folder's path is too long for one, by
 a loopback port with a password. On a shared machine that matters: whoever is superuser of a cluster can run
@@ -17,12 +17,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gateway.errors import StartError
-from gateway.tools.demo import privileges
-from gateway.tools.demo.folder import Folder
-from gateway.tools.demo.part import Part
-from gateway.tools.demo.ports import LOOPBACK, free_port
+from gateway.tools.servers import privileges
+from gateway.tools.servers.part import Part
+from gateway.tools.servers.ports import LOOPBACK, free_port
 
 SUPERUSER = "postgres"
+CLUSTER = (f"--username={SUPERUSER}", "--encoding=UTF8", "--locale=C", "--no-sync")
+"""Options of initdb; who is let in is said beside them."""
 _MAJOR = "18"
 _SOCKET_PATH_BYTES = 107
 """sun_path of sockaddr_un holds 108 with its NUL (unix(7))."""
@@ -50,16 +51,30 @@ class Address:
             return f"postgresql://{user}@/{database}?host={quote(self.host)}"
         return f"postgresql://{user}@{self.host}:{self.port}/{database}"
 
+    def options(self) -> list[str]:
+        """Those of a server that listens there, and nowhere else."""
+        sockets, addresses = (self.host, "") if self.is_socket else ("", self.host)
+        return [
+            f"-cport={self.port}",
+            f"-cunix_socket_directories={sockets}",
+            f"-clisten_addresses={addresses}",
+        ]
+
 
 class EmbeddedPostgres:
-    """The cluster under ``<folder>/postgres``; made when missing, kept between runs."""
+    """A cluster in a folder; made when missing, kept between runs.
 
-    def __init__(self, folder: Folder) -> None:
-        self._home = folder.postgres
+    Args:
+        home: the folder, closed to others.
+        log: what the server says goes there.
+    """
+
+    def __init__(self, home: Path, log: Path) -> None:
+        self._home = home
         self._binaries = binaries()
         self._run_as = privileges.other_user(self._home, self._binaries)
         # To PostgreSQL, SIGINT means a fast shutdown; SIGTERM would wait for every session to end.
-        self.part = Part("PostgreSQL", folder.log("postgres"), stop_signal=signal.SIGINT)
+        self.part = Part("PostgreSQL", log, stop_signal=signal.SIGINT)
         self.address = self._choose_address()
 
     @property
@@ -78,9 +93,7 @@ class EmbeddedPostgres:
         if not data.exists():
             await self._make_cluster(data)
         self._check_version(data)
-        sockets, addresses = (self.address.host, "") if self.address.is_socket else ("", self.address.host)
-        where = [f"-cunix_socket_directories={sockets}", f"-clisten_addresses={addresses}"]
-        command = [f"{self._binaries}/postgres", f"-D{data}", f"-cport={self.address.port}", *where]
+        command = [f"{self._binaries}/postgres", f"-D{data}", *self.address.options()]
         await self.part.start(command, self._run_as)
         await self.part.until(self._ready, timeout=60)
 
@@ -119,8 +132,8 @@ class EmbeddedPostgres:
         shutil.rmtree(unfinished, ignore_errors=True)
         initdb = Part("initdb", self.part.log)
         access = ["--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={self.password_file}"]
-        options = [f"--username={SUPERUSER}", "--encoding=UTF8", "--locale=C", "--no-sync", *access]
-        await initdb.start([self._binaries / "initdb", f"--pgdata={unfinished}", *options], self._run_as)
+        command = [f"{self._binaries}/initdb", f"--pgdata={unfinished}", *CLUSTER, *access]
+        await initdb.start(command, self._run_as)
         await initdb.finish(timeout=120)
         unfinished.rename(data)
 

@@ -120,8 +120,8 @@ def _run(
     from gateway.tools.bench import session
 
     if installation is None:
-        return common.run(session.run_here(chosen, superuser, _tell))
-    return common.run(session.run_there(chosen, installation, _tell))
+        return common.run(session.run_here(chosen, superuser, tell))
+    return common.run(session.run_there(chosen, installation, tell))
 
 
 def _installation(call: options.Call) -> BenchInstallation:
@@ -131,5 +131,6 @@ def _installation(call: options.Call) -> BenchInstallation:
     return configured(loaded, call.database("metadata"), call.database("timeseries"))
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """A line about what is going on."""
     common.say(text, error=True)

@@ -11,7 +11,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """While entered, signals end the demo in order.
+    """While entered, signals end the tool in order.
 
     Where somebody waits for it (``patient``), the first signal is a polite request; otherwise, and the second time,
     the running task is cancelled, which stops all parts too but proves nothing.

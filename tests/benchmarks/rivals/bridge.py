@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from gateway.tools.bench import drains, shape, written
 from gateway.tools.bench.bench import Bench
 from gateway.tools.bench.drains import Drained
-from gateway.tools.bench.rivals.bridge_script import ROWS_AT_ONCE
 from gateway.tools.bench.shape import Shape
-from gateway.tools.demo.part import Part
+from gateway.tools.servers.part import Part
+from tests.benchmarks.rivals import bridge_script
 
 _MOST = 100_000
 """It is slow, and its rate does not depend on the length of the backlog."""
@@ -29,12 +30,12 @@ class Bridge:
 
     async def drain(self, bench: Bench, kind: Shape, count: int) -> Drained:
         """Whole portions only: it has no clock that would send an incomplete one."""
-        count = max(min(count, _MOST) // ROWS_AT_ONCE, 1) * ROWS_AT_ONCE
+        count = max(min(count, _MOST) // bridge_script.ROWS_AT_ONCE, 1) * bridge_script.ROWS_AT_ONCE
         client_id = await bench.backlog(kind, count, "bridge")
         job = json.dumps(await _job(bench, kind, client_id))
         file = written.write_private(bench.folder / "bridge.json", job)
         part, started = Part("the plain bridge", bench.folder / "bridge.log"), time.monotonic()
-        await part.start([sys.executable, "-m", "gateway.tools.bench.rivals.bridge_script", file])
+        await part.start([sys.executable, Path(bridge_script.__file__), file])
         try:
             assert part.pid is not None
             look = drains.observe(bench, bench.sight, count, started=started, pid=part.pid)

@@ -1,0 +1,1 @@
+"""Servers on this machine, for demo, bench and tests: how each is found, configured, started and surely ended."""

@@ -1,0 +1,1 @@
+"""Others that do what the gateway does, for ``make bench``; the package does not know them."""
