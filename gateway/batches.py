@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
 from gateway.errors import MessageError
@@ -161,9 +161,21 @@ class Batch:
         self.row_bytes += len(row)
         self.size += held_bytes(message) + len(row)
 
-    def add_all(self, delivery: Delivery, origins: Sequence[Route], rows: Sequence[bytes]) -> None:
-        """Hold all messages of a delivery, each with one row."""
-        count = len(rows)
+    def add_all(
+        self,
+        delivery: Delivery,
+        origins: Sequence[Route],
+        rows: Sequence[bytes],
+        untimed: Mapping[int, int],
+    ) -> None:
+        """Hold all messages of a delivery, each with one row.
+
+        Args:
+            untimed: by index, the receive times, µs, that were given to readings without a time.
+        """
+        count, held = len(rows), len(self.numbers)
+        if untimed:
+            self.unkeyed.update({held + at: received_us for at, received_us in untimed.items()})
         self.numbers += range(delivery.first, delivery.first + count)
         self.messages += delivery.messages
         self.origins += origins

@@ -51,9 +51,8 @@ PACKET_IDS = 65_535
 
 def digest(message: Message) -> bytes:
     """Eight bytes of topic and payload: by it a message is known again, beside its packet id."""
-    hashed = hashlib.blake2b(message.topic.encode() + b"\0", digest_size=DIGEST_BYTES)
-    hashed.update(message.payload)
-    return hashed.digest()
+    named = b"\0".join((message.topic.encode(), message.payload))
+    return hashlib.blake2b(named, digest_size=DIGEST_BYTES).digest()
 
 
 class Session:
@@ -149,9 +148,25 @@ class Reading(msgspec.Struct, gc=False):
     unused_time: str | None = None
 
 
-PlainRow = Callable[[bytes, int, bytes], bytes | None]
-"""Payload, receive time (µs) and the device's ``columns`` to the encoded row, when the message is plain in every
-respect; None: the general path decides."""
+class Receipt(msgspec.Struct, gc=False):
+    """What the fast path is told of a delivery, and what it tells.
+
+    Attributes:
+        received_us: receive time, µs since the Unix epoch.
+        untimed: the receive times given to readings without a time, by the message's index; None: none may be given,
+            for such a message may have come before.
+    """
+
+    received_us: int
+    untimed: dict[int, int] | None
+
+
+PlainRow = Callable[[bytes, "Device", frozenset[str], int, Receipt], bytes | None]
+"""The encoded row of a message that is plain in every respect; None: the general path decides.
+
+Of its payload, its device, the names that are no metric's where metrics stand beside the time, its index in the
+delivery, and what is to be known of that.
+"""
 
 
 class Field(msgspec.Struct, frozen=True):

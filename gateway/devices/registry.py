@@ -106,6 +106,8 @@ class Registry:
         # Those that made room and are still referenced, so that changes must reach them all the same.
         self._outside: weakref.WeakSet[Entry] = weakref.WeakSet()
         self._types: dict[uuid.UUID, DeviceType] = {}
+        # Each row comes with an object of its own for its tenant's id; one is enough for all devices of a tenant.
+        self._tenant_ids: dict[uuid.UUID, uuid.UUID] = {}
         self._version = 0
 
     def __len__(self) -> int:
@@ -216,7 +218,8 @@ class Registry:
     def _learn(self, entry: Entry, row: Any) -> None:
         if row["id"] is not None and row["status"] == "active" and row["device_type_id"] in self._types:
             kind = self._types[row["device_type_id"]]
-            device = Device(row["id"], row["tenant_id"], entry.serial_number, entry.tenant, kind)
+            tenant_id = self._tenant_ids.setdefault(row["tenant_id"], row["tenant_id"])
+            device = Device(row["id"], tenant_id, entry.serial_number, entry.tenant, kind)
             self._prepare(device)
             entry.learn(device)
             self._admit(entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -36,12 +36,13 @@ class GeneralPath:
         delivery: Delivery,
         routes: Sequence[TopicRoute],
         rows: Sequence[bytes | None],
+        untimed: Mapping[int, int],
         without: Collection[int] = (),
     ) -> int:
         """A delivery in which some message has no row yet; how many devices the cache did not know.
 
         Args:
-            rows: of the fast path.
+            rows, untimed: of the fast path, see :meth:`gateway.ingest.intake.Intake.plain_rows`.
             without: delivery numbers that have come to their end.
         """
         misses, batch = 0, self._held.queue.open
@@ -52,7 +53,8 @@ class GeneralPath:
             if row is None:
                 misses += not self.accept(number, message, route, delivery)
             else:
-                batch.add(number, message, route, delivery.received_us, row)
+                unkeyed = untimed.get(number - delivery.first)
+                batch.add(number, message, route, delivery.received_us, row, unkeyed=unkeyed)
         # Once a delivery: its rows were all tried before the first of these.
         for route in {route for route, row in zip(routes, rows, strict=True) if row is None}:
             route.detour()

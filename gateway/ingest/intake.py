@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway import clock, settings, unreadable
@@ -13,10 +14,11 @@ from gateway.errors import MessageError
 from gateway.ingest.routes import Routes, TopicRoute
 from gateway.ingest.validation import TimeCheck, flag_time, receive_time
 from gateway.ingest.waiting import Unresolved
-from gateway.messages import Delivery, Device, Message, Reading
+from gateway.messages import Delivery, Device, Message, Reading, Receipt
 from gateway.outcomes import Reason
 from gateway.writer.layouts import Layout
 
+_redelivered = operator.attrgetter("duplicate")
 _DAY_US = 86_400 * clock.MICROS
 _LONGEST_ID = 255
 """Characters of a message's own id, by which an index finds it: PostgreSQL has no keys of more than 2.7 kB."""
@@ -35,15 +37,28 @@ class Intake:
         self.flagged: Counter[tuple[str, str]] = Counter()
         """What was flagged in readings that will be stored, by stream and reason, until the path reports it."""
 
-    def plain_rows(self, delivery: Delivery, routes: Sequence[TopicRoute]) -> list[bytes | None]:
-        """The row of each message that is plain; None: :meth:`encode` decides."""
-        received_us = delivery.received_us
-        return [
+    def plain_rows(
+        self, delivery: Delivery, routes: Sequence[TopicRoute]
+    ) -> tuple[list[bytes | None], Mapping[int, int]]:
+        """The row of each message that is plain; None: :meth:`encode` decides.
+
+        And the receive times, µs, that were given to those without a time, by index.
+        """
+        untimed: dict[int, int] = {}
+        receipt = Receipt(delivery.received_us, untimed if _is_new(delivery) else None)
+        rows = [
             None
             if (device := route.short).plain_row is None or message.retain
-            else device.plain_row(message.payload, received_us, device.columns)
-            for message, route in zip(delivery.messages, routes, strict=True)
+            else device.plain_row(message.payload, device, route.reserved, at, receipt)
+            for message, route, at in zip(delivery.messages, routes, range(len(routes)), strict=True)
         ]
+        if untimed and None in rows:
+            # Readings of a topic get their receive times in the order in which they came.
+            others = {route for route, row in zip(routes, rows, strict=True) if row is None}
+            for at in [at for at in untimed if routes[at] in others]:
+                rows[at] = None
+                del untimed[at]
+        return rows, untimed
 
     def encode(self, message: Message, route: TopicRoute, delivery: Delivery) -> Encoded | Unresolved:
         """What the message becomes, or which devices must be looked up first.
@@ -158,6 +173,13 @@ class Intake:
         if reading.device != device.serial_number:
             raise MessageError(Reason.DEVICE_MISMATCH, f"the payload speaks for {reading.device[:200]!r}")
         return device
+
+
+def _is_new(delivery: Delivery) -> bool:
+    """Whether surely no message of it was stored before: a reading without a time would not meet itself."""
+    if delivery.replayed or delivery.repeats:
+        return False
+    return not (delivery.resumed and any(map(_redelivered, delivery.messages)))
 
 
 def _mind_days(layout: Layout, rows: Sequence[bytes], most: int) -> None:

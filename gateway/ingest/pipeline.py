@@ -71,16 +71,16 @@ class Pipeline:
     def take(self, delivery: Delivery) -> None:
         """All messages of one socket read."""
         routes = self._routes.of(delivery)
-        rows = self._intake.plain_rows(delivery, routes)
+        rows, untimed = self._intake.plain_rows(delivery, routes)
         batch = self.held.queue.open_for(delivery, delivery.messages[0])
         misses = 0
         if delivery.again:
             ended = self._end_sent_again(delivery, routes)
-            misses = self.general.take(delivery, routes, rows, without=ended)
+            misses = self.general.take(delivery, routes, rows, untimed, without=ended)
         elif all(rows):
-            batch.add_all(delivery, routes, cast("list[bytes]", rows))
+            batch.add_all(delivery, routes, cast("list[bytes]", rows), untimed)
         else:
-            misses = self.general.take(delivery, routes, rows)
+            misses = self.general.take(delivery, routes, rows, untimed)
         metrics.registry_hits.inc(len(routes) - misses)
         self._taken()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 
@@ -36,6 +37,8 @@ class Stream:
         self.format = decoders.format_of(options.decoder)
         self.template = topics.Template(options.topic)
         self.tally = Tally()
+        self.reserved = settings.ENVELOPE_KEYS.union(options.time_keys) - {fast_path.TIME_KEY}
+        """Names that are no metric's where metrics stand beside the time, but for that of the time itself."""
 
 
 class TopicRoute:
@@ -63,6 +66,7 @@ class TopicRoute:
         "on_conflict",
         "one_reading",
         "provision_type",
+        "reserved",
         "retained",
         "serial_number",
         "short",
@@ -78,13 +82,16 @@ class TopicRoute:
         self.stream_name, self.tally, self.decode = options.name, stream.tally, stream.decode
         self.one_reading = stream.format.one_reading
         self.layout, self.table = stream.target.layout, stream.target.table
+        self.reserved = stream.reserved
         self.id_in_payload = options.message_id == "payload"
         self._id_property = options.message_id.partition(":")[2]
         self.message_id_reused = options.message_id_reused
         self.on_conflict, self.retained = options.on_conflict, options.retained
         self.unknown_device, self.provision_type = options.unknown_device, options.provision_type
         self.ending = Reason.STREAM_IGNORED if options.kind == "ignore" else None
-        self.tenant = captures.get("tenant", options.tenant)
+        tenant = captures.get("tenant", options.tenant)
+        # The text is cut out of each topic anew; all routes of a tenant, and their devices, share one.
+        self.tenant = None if tenant is None else sys.intern(tenant)
         self.serial_number = captures.get("device")
         self.entry: Entry | None = None
         self.short = _NOBODY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.settings.sections import DatabaseSettings, DeadLettersSettings, MqttSettings, TlsSettings
 from gateway.settings.tree import (
+    ENVELOPE_KEYS,
     NO_STREAM,
     BatchSettings,
     BufferSettings,
@@ -23,6 +24,7 @@ from gateway.settings.tree import (
 )
 
 __all__ = [
+    "ENVELOPE_KEYS",
     "NO_STREAM",
     "BatchSettings",
     "BufferSettings",

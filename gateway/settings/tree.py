@@ -64,7 +64,7 @@ class DatabasesSettings(Section):
     timeseries: DatabaseSettings = Field(description="telemetry, events, metrics, dead letters")
 
 
-_ENVELOPE_KEYS = {"metrics", "metadata", "serial_number", "message_id", "version"}
+ENVELOPE_KEYS = frozenset({"metrics", "metadata", "serial_number", "message_id", "version"})
 """Keys of a reading that have a meaning of their own."""
 
 
@@ -123,7 +123,7 @@ class StreamSettings(Section):
             raise ValueError(
                 f"stream {self.name}: unknown_device = 'provision' and provision_type go together"
             )
-        for key in _ENVELOPE_KEYS.intersection(self.time_keys):
+        for key in ENVELOPE_KEYS.intersection(self.time_keys):
             raise ValueError(f"stream {self.name}: time_keys: {key!r} means something else in a reading")
         try:
             captures = Template(self.topic).captures

@@ -91,7 +91,7 @@ def test_short_way(benchmark: Benchmark, routes: Routes, packets: Packets) -> No
     found = resolved(routes, packets)
     for route in found:
         route.shorten()
-    encoded = benchmark(intake.plain_rows, delivery, found)
+    encoded, _ = benchmark(intake.plain_rows, delivery, found)
     assert encoded == [
         encoded_by(intake, p, route, delivery) for p, route in zip(packets, found, strict=True)
     ]

@@ -101,7 +101,7 @@ def test_all_that_is_held_counts() -> None:
     dear = published("t" * 1000, b"x", user_properties=[("", "")] * 100)
     assert batches.held_bytes(dear) > batches.held_bytes(plain) + 999 + 100 * 2 * sys.getsizeof(("", ""))
     row = encoding.encode(NOW_US, device.columns, {"t": 1}, None)
-    filling.batch.add_all(Delivery((plain, dear), 0, NOW_US), [StubRoute(), StubRoute()], [row, row])
+    filling.batch.add_all(Delivery((plain, dear), 0, NOW_US), [StubRoute(), StubRoute()], [row, row], {})
     one_by_one = Batch()
     for message in (plain, dear):
         one_by_one.add(0, message, StubRoute(), NOW_US, row)

@@ -122,7 +122,8 @@ def _payload(kind: Shape, chance: random.Random) -> bytes:
     values = [f'"{shape.metric(0)}":{_CHANGING.decode()}']
     values += [f'"{shape.metric(n)}":{10 + 89 * chance.random():.2f}' for n in range(1, kind.metrics)]
     stamp = f'"ts":{_STAMP.decode()},' if kind.timestamps else ""
-    return f'{{{stamp}"metrics":{{{",".join(values)}}}}}'.encode()
+    metrics = ",".join(values)
+    return f"{{{stamp}{metrics}}}".encode() if kind.flat else f'{{{stamp}"metrics":{{{metrics}}}}}'.encode()
 
 
 def _length_bytes(packet: bytes) -> int:

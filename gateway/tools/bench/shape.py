@@ -24,15 +24,18 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         devices: they take turns.
         metrics: in each message.
         timestamps: whether messages carry the device's own time.
+        flat: whether the metrics stand beside the time, not in an object of their own.
     """
 
     devices: int = 1000
     metrics: int = 3
     timestamps: bool = True
+    flat: bool = False
 
     def __str__(self) -> str:
         times = "timestamps" if self.timestamps else "no timestamps"
-        return f"{self.devices:,} devices, {self.metrics} metric{'s' * (self.metrics > 1)}, {times}"
+        flat = ", flat" if self.flat else ""
+        return f"{self.devices:,} devices, {self.metrics} metric{'s' * (self.metrics > 1)}, {times}{flat}"
 
 
 def serial(number: int) -> str:

@@ -1,8 +1,9 @@
-"""What a change of the registry costs its cache. Against a server: tests/integration/test_registry.py."""
+"""What the cache of devices costs, and a change of it. Against a server: tests/integration/test_registry.py."""
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from gateway import settings
 from gateway.devices.registry import Entry, Registry
 from gateway.observability.health import Component
 from gateway.storage import pools
-from tests.support.batching import a_device
+from tests.support.batching import a_device, a_type
 
 
 class ManyChanges:
@@ -55,3 +56,18 @@ async def test_changes_found_together_cost_one_walk(monkeypatch: pytest.MonkeyPa
         f"S-{n}" for n in range(20)
     ]
     assert walks == 1
+
+
+def test_the_devices_of_a_tenant_share_its_id() -> None:
+    """Each row brings an object of its own: 100 000 of them took 7 MiB."""
+    pool, kind = cast("pools.Pool", None), a_type()
+    registry = Registry(pool, settings.RegistrySettings(), Component("metadata"), lambda _device: None)
+    registry._types[kind.id] = kind
+    found = []
+    for serial_number in ("S-1", "S-2"):
+        entry = registry.entry("acme", serial_number)
+        row = {"id": uuid.uuid4(), "tenant_id": uuid.UUID(int=7), "status": "active"}
+        registry._learn(entry, {**row, "device_type_id": kind.id})
+        assert entry.device is not None
+        found.append(entry.device.tenant_id)
+    assert found[0] is found[1]

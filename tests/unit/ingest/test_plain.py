@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -98,12 +99,22 @@ class Ways:
 
     def short(self, payload: bytes, **rest: Any) -> bytes | None:
         """The row of the fast path."""
-        (row,) = self._intake.plain_rows(_delivery(payload, **rest), [self._route])
-        return row
+        return self.rows(_delivery([payload], **rest))[0][0]
+
+    def rows(self, delivery: Delivery) -> tuple[list[bytes | None], Mapping[int, int]]:
+        """The rows of the fast path, and the receive times that it gave."""
+        return self._intake.plain_rows(delivery, [self._route] * len(delivery.messages))
+
+    def plain(self, payload: bytes) -> Encoded | None:
+        """What the fast path makes of it, as the general one says it."""
+        self.device.last_receive_us = 0
+        (row,), untimed = self.rows(_delivery([payload]))
+        return None if row is None else (row, untimed.get(0), [], 1)
 
     def full(self, payload: bytes) -> Encoded | MessageError:
         """What the general path makes of it."""
-        delivery = _delivery(payload)
+        delivery = _delivery([payload])
+        self.device.last_receive_us = 0
         try:
             found = self._intake.encode(delivery.messages[0], self._route, delivery)
         except MessageError as refused:
@@ -112,8 +123,8 @@ class Ways:
         return found
 
 
-def _delivery(payload: bytes, **rest: Any) -> Delivery:
-    return Delivery([published(TOPIC, payload, **rest)], 0, NOW_US)
+def _delivery(payloads: Sequence[bytes], **rest: Any) -> Delivery:
+    return Delivery([published(TOPIC, payload, **rest) for payload in payloads], 0, NOW_US)
 
 
 ALL_WAYS = [Ways(kind) for kind in KINDS]
@@ -121,8 +132,8 @@ ALL_WAYS = [Ways(kind) for kind in KINDS]
 
 def agree(payload: bytes) -> int:
     """For how many of all types the fast path has a row; it is that of the general path."""
-    found = [(row, ways.full(payload)) for ways in ALL_WAYS if (row := ways.short(payload)) is not None]
-    assert [(row, None, [], 1) for row, _ in found] == [full for _, full in found]
+    found = [(plain, ways.full(payload)) for ways in ALL_WAYS if (plain := ways.plain(payload)) is not None]
+    assert [plain for plain, _ in found] == [full for _, full in found]
     return len(found)
 
 
@@ -135,6 +146,22 @@ def test_the_same_row_or_none(
     """Whatever devices send, for whatever type."""
     payload = json.dumps({**beside, "ts": stamp, "metrics": metrics}, indent=indent, ensure_ascii=False)
     agree(payload.encode("utf-8", "surrogatepass"))
+
+
+@given(METRICS, st.none() | STAMPS, st.sampled_from([None, 1]))
+@example({"level": 5, "n": 7}, NOW_MS, None)
+@example({"level": 5, "n": 7}, None, None)
+@example({"level": 5, "time": NOW_MS}, None, None)
+@example({"level": 5, "time": NOW_MS}, NOW_MS, None)
+@example({"level": 5, "sent_at": NOW_MS}, None, None)
+@example({"level": 5, "message_id": "m-1"}, NOW_MS, None)
+@example({"version": 1}, None, None)
+def test_flat_and_untimed_readings_likewise(metrics: dict[str, Any], stamp: Any, indent: int | None) -> None:
+    """Metrics beside the time or in an object of their own, with and without it."""
+    timed = {} if stamp is None else {"ts": stamp}
+    for tree in ({**metrics, **timed}, {**timed, **metrics}, {"metrics": metrics}):
+        payload = json.dumps(tree, indent=indent, ensure_ascii=False)
+        agree(payload.encode("utf-8", "surrogatepass"))
 
 
 JSON_TEXT = st.text(st.sampled_from('"metrics' + string.digits + "{}[]:,\\u.-e \x00"), max_size=40)
@@ -151,6 +178,8 @@ JSON_TEXT = st.text(st.sampled_from('"metrics' + string.digits + "{}[]:,\\u.-e \
 def test_the_same_row_or_none_for_any_text(inside: str, after: str) -> None:
     """Also where it is hardly JSON."""
     agree(f'{{"ts":{NOW_MS},"metrics":{{{inside}}}{after}}}'.encode())
+    agree(f'{{"metrics":{{{inside}}}{after}}}'.encode())
+    agree(f'{{"ts":{NOW_MS},{inside}{after}}}'.encode())
 
 
 @pytest.mark.parametrize(
@@ -171,6 +200,13 @@ def test_bad_input_goes_the_full_way(case: Any) -> None:
         (KINDS[2], b'{"metrics": {"level": null}, "ts": %d}' % NOW_MS),
         (KINDS[4], b'{"ts": %d, "metrics": {"text": "plain", "on": false}}' % NOW_MS),
         (KINDS[5], b'{"ts": %d, "metrics": {"any": "x", "n": 7}}' % NOW_MS),
+        (KINDS[2], b'{"metrics": {"n": 1, "level": 10}}'),
+        (KINDS[2], b'{"ts": %d, "n": 1, "level": 10}' % NOW_MS),
+        (KINDS[2], b'{"n": 1, "level": 10, "ts": %d}' % NOW_MS),
+        (KINDS[2], b'{"n": 1, "level": null}'),
+        (a_type(), b'{"metrics": {"level": 5}}'),
+        (a_type(), b'{"ts": %d, "level": 5}' % NOW_MS),
+        (a_type(), b'{"level": 5}'),
     ],
 )
 def test_plain_messages_take_the_short_way(kind: DeviceType, payload: bytes) -> None:
@@ -197,6 +233,9 @@ def test_plain_messages_take_the_short_way(kind: DeviceType, payload: bytes) -> 
         (FULL.replace(b"%d" % NOW_MS, b"20261124120000"), {}, {}, {"max_future_skew": 3e10}),
         (FULL, {}, {"time_keys": ("time", "at")}, {}),
         (FULL.replace(b"a b", b"a b" + b"c" * 5000), {}, {}, {}),
+        (b'{"level": 5, "at": %d}' % NOW_MS, {}, {"time_keys": ("ts", "at")}, {}),
+        (b'{"level": 5, "ts": %d}' % (NOW_MS - 61_000), {}, {}, {"max_age": 60}),
+        (b'{"level": 5, "ts": %d}' % 10**12, {}, {}, {"max_age": 1e10, "min_time": "2001-09-09T01:46:41"}),
     ],
 )
 def test_who_may_not_take_it(
@@ -219,3 +258,40 @@ def test_what_the_registry_forgets_routes_do_not_remember(change: str) -> None:
         entry.learn(a_device("S-1"))
         entry.forget()
     assert ways.short(FULL) is None
+
+
+UNTIMED = b'{"metrics": {"level": %d}}'
+
+
+@pytest.mark.parametrize(
+    ("rest", "of_delivery", "plain"),
+    [
+        ({}, {}, True),
+        ({"duplicate": True}, {}, True),
+        ({}, {"resumed": True}, True),
+        ({"duplicate": True}, {"resumed": True}, False),
+        ({}, {"repeats": {1: 0}}, False),
+        ({}, {"replayed": True}, False),
+    ],
+)
+def test_an_untimed_reading_that_may_have_come_before_is_not_plain(
+    rest: Mapping[str, Any], of_delivery: Mapping[str, Any], *, plain: bool
+) -> None:
+    """It would be stored twice: nothing but the ledger knows it again. A timed one meets itself."""
+    ways = Ways(a_type())
+    delivery = msgspec.structs.replace(_delivery([UNTIMED % 1, FULL], **rest), **of_delivery)
+    rows, untimed = ways.rows(delivery)
+    assert [row is not None for row in rows] == [plain, True]
+    assert list(untimed) == [0] * plain
+
+
+def test_untimed_readings_of_a_topic_are_dated_in_their_order() -> None:
+    """Also where one of them takes the general path, behind which those that came later would be dated earlier."""
+    ways = Ways(KINDS[2])
+    rows, untimed = ways.rows(_delivery([UNTIMED % 1, UNTIMED % 2, UNTIMED % 3]))
+    assert None not in rows
+    assert untimed == {0: NOW_US, 1: NOW_US + 1, 2: NOW_US + 2}
+    beyond_its_range = UNTIMED % 11
+    rows, untimed = ways.rows(_delivery([UNTIMED % 1, beyond_its_range, FULL, UNTIMED % 3]))
+    assert rows[0] is rows[1] is rows[3] is None
+    assert untimed == {}

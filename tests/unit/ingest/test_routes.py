@@ -31,6 +31,16 @@ async def test_the_topic_says_tenant_and_device() -> None:
     assert route.entry is not routes.find("t/globex/S-1").entry
 
 
+async def test_the_routes_of_a_tenant_share_its_name() -> None:
+    """It is cut out of each topic: 100 000 copies of a short one took 5 MiB, and as many of the registry's."""
+    routes = routes_of()
+    route, other = routes.find("t/acme/S-1"), routes.find("t/acme/S-2")
+    assert route.tenant == "acme"
+    assert route.tenant is other.tenant
+    assert route.entry is not None
+    assert route.entry.tenant is route.tenant
+
+
 async def test_a_topic_is_matched_once() -> None:
     """Then it is remembered; as soon as its device is known, it is one look-up in a dictionary."""
     routes = routes_of()

@@ -1,4 +1,4 @@
-"""``scale``: what a message costs with more devices, more metrics, no timestamps, and a broker that hands over little.
+"""``scale``: what a message costs with more devices or metrics, in other forms of JSON, and within a small window.
 
 Each backlog begins with one message of every device; the figures begin once those are stored, when the gateway knows
 all devices.
@@ -19,6 +19,8 @@ _SHARE = 5
 _WINDOW = 20
 """What mosquitto hands over at once unless it is told otherwise."""
 _METRICS = (1, 10, 100)
+_FORMS = (Shape(timestamps=False), Shape(flat=True), Shape(timestamps=False, flat=True))
+"""Of native JSON, beside that with timestamps and metrics in an object."""
 _NARROW = f"broker with a window of {_WINDOW}"
 _RIVAL = MosquittoSub()
 _NARROW_RIVAL = f"{_RIVAL.name}, {_NARROW}"
@@ -56,7 +58,7 @@ def _shapes(bench: Bench) -> list[Shape]:
     most = bench.options.devices
     by_devices = [Shape(devices=count) for count in (1_000, 10_000, most) if count <= most]
     by_metrics = [Shape(metrics=count) for count in _METRICS]
-    return list(dict.fromkeys([*by_devices, *by_metrics, Shape(timestamps=False)]))
+    return list(dict.fromkeys([*by_devices, *by_metrics, *_FORMS]))
 
 
 def _count(bench: Bench, kind: Shape) -> int:
@@ -75,6 +77,11 @@ def _ratios(bench: Bench, runs: dict[str, list[Drained]]) -> list[Ratio]:
     ratios = [Ratio(f"scale, time per message: {what}", _rate(few) / _rate(many))]
     if cpu := _cpu(few):  # the system counts in hundredths of a second: a short run may have used none
         ratios.insert(0, Ratio(f"scale, gateway's CPU per message: {what}", _cpu(many) / cpu))
+    ratios += [
+        Ratio(f"scale, messages/s: {kind} ÷ {Shape()}", _rate(runs[str(kind)]) / _rate(few))
+        for kind in _FORMS
+        if str(kind) in runs
+    ]
     if _NARROW_RIVAL in runs:
         narrow = _rate(runs[_NARROW]) / _rate(runs[_NARROW_RIVAL])
         ratios.append(Ratio(f"scale, messages/s, {_NARROW}: gateway ÷ {_RIVAL.name}", narrow))
