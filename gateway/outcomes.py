@@ -51,6 +51,8 @@ class Reason(enum.StrEnum):
     UNKNOWN_DEVICE = "unknown_device"
     DEVICE_DISABLED = "device_disabled"
     DEVICE_MISMATCH = "device_mismatch"
+    PROVISIONING_LIMIT = "provisioning_limit"
+    """It would be provisioned, but for the limit of its tenant's hour."""
     # validation
     INVALID_FIELD = "invalid_field"
     OUT_OF_RANGE = "out_of_range"

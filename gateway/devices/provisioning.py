@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway import errors, outcomes
 from gateway.devices import models
@@ -104,13 +104,21 @@ async def add_device(connection: Connection, tenant: str, new: models.NewDevice)
         )
 
 
+class Ensured(NamedTuple):
+    """How many devices were entered, and the serial numbers of those that the hour's limit kept out."""
+
+    entered: int
+    beyond: Collection[str]
+
+
 async def ensure_devices(
-    connection: Connection, tenant: str, device_type: str, serial_numbers: Collection[str]
-) -> None:
+    connection: Connection, tenant: str, device_type: str, serial_numbers: Collection[str], *, per_hour: int
+) -> Ensured:
     """Enter those devices that are missing; what a stream's ``unknown_device = "provision"`` asks for.
 
     Serial numbers that no device may have (too long, control characters) are passed over: one such topic must not
-    keep the others out.
+    keep the others out. All who provision for a tenant wait for its count, so that no more than ``per_hour`` are
+    entered within an hour, however many gateways do.
 
     Raises:
         UsageError: the tenant does not exist, or has no such device type.
@@ -118,9 +126,14 @@ async def ensure_devices(
     kind = (await device_type_ids(connection, tenant)).get(device_type)
     if kind is None:
         raise await _no_device_type(connection, tenant, device_type)
-    # Sorted, or two gateways that enter the same devices at once could wait for each other.
     proper = sorted(serial for serial in set(serial_numbers) if models.is_serial_number(serial))
-    await connection.execute(_ENSURE_DEVICES, kind, proper)
+    async with connection.transaction():
+        room = max(0, per_hour - await connection.fetchval(_COUNT_OF_THE_HOUR, kind))
+        missing = [row["serial"] for row in await connection.fetch(_MISSING, kind, proper)]
+        entered = len(await connection.fetch(_ENSURE_DEVICES, kind, missing[:room])) if missing else 0
+        if entered:
+            await connection.execute(_COUNT_PROVISIONED, kind, entered)
+    return Ensured(entered, missing[room:])
 
 
 async def list_devices(
@@ -218,10 +231,35 @@ INSERT INTO devices (tenant_id, device_type_id, serial_number, name, location, m
 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (tenant_id, serial_number) DO NOTHING RETURNING id
 """
 
+# The hour is that of the moment at which the row is locked: who waited for it may have begun in an earlier one.
+_COUNT_OF_THE_HOUR = """
+INSERT INTO provisioned_devices AS kept (tenant_id, hour, devices)
+SELECT tenant_id, date_trunc('hour', clock_timestamp()), 0 FROM device_types WHERE id = $1
+ON CONFLICT (tenant_id) DO UPDATE SET (hour, devices) = (
+    SELECT hour, CASE WHEN kept.hour = hour THEN kept.devices ELSE 0 END
+    FROM date_trunc('hour', clock_timestamp()) AS hour
+)
+RETURNING devices
+"""
+
+_MISSING = """
+SELECT serial FROM device_types k, unnest($2::text[]) WITH ORDINALITY AS u(serial, n)
+WHERE k.id = $1 AND NOT EXISTS (
+    SELECT FROM devices d WHERE d.tenant_id = k.tenant_id AND d.serial_number = u.serial
+)
+ORDER BY n
+"""
+
 _ENSURE_DEVICES = """
 INSERT INTO devices (tenant_id, device_type_id, serial_number)
 SELECT d.tenant_id, d.id, s FROM device_types d, unnest($2::text[]) AS s WHERE d.id = $1
 ON CONFLICT (tenant_id, serial_number) DO NOTHING
+RETURNING 1
+"""
+
+_COUNT_PROVISIONED = """
+UPDATE provisioned_devices SET devices = devices + $2
+WHERE tenant_id = (SELECT tenant_id FROM device_types WHERE id = $1)
 """
 
 _DEVICES = """

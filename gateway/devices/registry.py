@@ -15,7 +15,7 @@ import json
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway import errors, settings
@@ -33,6 +33,8 @@ _STALE_TRIES = 3
 _UNKNOWN_BYTES, _ENTRY_BYTES = 8 * 2**20, 512
 """Of devices that are not known; and what one of them costs beside its names."""
 _Key = tuple[str, str, str | None]
+_Name = tuple[str, str]
+"""Of a device: tenant and serial number."""
 
 
 class Entry:
@@ -158,7 +160,8 @@ class Registry:
                 version = self._version
                 rows = await self._look_up(connection, wanted)
                 try:
-                    if await self._provision(connection, wanted, rows):
+                    beyond = await self._provision(connection, wanted, rows)
+                    if beyond is not None:
                         rows = await self._look_up(connection, wanted)
                 except Exception:  # devices that exist need not wait until others can be entered
                     if version == self._version:
@@ -168,11 +171,13 @@ class Registry:
                     break
             else:  # what was read may be stale: what waits asks again
                 return
-        self._learn_all(zip(wanted, rows, strict=True))
+        self._learn_all(zip(wanted, rows, strict=True), beyond or ())
 
-    def _learn_all(self, found: Iterable[tuple[Entry, Any]]) -> None:
+    def _learn_all(self, found: Iterable[tuple[Entry, Any]], beyond: Collection[_Name] = ()) -> None:
         for entry, row in found:
             self._learn(entry, row)
+            if entry.refusal is Reason.UNKNOWN_DEVICE and (entry.tenant, entry.serial_number) in beyond:
+                entry.refusal = Reason.PROVISIONING_LIMIT
 
     async def _look_up(self, connection: Any, wanted: Sequence[Entry]) -> list[Any]:
         rows = await connection.fetch(
@@ -201,19 +206,36 @@ class Registry:
                 row["id"], row["name"], fields.get(row["id"], {}), row["violations"], row["unknown_fields"]
             )
 
-    async def _provision(self, connection: Any, wanted: Sequence[Entry], rows: Sequence[Any]) -> bool:
-        """Enter the unknown devices whose streams say so. True: look again."""
+    async def _provision(
+        self, connection: Any, wanted: Sequence[Entry], rows: Sequence[Any]
+    ) -> set[_Name] | None:
+        """Enter the unknown devices whose streams say so: those that the hour's limit keeps out; None: there are none.
+
+        Where there were any, look again.
+        """
         groups: dict[tuple[str, str], list[str]] = {}
         for entry, row in zip(wanted, rows, strict=True):
             if row["tenant_id"] is not None and row["id"] is None and entry.provision_type is not None:
                 groups.setdefault((entry.tenant, entry.provision_type), []).append(entry.serial_number)
+        beyond: set[_Name] = set()
         for (tenant, kind), serials in groups.items():
             try:
-                await provisioning.ensure_devices(connection, tenant, kind, serials)
-                events.devices_provisioned(tenant=tenant, count=len(serials), device_type=kind)
+                found = await provisioning.ensure_devices(
+                    connection, tenant, kind, serials, per_hour=self._options.provisioned_per_hour
+                )
             except errors.UsageError as error:
                 events.provisioning_failed(tenant=tenant, count=len(serials), error=str(error))
-        return bool(groups)
+                continue
+            self._tell_provisioned(tenant, kind, found)
+            beyond.update((tenant, serial) for serial in found.beyond)
+        return beyond if groups else None
+
+    def _tell_provisioned(self, tenant: str, kind: str, found: provisioning.Ensured) -> None:
+        if found.entered:
+            events.devices_provisioned(tenant=tenant, count=found.entered, device_type=kind)
+        if found.beyond:
+            limit = self._options.provisioned_per_hour
+            events.provisioning_limited(tenant=tenant, count=len(found.beyond), limit=limit)
 
     def _learn(self, entry: Entry, row: Any) -> None:
         if row["id"] is not None and row["status"] == "active" and row["device_type_id"] in self._types:

@@ -218,6 +218,8 @@ def _refusal(entry: Entry, route: TopicRoute) -> MessageError:
     what = {
         Reason.UNKNOWN_TENANT: f"no tenant {entry.tenant!r}: `gateway tenant add`",
         Reason.UNKNOWN_DEVICE: f"no device {entry.serial_number!r} of tenant {entry.tenant!r}: `gateway device add`",
+        Reason.PROVISIONING_LIMIT: f"device {entry.serial_number!r} of tenant {entry.tenant!r} is beyond what is "
+        "provisioned within an hour (registry.provisioned_per_hour): replay it later, or `gateway device import`",
         Reason.DEVICE_DISABLED: f"device {entry.serial_number!r} is disabled: `gateway device enable`",
     }
     return MessageError(refusal, what[refusal])

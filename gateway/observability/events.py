@@ -196,6 +196,8 @@ def _once(key: tuple[str, str], hint: str, **fields: str) -> None:
 
 
 _quiet = Quiet(every=10)
+_limited = Quiet(every=3600)
+"""By tenant: the limit is one of an hour."""
 
 
 def ignored(*, stream: str, reason: str, count: int) -> None:
@@ -296,6 +298,13 @@ def registry_purged(*, reason: str) -> None:
 def devices_provisioned(*, tenant: str, count: int, device_type: str) -> None:
     """Unknown devices were entered into the registry, as the stream's policy says."""
     log.info("devices provisioned", tenant=tenant, count=count, device_type=device_type)
+
+
+def provisioning_limited(*, tenant: str, count: int, limit: int) -> None:
+    """A tenant has as many new devices as an hour may bring; messages of further ones become dead letters."""
+    due = _limited.due((tenant, ""), count)
+    if due:
+        log.warning("provisioning limited", tenant=tenant, count=due, limit=limit)
 
 
 def notify_failed(*, error: str) -> None:

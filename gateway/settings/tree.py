@@ -246,6 +246,12 @@ class RegistrySettings(Section):
         250_000, ge=100, description="devices kept in the cache, and likewise topics; the oldest leave first"
     )
     negative_ttl: Seconds = Field(30, ge=1, description="how long an unknown device is remembered as unknown")
+    provisioned_per_hour: Count = Field(
+        10_000,
+        ge=1,
+        description="devices that unknown_device = 'provision' enters for one tenant within an hour, by all gateways "
+        "together; messages of those beyond become dead letters, which can be replayed",
+    )
 
 
 class ObservabilitySettings(Section):

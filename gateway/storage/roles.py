@@ -48,6 +48,7 @@ WRITER: Mapping[Name, Mapping[str, str]] = {
         "device_types": "SELECT",
         "field_mappings": "SELECT",
         "devices": "SELECT, INSERT, UPDATE (last_seen_at)",
+        "provisioned_devices": "SELECT, INSERT, UPDATE",
         "registry_versions": "SELECT",
         "registry_readers": "SELECT",
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zoneinfo
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from gateway import clock, quantities
 from gateway.decoders import timestamps
 from gateway.errors import ConfigurationError, MessageError
 from gateway.foreign import visible, visible_json
+from gateway.redaction import redact
 from gateway.topics import Template, apart, overlap
 from tests.support.fuzzing import attempt, fuzzed, spoiled
 from tests.support.hostile import raw
@@ -141,3 +143,23 @@ def test_foreign_text(text: str) -> None:
     assert isinstance(shown, str)
     assert raw(shown) == []
     attempt("foreign JSON", lambda: visible_json(text))
+
+
+PASSWORDS = st.text(st.characters(exclude_characters="'\"<>", exclude_categories=["Z", "C"])).map(
+    lambda text: f"Zq7{text}Kx9"
+)
+
+
+@fuzzed
+@given(spoiled(FOREIGN, FOREIGN_TOKENS), PASSWORDS)
+def test_redaction(text: str, password: str) -> None:
+    """What the log does to every text is done in bounded time; the password of a URL is hidden, whatever is around."""
+    attempt("redaction", lambda: redact(text))
+    shown = redact(f"{text} postgresql://u:{password}@h/d {text}")
+    assert "Zq7" not in shown
+    assert "Kx9" not in shown
+    quoted = quote(f"a://b:{password}@c", safe="")
+    assert "Kx9" not in redact(f"{text} {quoted} {text}")
+    assert "Kx9" not in redact(
+        f"{text} password={password.replace(';', '').replace('&', '').replace(',', '')} "
+    )

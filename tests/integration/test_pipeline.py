@@ -16,9 +16,12 @@ import pytest
 import structlog
 
 from gateway import clock, decoders
+from gateway.daemon import replay
+from gateway.daemon.replay import Result
 from gateway.decoders import Decode, Limits
 from gateway.messages import Reading
 from gateway.outcomes import Outcome
+from gateway.writer.dead_letters import Selection
 from tests.support.bad_input import CASES, KEPT
 from tests.support.batching import NOW_US, published, settings_for
 from tests.support.databases import Databases, Workshop
@@ -473,6 +476,21 @@ async def test_the_stream_says_what_becomes_of_unknown_devices(
         assert await flow.settle() == ended
         flow.take(published(f"t/no-{tenant.name}/new", {"n": 1}))
         assert (await flow.settle())[DEAD] == ended.get(DEAD, 0) + 1
+
+
+async def test_devices_beyond_the_limit_of_the_hour_are_dead_letters(plain: Databases) -> None:
+    """Two of three are provisioned; the message of the third is stored when it is replayed in another hour."""
+    tenant = Tenant(plain)
+    policy = {"unknown_device": "provision", "provision_type": "sensor"}
+    options = settings_for(plain, policy, registry={"provisioned_per_hour": 2})
+    async with Flow(options) as flow:
+        flow.take(*(tenant.message({"n": n}, f"new-{n}") for n in range(3)))
+        assert await flow.settle() == {STORED: 2, DEAD: 1}
+    assert tenant.letters() == [("provisioning_limit", b'{"n": 2}')]
+    plain.metadata("UPDATE provisioned_devices SET hour = hour - interval '1 hour'")
+    chosen, result = Selection(reason="provisioning_limit"), Result()
+    await replay.run(options, chosen, result, limit=10, progress=lambda *_: None)
+    assert (result.replayed, result.stored) == (1, 1)
 
 
 async def test_an_unknown_device_is_told_even_when_it_is_hardly_remembered(plain: Databases) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import structlog
 
 from gateway import settings
 from gateway.devices import registry as registry_module
@@ -278,6 +279,70 @@ async def test_two_gateways_enter_the_same_devices(metadata: Databases) -> None:
     finally:
         await one.close()
         await other.close()
+
+
+def counted(scene: Scene) -> list[Any]:
+    """Devices of our tenant, and how many of them count as provisioned."""
+    return [
+        scene.databases.metadata(
+            f"SELECT {what} FROM {table} x JOIN tenants t ON t.id = x.tenant_id WHERE slug = $1", scene.tenant
+        )[0][0]
+        for table, what in (("devices", "count(*)"), ("provisioned_devices", "sum(x.devices)"))
+    ]
+
+
+async def test_an_hour_brings_so_many_devices_of_a_tenant_and_no_more(metadata: Databases) -> None:
+    """Those beyond are refused with a reason of their own; who is there already counts for nothing."""
+    scene, other = Scene(metadata, provisioned_per_hour=3), Scene(metadata, provisioned_per_hour=3)
+    scene.provision("A"), other.provision("A")
+    entries = [scene.entry(serial, "sensor") for serial in ("A", "B", "C", "D", "E", "F", " ")]
+    with structlog.testing.capture_logs() as first:
+        await scene.registry.resolve(entries)
+    assert {
+        "event": "provisioning limited",
+        "log_level": "warning",
+        "tenant": scene.tenant,
+        "count": 2,
+        "limit": 3,
+    } in (first)
+    with structlog.testing.capture_logs() as told:
+        await scene.registry.resolve([scene.entry("G", "sensor")])
+    limit, unknown = Reason.PROVISIONING_LIMIT, Reason.UNKNOWN_DEVICE
+    assert [entry.refusal for entry in entries] == [None, None, None, None, limit, limit, unknown]
+    assert (counted(scene), told) == ([4, 3], [])  # it was told once
+    innocent = other.entry("B", "sensor")
+    await other.registry.resolve([innocent])
+    assert innocent.device is not None
+    scene.provision("E")  # by hand
+    scene.change("UPDATE provisioned_devices SET hour = hour - interval '1 hour'")
+    for entry in entries:
+        entry.refused_until = 0
+    await scene.registry.resolve(entries)
+    assert [entry.refusal for entry in entries] == [None] * 6 + [unknown]
+    assert counted(scene) == [6, 1]
+    await scene.close()
+    await other.close()
+
+
+async def test_gateways_share_the_limit_of_the_hour(metadata: Databases) -> None:
+    """Four at once, each with devices of its own: exactly as many are entered as may be."""
+    scenes = [Scene(metadata, provisioned_per_hour=50) for _ in range(4)]
+    scenes[0].provision("A")
+    for scene in scenes:
+        scene.tenant = scenes[0].tenant
+    entries = [
+        [scene.entry(f"{part}-{number}-{n}", "sensor") for n in range(7)]
+        for part in range(5)
+        for number, scene in enumerate(scenes)
+    ]
+    await asyncio.gather(
+        *(scenes[n % 4].registry.resolve(some) for n, some in enumerate(entries)),
+    )
+    known = [entry.device is not None for some in entries for entry in some]
+    assert (len(known), sum(known), counted(scenes[0])) == (140, 50, [51, 50])
+    assert {e.refusal for some in entries for e in some} == {None, Reason.PROVISIONING_LIMIT}
+    for scene in scenes:
+        await scene.close()
 
 
 # ---------------------------------------------------------------- changes
