@@ -49,10 +49,10 @@ class Reason(enum.StrEnum):
     NO_STREAM = "no_stream"
     UNKNOWN_TENANT = "unknown_tenant"
     UNKNOWN_DEVICE = "unknown_device"
-    DEVICE_DISABLED = "device_disabled"
-    DEVICE_MISMATCH = "device_mismatch"
     PROVISIONING_LIMIT = "provisioning_limit"
     """It would be provisioned, but for the limit of its tenant's hour."""
+    DEVICE_DISABLED = "device_disabled"
+    DEVICE_MISMATCH = "device_mismatch"
     # validation
     INVALID_FIELD = "invalid_field"
     OUT_OF_RANGE = "out_of_range"
@@ -66,6 +66,8 @@ class Reason(enum.StrEnum):
     """Another message had its id before, with another payload, and the stream says that this is refused."""
     TOO_MANY_DAYS = "too_many_days"
     """Its readings fall on more days than one transaction can have chunks of."""
+    CHUNK_LIMIT = "chunk_limit"
+    """Chunks would be made for it, and its tenant had those of the hour."""
     ROW_TOO_LARGE = "row_too_large"
     """Merged with what its row holds already, the row would be too large."""
     # the database

@@ -22,6 +22,7 @@ from gateway.observability.health import Health
 from gateway.observability.notify import Notify
 from gateway.observability.server import Server
 from gateway.observability.status import StatusReport
+from gateway.storage import engines
 from gateway.tasks import Signals, TaskGuard
 from gateway.writer import processed
 
@@ -160,13 +161,16 @@ class Gateway:
         return STOPPED_UNSETTLED if unsettled else STOPPED_CLEAN
 
     async def _keep_up(self) -> None:
-        """Task: no more ids than the horizon asks for."""
+        """Task: which chunks there are; no more ids than the horizon asks for."""
         while True:
             await self._base.stores.until_done(self._keep_up_once)
             await asyncio.sleep(_UPKEEP_SECONDS)
 
     async def _keep_up_once(self) -> None:
         async with self._base.timeseries.connection() as connection:
+            engine = await engines.detect(connection)
+            chunks = await engine.chunks(connection)
+            self._base.chunks.learn(chunks.interval_us, chunks.ranges)
             await processed.prune(connection, self._options.writer.message_id_horizon)
 
     async def _watch_books(self) -> None:

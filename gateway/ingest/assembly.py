@@ -18,6 +18,7 @@ from gateway.ingest.dispatch import Dispatch
 from gateway.ingest.held_back import HeldBack
 from gateway.ingest.in_flight import InFlight
 from gateway.ingest.intake import Intake
+from gateway.ingest.new_chunks import NewChunks
 from gateway.ingest.overflow import NoOverflow, Overflow, SpoolOverflow
 from gateway.ingest.pipeline import Pipeline
 from gateway.ingest.queue import Queue
@@ -70,6 +71,7 @@ class Foundation:
         preparation = Preparation(options.validation)
         self.registry = Registry(self._metadata, options.registry, health.component("metadata"), preparation)
         self.experience = Experience()
+        self.chunks = NewChunks(options.validation.new_chunks_per_hour)
         folder = options.spool.folder
         self.spool = None if folder is None else Spool(folder, options.spool, digest)
         self.suspects = Suspects(folder)
@@ -293,7 +295,7 @@ def _path(
         held,
         Settlement(source, held, max_bytes=max_bytes),
         routes=routes,
-        intake=Intake(options.validation, routes),
+        intake=Intake(options.validation, routes, base.chunks),
         recognition=recognition,
         held_back=held_back,
         dispatch=Dispatch(held.queue, held_back, go, linger=batch.linger),

@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from gateway import clock, settings
 from gateway.decoders import time_names
+from gateway.ingest.new_chunks import FRESH_US
 from gateway.ingest.validation import receive_time
 from gateway.messages import Device, DeviceType, Field, PlainRow, Receipt
 from gateway.writer.layouts.document import DOCUMENT, encoding
@@ -48,8 +49,8 @@ def plain_row(kind: DeviceType, rules: settings.ValidationSettings) -> PlainRow 
     decode_flat = msgspec.json.Decoder(_flat_type(kind)).decode
     largest = min(rules.max_payload_bytes, _LONGEST)
     earliest_ms = _earliest_ms(rules)
-    skew_us = round(rules.max_future_skew * clock.MICROS)
-    age_us = round(rules.max_age * clock.MICROS)
+    skew_us = min(FRESH_US, round(rules.max_future_skew * clock.MICROS))
+    age_us = min(FRESH_US, round(rules.max_age * clock.MICROS))
 
     def row(
         payload: bytes, device: Device, reserved: frozenset[str], at: int, receipt: Receipt

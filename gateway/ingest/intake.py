@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway import clock, settings, unreadable
-from gateway.batches import MessageId
+from gateway.batches import MessageId, letter_before
 from gateway.devices.registry import Entry
 from gateway.errors import MessageError
+from gateway.ingest.new_chunks import FRESH_US, NewChunks
 from gateway.ingest.routes import Routes, TopicRoute
 from gateway.ingest.validation import TimeCheck, flag_time, receive_time
 from gateway.ingest.waiting import Unresolved
@@ -30,8 +31,8 @@ Encoded = tuple[bytes, int | None, list[MessageId], int]
 class Intake:
     """The stages before the batch, one after the other."""
 
-    def __init__(self, options: settings.ValidationSettings, routes: Routes) -> None:
-        self._largest, self._routes = options.max_payload_bytes, routes
+    def __init__(self, options: settings.ValidationSettings, routes: Routes, chunks: NewChunks) -> None:
+        self._largest, self._routes, self._chunks = options.max_payload_bytes, routes, chunks
         self._max_days = options.max_days
         self._judge_time = TimeCheck(options).judge
         self.flagged: Counter[tuple[str, str]] = Counter()
@@ -91,7 +92,7 @@ class Intake:
         """All readings of a message; ``device``: that of the topic, None where the payload names them."""
         rows: list[bytes] = []
         ids: list[MessageId] = []
-        flags: list[str] = []
+        flags, far = list[str](), list[int]()
         encode_row = route.layout.encode
         unkeyed, received_us, replayed = None, delivery.received_us, delivery.replayed
         next_us, alone = received_us if replayed else 0, device is not None and not replayed
@@ -106,6 +107,8 @@ class Intake:
                         else next_us or self._first_time(readings, route, received_us)
                     )
                     unkeyed, next_us = unkeyed or time_us, time_us + 1
+                elif not -FRESH_US < received_us - time_us < FRESH_US:
+                    far.append(time_us)
                 own_id = reading.message_id if route.id_in_payload else route.own_id(message)
                 if own_id is not None:
                     ids.append(_message_id(owner, own_id))
@@ -118,18 +121,21 @@ class Intake:
                 rows.append(encode_row(time_us, owner.columns, reading.metrics, metadata, received_us))
         except MessageError as refused:
             raise refused if len(readings) == 1 else _in_one(refused, len(rows)) from None
-        if len(rows) > self._max_days or message.retain:
-            self._mind(rows, message, route, keyed=unkeyed is None)
-        if flags:
+        if far or flags or len(rows) > self._max_days or message.retain:
+            self._mind(rows, far, message, route, keyed=unkeyed is None)
             self.flagged.update((route.stream_name, reason) for reason in flags)
         return rows[0] if len(rows) == 1 else b"".join(rows), unkeyed, ids, len(rows)
 
-    def _mind(self, rows: Sequence[bytes], message: Message, route: TopicRoute, *, keyed: bool) -> None:
-        """What nearly no message has: readings of many days, and the retain flag."""
+    def _mind(
+        self, rows: Sequence[bytes], far: Sequence[int], message: Message, route: TopicRoute, *, keyed: bool
+    ) -> None:
+        """What nearly no message has: readings of many days, of far ones, and the retain flag."""
         if len(rows) > self._max_days:
             _mind_days(route.layout, rows, self._max_days)
         if message.retain:
             _mind_retained(route, keyed=keyed)
+        if far and letter_before(message) is None:
+            self._chunks.admit(far, route.tenant)
 
     def _admit(self, message: Message, route: TopicRoute) -> None:
         """Let only those pass whose payload may be looked at."""

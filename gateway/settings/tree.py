@@ -166,6 +166,12 @@ class ValidationSettings(Section):
         ge=1,
         description="most UTC days that the readings of one message fall on: each is a chunk, or a partition, to lock",
     )
+    new_chunks_per_hour: Count = Field(
+        30,
+        ge=1,
+        description="chunks that TimescaleDB makes for readings of one tenant, older than a week or further ahead, "
+        "within an hour, at each gateway; messages that need more become dead letters, whose replay has no such limit",
+    )
     on_future: outcomes.UnbelievableTime = Field(
         "reject", description="timestamps in the future: dead letter, use the receive time, or keep"
     )

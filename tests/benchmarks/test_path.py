@@ -16,6 +16,7 @@ import mqtt5
 from gateway import clock, settings
 from gateway.decoders import Limits, build
 from gateway.ingest.intake import Intake
+from gateway.ingest.new_chunks import NewChunks
 from gateway.ingest.routes import Routes, TopicRoute
 from gateway.ingest.validation import field_check
 from gateway.ingest.waiting import Unresolved
@@ -87,7 +88,10 @@ def encoded_by(intake: Intake, packet: Message, route: TopicRoute, delivery: Del
 
 def test_short_way(benchmark: Benchmark, routes: Routes, packets: Packets) -> None:
     """Plain messages: from the payload to the row in one step."""
-    intake, delivery = Intake(settings.ValidationSettings(), routes), Delivery(packets, 0, clock.now_us())
+    intake, delivery = (
+        Intake(settings.ValidationSettings(), routes, NewChunks(30)),
+        Delivery(packets, 0, clock.now_us()),
+    )
     found = resolved(routes, packets)
     for route in found:
         route.shorten()
@@ -99,7 +103,10 @@ def test_short_way(benchmark: Benchmark, routes: Routes, packets: Packets) -> No
 
 def test_intake(benchmark: Benchmark, routes: Routes, packets: Packets) -> None:
     """All stages before the batch, the general path: from a message to its row."""
-    intake, delivery = Intake(settings.ValidationSettings(), routes), Delivery(packets, 0, clock.now_us())
+    intake, delivery = (
+        Intake(settings.ValidationSettings(), routes, NewChunks(30)),
+        Delivery(packets, 0, clock.now_us()),
+    )
     found = resolved(routes, packets)
 
     def encode() -> list[bytes]:

@@ -111,8 +111,17 @@ def empty_properties(scene: Scene, count: int) -> int:
     return scene.publish(((scene.topic(), reading(now - i)) for i in range(count)), [("", "")] * 300_000)
 
 
+def readings_of_other_days(scene: Scene, count: int) -> int:
+    """Each of a day of its own, as far back as is believed, and again: days that no chunk is there for."""
+    now = now_ms()
+    return scene.publish(
+        (scene.topic(), reading(now - (8 + n % 3600) * 86_400_000 - n // 3600)) for n in range(count)
+    )
+
+
 ROWS = [
     Row("messages that the database refuses", refused_by_the_database, 1500, 3000, poison_is_refused),
+    Row("readings of ever other days", readings_of_other_days, few=600, many=9_000),
     Row("messages of 10 000 readings of one time", readings_of_one_time, few=1, many=10),
     Row("messages of 1 MB merged into one row", one_row_that_grows, few=4, many=60),
     Row("distinct topics of 60 KB", long_topics, few=200, many=10_000),

@@ -10,7 +10,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from gateway import errors
+from gateway import clock, errors
 from gateway.settings import DatabaseSettings
 from gateway.storage import engines, migrate, schema_status
 from gateway.storage.engines import Engine
@@ -60,6 +60,24 @@ async def test_partitions_are_made_through_the_engine(databases: Databases) -> N
     finally:
         await connection.close()
     assert [len(found.made) for found in made] == ([0, 0] if databases.engine == "timescaledb" else [6, 0])
+
+
+async def test_chunks_that_readings_have_made_are_told(databases: Databases) -> None:
+    """With their times, and how long the next one is; a plain PostgreSQL makes none."""
+    moment = dt.datetime(2020, 1, 1, 12, tzinfo=dt.UTC)
+    connection = await asyncpg.connect(databases.timeseries_dsn)
+    try:
+        statement = "INSERT INTO telemetry (time, device_id, tenant_id, data) VALUES ($1, $2, $2, '{}')"
+        await connection.execute(statement, moment, uuid4())
+        found = await (await engines.detect(connection)).chunks(connection)
+    finally:
+        await connection.close()
+    if databases.engine == "timescaledb":
+        day_us, at_us = DAY // dt.timedelta(microseconds=1), clock.from_datetime(moment)
+        assert found.interval_us == day_us
+        assert (at_us - day_us // 2, at_us + day_us // 2) in found.ranges
+    else:
+        assert found == engines.Chunks()
 
 
 async def test_upgrade_makes_the_extension_that_the_server_offers(blank_databases: Databases) -> None:

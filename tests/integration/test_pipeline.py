@@ -17,7 +17,7 @@ import structlog
 
 from gateway import clock, decoders
 from gateway.daemon import replay
-from gateway.daemon.replay import Result
+from gateway.daemon.replay import ReplayResult
 from gateway.decoders import Decode, Limits
 from gateway.messages import Reading
 from gateway.outcomes import Outcome
@@ -488,7 +488,7 @@ async def test_devices_beyond_the_limit_of_the_hour_are_dead_letters(plain: Data
         assert await flow.settle() == {STORED: 2, DEAD: 1}
     assert tenant.letters() == [("provisioning_limit", b'{"n": 2}')]
     plain.metadata("UPDATE provisioned_devices SET hour = hour - interval '1 hour'")
-    chosen, result = Selection(reason="provisioning_limit"), Result()
+    chosen, result = Selection(reason="provisioning_limit"), ReplayResult()
     await replay.run(options, chosen, result, limit=10, progress=lambda *_: None)
     assert (result.replayed, result.stored) == (1, 1)
 

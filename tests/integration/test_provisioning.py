@@ -134,22 +134,22 @@ async def test_missing_devices_are_ensured(acme: asyncpg.Connection) -> None:
     await provisioning.add_device(acme, "acme", device("S1", name="Pump"))
     await provisioning.set_device_status(acme, "acme", "S1", "disabled")
     serials = ["S1", "S2", "S2", "a b/c#+", "x" * 256, "", " S", "tab\there"]
-    await provisioning.ensure_devices(acme, "acme", "vibration_sensor", serials)
+    await provisioning.ensure_devices(acme, "acme", "vibration_sensor", serials, per_hour=9)
     listed = await provisioning.list_devices(acme)
     assert {one.serial_number: one.status for one in listed} == {
         "S1": "disabled",
         "S2": "active",
         "a b/c#+": "active",
     }
-    await provisioning.ensure_devices(acme, "acme", "vibration_sensor", [])
+    await provisioning.ensure_devices(acme, "acme", "vibration_sensor", [], per_hour=9)
 
 
 async def test_ensuring_needs_tenant_and_type(acme: asyncpg.Connection) -> None:
     """A stream that provisions a type which the tenant lacks is told so."""
     with pytest.raises(errors.UsageError, match="tenant 'acme' has no device type 'pump'"):
-        await provisioning.ensure_devices(acme, "acme", "pump", ["S1"])
+        await provisioning.ensure_devices(acme, "acme", "pump", ["S1"], per_hour=9)
     with pytest.raises(errors.UsageError, match="no tenant 'acne'"):
-        await provisioning.ensure_devices(acme, "acne", "vibration_sensor", ["S1"])
+        await provisioning.ensure_devices(acme, "acne", "vibration_sensor", ["S1"], per_hour=9)
 
 
 async def test_a_type_is_entered_with_all_its_fields_or_not_at_all(acme: asyncpg.Connection) -> None:

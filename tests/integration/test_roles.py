@@ -152,7 +152,7 @@ async def test_writer_knows_all_devices(installation: Installation, as_role: AsR
     writer = await as_role("metadata", "writer")
     await writer.add_listener("gateway_registry", lambda *_: None)
     assert await writer.fetchval("SELECT count(*) FROM devices JOIN tenants t ON t.id = tenant_id") == 2
-    await provisioning.ensure_devices(writer, "acme", "k", ["S1", "S2"])
+    await provisioning.ensure_devices(writer, "acme", "k", ["S1", "S2"], per_hour=9)
     assert await writer.fetchval("SELECT count(*) FROM devices") == 3
     assert await writer.execute("UPDATE devices SET last_seen_at = now()") == "UPDATE 3"
     await writer.reset()

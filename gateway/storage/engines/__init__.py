@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncpg
 
-from gateway.storage.engines.base import Engine, PartitionOutcome
+from gateway.storage.engines.base import Chunks, Engine, PartitionOutcome
 from gateway.storage.engines.postgres import PostgresEngine
 from gateway.storage.engines.timescale import TimescaleEngine
 
-__all__ = ["Engine", "PartitionOutcome", "PostgresEngine", "TimescaleEngine", "detect"]
+__all__ = ["Chunks", "Engine", "PartitionOutcome", "PostgresEngine", "TimescaleEngine", "detect"]
 
 # A telemetry table that is partitioned (relkind p) was made without TimescaleDB and stays so, whatever
 # extension came later.

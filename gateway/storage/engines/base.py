@@ -26,6 +26,19 @@ class PartitionOutcome:
     postponed: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Chunks:
+    """Those that readings have made.
+
+    Attributes:
+        interval_us: how long the next one is; 0: readings make none.
+        ranges: from a time to before another, µs since the Unix epoch.
+    """
+
+    interval_us: int = 0
+    ranges: Sequence[tuple[int, int]] = ()
+
+
 class Engine(Protocol):
     """How one kind of database does what the gateway asks of every kind."""
 
@@ -47,6 +60,9 @@ class Engine(Protocol):
 
     def describe(self) -> str:
         """Name, edition and version, for people."""
+
+    async def chunks(self, connection: asyncpg.Connection) -> Chunks:
+        """Those of ``telemetry``."""
 
     async def missing_partitions(
         self, connection: asyncpg.Connection, since: dt.date, until: dt.date

@@ -9,7 +9,7 @@ from typing import Literal
 import asyncpg
 
 from gateway.storage import holders as holding
-from gateway.storage.engines.base import PartitionOutcome
+from gateway.storage.engines.base import Chunks, PartitionOutcome
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class PostgresEngine:
     def describe(self) -> str:
         """For people: ``PostgreSQL 18.1``."""
         return f"PostgreSQL {self.server_version}"
+
+    async def chunks(self, connection: asyncpg.Connection) -> Chunks:
+        """None: partitions are made ahead, and the DEFAULT partition takes what has none."""
+        return Chunks()
 
     async def missing_partitions(
         self, connection: asyncpg.Connection, since: dt.date, until: dt.date

@@ -8,7 +8,7 @@ from typing import Literal
 
 import asyncpg
 
-from gateway.storage.engines.base import PartitionOutcome
+from gateway.storage.engines.base import Chunks, PartitionOutcome
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,12 @@ class TimescaleEngine:
         """For people: ``TimescaleDB Apache 2.19.3 on PostgreSQL 17.6``."""
         return f"TimescaleDB {self.license.title()} {self.version} on PostgreSQL {self.server_version}"
 
+    async def chunks(self, connection: asyncpg.Connection) -> Chunks:
+        """As the catalogue has them."""
+        interval_us = await connection.fetchval(_INTERVAL)
+        ranges = [(row["since"], row["until"]) for row in await connection.fetch(_CHUNKS)]
+        return Chunks(interval_us or 0, ranges)
+
     async def missing_partitions(
         self, connection: asyncpg.Connection, since: dt.date, until: dt.date
     ) -> list[str]:
@@ -44,3 +50,14 @@ class TimescaleEngine:
     ) -> PartitionOutcome:
         """Nothing to do: a chunk is made by the first row that needs it."""
         return PartitionOutcome()
+
+
+_MICROS = "(extract(epoch FROM {}) * 1000000)::bigint"
+_INTERVAL = f"""
+SELECT {_MICROS.format("time_interval")} FROM timescaledb_information.dimensions
+WHERE hypertable_schema = 'public' AND hypertable_name = 'telemetry' AND dimension_type = 'Time'
+"""
+_CHUNKS = f"""
+SELECT {_MICROS.format("range_start")} AS since, {_MICROS.format("range_end")} AS until
+FROM timescaledb_information.chunks WHERE hypertable_schema = 'public' AND hypertable_name = 'telemetry'
+"""

@@ -137,7 +137,13 @@ class Scratch:
             await self._metadata.execute(statement, self._tenant)
 
     async def _ensure(self, serial_numbers: Sequence[str]) -> None:
-        await provisioning.ensure_devices(self._metadata, self.names.name, shape.TYPE_NAME, serial_numbers)
+        await provisioning.ensure_devices(
+            self._metadata,
+            self.names.name,
+            shape.TYPE_NAME,
+            serial_numbers,
+            per_hour=2**62,
+        )
 
 
 _REMOVE = (

@@ -17,6 +17,7 @@ from gateway.decoders import Limits
 from gateway.devices.registry import Registry
 from gateway.errors import MessageError
 from gateway.ingest.intake import Encoded, Intake
+from gateway.ingest.new_chunks import NewChunks
 from gateway.ingest.routes import Preparation, Routes, Stream
 from gateway.ingest.waiting import Unresolved
 from gateway.messages import Delivery, DeviceType, Field
@@ -74,7 +75,11 @@ class Ways:
     """Both ways of a message of one device, of this type, under these rules."""
 
     def __init__(
-        self, of: DeviceType, rules: settings.ValidationSettings | None = None, **options: Any
+        self,
+        of: DeviceType,
+        rules: settings.ValidationSettings | None = None,
+        chunks: NewChunks | None = None,
+        **options: Any,
     ) -> None:
         rules = rules or settings.ValidationSettings()
         stream = settings.StreamSettings(name="telemetry", topic="t/{tenant}/{device}", **options)
@@ -85,7 +90,7 @@ class Ways:
             Preparation(rules),
         )
         routes = Routes([Stream(stream, decoders.build("json", Limits()))], registry, max_topics=10)
-        self._intake, self._route = Intake(rules, routes), routes.find(TOPIC)
+        self._intake, self._route = Intake(rules, routes, chunks or NewChunks(30)), routes.find(TOPIC)
         self.device = a_device("S-1")
         self.device.type = of
         Preparation(rules)(self.device)
