@@ -122,15 +122,22 @@ class Intake:
         except MessageError as refused:
             raise refused if len(readings) == 1 else _in_one(refused, len(rows)) from None
         if far or flags or len(rows) > self._max_days or message.retain:
-            self._mind(rows, far, message, route, keyed=unkeyed is None)
+            self._mind(readings, rows, far, message, route, keyed=unkeyed is None)
             self.flagged.update((route.stream_name, reason) for reason in flags)
         return rows[0] if len(rows) == 1 else b"".join(rows), unkeyed, ids, len(rows)
 
     def _mind(
-        self, rows: Sequence[bytes], far: Sequence[int], message: Message, route: TopicRoute, *, keyed: bool
+        self,
+        readings: Sequence[Reading],
+        rows: Sequence[bytes],
+        far: Sequence[int],
+        message: Message,
+        route: TopicRoute,
+        *,
+        keyed: bool,
     ) -> None:
         """What nearly no message has: readings of many days, of far ones, and the retain flag."""
-        if len(rows) > self._max_days:
+        if len(rows) > self._max_days and _days_said(readings) > self._max_days:
             _mind_days(route.layout, rows, self._max_days)
         if message.retain:
             _mind_retained(route, keyed=keyed)
@@ -186,6 +193,11 @@ def _is_new(delivery: Delivery) -> bool:
     if delivery.replayed or delivery.repeats:
         return False
     return not (delivery.resumed and any(map(_redelivered, delivery.messages)))
+
+
+def _days_said(readings: Sequence[Reading]) -> int:
+    """How many days the readings may fall on at most; receive times are of two."""
+    return 2 + len({one.time_us // _DAY_US for one in readings if one.time_us is not None})
 
 
 def _mind_days(layout: Layout, rows: Sequence[bytes], most: int) -> None:

@@ -28,6 +28,8 @@ TEMPLATES = [
     "$SYS/#",
 ]
 TOPICS = ["tenants/acme/devices/S-1/telemetry", "plant/a/b/c/d", "a", "/", "//", "$SYS/x", "plant/x/y"]
+ORACLE_LEVELS = 300
+"""paho's own matching, which is compared with, calls itself for each level of a topic."""
 TOPIC_TOKENS = [
     "/",
     "+",
@@ -59,6 +61,8 @@ def test_topic_templates(text: str, topic: str) -> None:
         return
     found = attempt("topics", lambda: template.match(topic))
     assert found is None or isinstance(found, Mapping)
+    if topic.count("/") > ORACLE_LEVELS:
+        return
     matches = topic_matches_sub(template.filter, topic)
     if found is None:
         assert not matches or template.captures
