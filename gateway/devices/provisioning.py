@@ -16,7 +16,7 @@ from gateway import errors, outcomes
 from gateway.devices import models
 
 Connection = Any
-"""An asyncpg connection; that name is known to storage and writer only."""
+"""An asyncpg connection; that name is known to storage only."""
 
 _SHOWN = 20
 """How many of what exists an error names."""

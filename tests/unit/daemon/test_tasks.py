@@ -1,4 +1,4 @@
-"""ARCHITECTURE's table of tasks, against the tasks that are started."""
+"""ARCHITECTURE's table of tasks and the runbook's of components, against a daemon with everything switched on."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def documented() -> dict[str, str]:
     return {name: made for names, made in ROW.findall(table) for name in re.findall(r"`([^`]+)`", names)}
 
 
-async def the_daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Tasks that a daemon with everything switched on starts; connections have a number."""
+async def the_daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], set[str]]:
+    """Tasks that it starts, whose connections have a number, and components."""
     names: set[str] = set()
 
     def start(_guard: TaskGuard, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -47,8 +47,10 @@ async def the_daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[st
     file = tmp_path / "gateway.toml"
     file.write_text(MINIMAL + WITH_ALL.format(folder=tmp_path / "spool"))
     with Notify() as notify:
-        Gateway(settings.load(file), notify)._start()
-    return {re.sub(r"live/writer-\d", "live/writer-N", name) for name in names}
+        daemon = Gateway(settings.load(file), notify)
+        daemon._start()
+    tasks = {re.sub(r"live/writer-\d", "live/writer-N", name) for name in names}
+    return tasks, set(daemon.health.as_dict()["components"])
 
 
 def literal() -> set[str]:
@@ -60,7 +62,7 @@ def literal() -> set[str]:
 
 async def test_the_table_has_every_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the name that a debugger shows, and none that is gone."""
-    started = await the_daemons(tmp_path, monkeypatch)
+    started, _ = await the_daemons(tmp_path, monkeypatch)
     assert {"source", "live/writer-N", "spool/drain"} <= started
     assert set(documented()) == started | literal() | {"worker-N"}
 
@@ -76,3 +78,13 @@ def test_tasks_are_made_where_the_table_says() -> None:
         if not re.search(rf'["/]{wanted}', (ROOT / file).read_text("utf-8")):
             elsewhere.append((name, file))
     assert elsewhere == []
+
+
+async def test_the_runbook_knows_every_component(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `/ready` may name, and nothing that is gone."""
+    _, components = await the_daemons(tmp_path, monkeypatch)
+    page = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+    table = page.partition("\n## By component of /ready\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
+    made_by_its_task = {"books"}
+    assert {name for row in rows for name in re.findall(r"`([^`]+)`", row)} == components | made_by_its_task
