@@ -143,9 +143,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
 async def test_every_statement_is_run_by_its_role(scene: Scene, seen: Seen, server: Server) -> None:
     """None is refused, and there is none in the code that this test does not come to."""
     # How a session begins, and behind a pooler each transaction: tests/integration/test_poolers.py.
-    others = ["storage/sessions.py"]
-    if server.engine != "postgres":
-        others.append("storage/engines/postgres.py")
+    other_engine = "timescale" if server.engine == "postgres" else "postgres"
+    others = ["storage/sessions.py", f"storage/engines/{other_engine}.py"]
     await asyncio.to_thread(_provision, scene)
     await _ingest(scene)
     await _keep_up(scene)
