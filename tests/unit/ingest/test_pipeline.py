@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import batches
+from gateway.errors import MessageError
 from gateway.ingest.routes import Preparation
 from gateway.messages import Delivery, Device
 from gateway.observability import metrics
@@ -309,3 +311,28 @@ async def test_every_reading_is_a_row(flow: Flow) -> None:
     batch = flow.pipeline.held.queue.open
     assert batch.row_count == 6
     assert batch.row_bytes == sum(map(len, batch.rows)) + 1 + len(batch.letters[0].message.topic)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"{",
+        b"\xff",
+        b"[]",
+        {"ts": 1, "metrics": {}},
+        {"serial_number": "B", "n": 1},
+        b"x" * 2**21,
+    ],
+)
+async def test_what_is_refused_is_free_once_it_is_settled(flow: Flow, bad: Any) -> None:
+    """Kept in circles until the collector came, 10 000 dead letters of 60 KB took 1.3 GB."""
+    gc.collect()
+    gc.disable()
+    try:
+        flow.take(
+            message(bad), unreadable(b"t", b"", 2, duplicate=False, reason=Reason.TOO_LARGE, detail="large")
+        )
+        assert len(flow.pipeline.held.queue.open.letters) == 2
+        assert [one for one in gc.get_objects() if isinstance(one, MessageError)] == []
+    finally:
+        gc.enable()
