@@ -313,6 +313,11 @@ async def test_every_reading_is_a_row(flow: Flow) -> None:
     assert batch.row_bytes == sum(map(len, batch.rows)) + 1 + len(batch.letters[0].message.topic)
 
 
+def refusals() -> set[int]:
+    """The errors of messages that are in memory, by identity."""
+    return {id(one) for one in gc.get_objects() if isinstance(one, MessageError)}
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -328,11 +333,12 @@ async def test_what_is_refused_is_free_once_it_is_settled(flow: Flow, bad: Any) 
     """Kept in circles until the collector came, 10 000 dead letters of 60 KB took 1.3 GB."""
     gc.collect()
     gc.disable()
+    before = refusals()
     try:
         flow.take(
             message(bad), unreadable(b"t", b"", 2, duplicate=False, reason=Reason.TOO_LARGE, detail="large")
         )
         assert len(flow.pipeline.held.queue.open.letters) == 2
-        assert [one for one in gc.get_objects() if isinstance(one, MessageError)] == []
+        assert refusals() <= before
     finally:
         gc.enable()
