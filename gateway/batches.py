@@ -73,7 +73,7 @@ class Batch:
     encoded and joined. Dead letters have lists of their own.
 
     Attributes:
-        unkeyed: messages with a reading that had no time of its own, by index: the receive time given to the first
+        untimed: messages with a reading that had no time of its own, by index: the receive time given to the first
             such reading, µs. Only the redelivery ledger can know these messages again.
         ids: of messages that carry ids of their own, by index.
         replayed: some messages were dead letters before.
@@ -84,15 +84,15 @@ class Batch:
     """
 
     __slots__ = (
+        "dead_letter_numbers",
+        "dead_letter_routes",
+        "dead_letters",
         "ids",
-        "letter_numbers",
-        "letter_origins",
-        "letters",
         "messages",
         "numbers",
-        "origins",
         "received_us",
         "replayed",
+        "routes",
         "row_bytes",
         "row_count",
         "rows",
@@ -100,33 +100,33 @@ class Batch:
         "size",
         "spooled",
         "turn",
-        "unkeyed",
+        "untimed",
     )
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self.messages: list[Message] = []
-        self.origins: list[Route] = []
+        self.routes: list[Route] = []
         self.received_us: list[int] = []
         self.rows: list[bytes] = []
-        self.unkeyed: dict[int, int] = {}
+        self.untimed: dict[int, int] = {}
         self.ids: dict[int, Sequence[MessageId]] = {}
         self.replayed = self.spooled = False
-        self.letters: list[DeadLetter] = []
-        self.letter_numbers: list[int] = []
-        self.letter_origins: list[Route] = []
+        self.dead_letters: list[DeadLetter] = []
+        self.dead_letter_numbers: list[int] = []
+        self.dead_letter_routes: list[Route] = []
         self.session, self.turn = NO_SESSION, 0
         self.size = self.row_count = self.row_bytes = 0
 
     def __len__(self) -> int:
-        return len(self.numbers) + len(self.letters)
+        return len(self.numbers) + len(self.dead_letters)
 
     def comes_with(self, delivery: Delivery, message: Message) -> None:
         """A message of this delivery follows: the batch is of its session. Of a delivery all are replayed, or none."""
         self.session, self.turn = delivery.session, max(self.turn, delivery.turn)
         if not delivery.replayed:
             return
-        if letter_before(message) is None:
+        if dead_letter_before(message) is None:
             self.spooled = True
         else:
             self.replayed = True
@@ -135,26 +135,26 @@ class Batch:
         self,
         number: int,
         message: Message,
-        origin: Route,
+        route: Route,
         received_us: int,
         row: bytes,
         *,
         readings: int = 1,
-        unkeyed: int | None = None,
+        untimed: int | None = None,
         ids: Sequence[MessageId] = (),
     ) -> None:
         """Hold a message with its rows, one a reading.
 
         Args:
-            unkeyed, ids: see the attributes.
+            untimed, ids: see the attributes.
         """
-        if unkeyed is not None:
-            self.unkeyed[len(self.numbers)] = unkeyed
+        if untimed is not None:
+            self.untimed[len(self.numbers)] = untimed
         if ids:
             self.ids[len(self.numbers)] = ids
         self.numbers.append(number)
         self.messages.append(message)
-        self.origins.append(origin)
+        self.routes.append(route)
         self.received_us.append(received_us)
         self.rows.append(row)
         self.row_count += readings
@@ -164,7 +164,7 @@ class Batch:
     def add_all(
         self,
         delivery: Delivery,
-        origins: Sequence[Route],
+        routes: Sequence[Route],
         rows: Sequence[bytes],
         untimed: Mapping[int, int],
     ) -> None:
@@ -175,10 +175,10 @@ class Batch:
         """
         count, held = len(rows), len(self.numbers)
         if untimed:
-            self.unkeyed.update({held + at: received_us for at, received_us in untimed.items()})
+            self.untimed.update({held + at: received_us for at, received_us in untimed.items()})
         self.numbers += range(delivery.first, delivery.first + count)
         self.messages += delivery.messages
-        self.origins += origins
+        self.routes += routes
         self.received_us += [delivery.received_us] * count
         self.rows += rows
         messages, encoded = delivery.messages, sum(map(len, rows))
@@ -188,11 +188,11 @@ class Batch:
         self.row_bytes += encoded
         self.size += received + encoded + OVERHEAD_BYTES * count + sum(map(_of_properties, with_more))
 
-    def add_letter(self, number: int, origin: Route, letter: DeadLetter) -> None:
+    def add_dead_letter(self, number: int, route: Route, letter: DeadLetter) -> None:
         """Hold a message on its way to the dead letters."""
-        self.letters.append(letter)
-        self.letter_numbers.append(number)
-        self.letter_origins.append(origin)
+        self.dead_letters.append(letter)
+        self.dead_letter_numbers.append(number)
+        self.dead_letter_routes.append(route)
         self.row_count += 1
         self.row_bytes += len(letter.message.payload) + len(letter.message.topic)
         self.size += held_bytes(letter.message) + OVERHEAD_BYTES
@@ -209,48 +209,52 @@ class Batch:
             picked.add(
                 self.numbers[index],
                 self.messages[index],
-                self.origins[index],
+                self.routes[index],
                 self.received_us[index],
                 self.rows[index],
-                unkeyed=self.unkeyed.get(index),
+                untimed=self.untimed.get(index),
                 ids=self.ids.get(index, ()),
             )
         for index in letters:
-            picked.add_letter(self.letter_numbers[index], self.letter_origins[index], self.letters[index])
+            picked.add_dead_letter(
+                self.dead_letter_numbers[index], self.dead_letter_routes[index], self.dead_letters[index]
+            )
         return picked
 
-    def letter_for(self, index: int, error: MessageError) -> DeadLetter:
+    def dead_letter_for(self, index: int, error: MessageError) -> DeadLetter:
         """The message with this index as a dead letter."""
-        return letter(
+        return dead_letter(
             self.numbers[index],
             self.messages[index],
-            self.origins[index],
-            self.unkeyed.get(index, self.received_us[index]),
+            self.routes[index],
+            self.untimed.get(index, self.received_us[index]),
             error,
         )
 
     def oldest(self) -> int:
         """The least delivery number."""
-        return min(min(self.numbers, default=_NEVER), min(self.letter_numbers, default=_NEVER))
+        return min(min(self.numbers, default=_NEVER), min(self.dead_letter_numbers, default=_NEVER))
 
     def count_by_stream(self) -> Counter[str]:
         """How many messages of each stream are held."""
-        return Counter(origin.stream_name for origin in (*self.origins, *self.letter_origins))
+        return Counter(route.stream_name for route in (*self.routes, *self.dead_letter_routes))
 
 
-def letter(number: int, message: Message, origin: Route, received_us: int, error: MessageError) -> DeadLetter:
+def dead_letter(
+    number: int, message: Message, route: Route, received_us: int, error: MessageError
+) -> DeadLetter:
     """The message as a dead letter; the one it was before, when it is replayed."""
-    before = letter_before(message)
+    before = dead_letter_before(message)
     return DeadLetter(
         message,
-        origin.stream_name,
+        route.stream_name,
         received_us,
         error.reason,
         error.detail,
         id=before or uuid.UUID(bytes=identity(number, message)),
-        tenant=origin.tenant,
-        device=origin.serial_number,
-        again=before is not None,
+        tenant=route.tenant,
+        device=route.serial_number,
+        replay_failed=before is not None,
     )
 
 
@@ -267,7 +271,7 @@ class UniqueReceiveTimes:
         return own
 
 
-class OwnTimesByKey:
+class UniqueReceiveTimesByKey:
     """The same apart for each key, so that many readings of one device do not date those of all others ahead."""
 
     def __init__(self) -> None:
@@ -282,7 +286,7 @@ class OwnTimesByKey:
         return self._by_key.setdefault(key, UniqueReceiveTimes()).next(received_us, readings)
 
 
-def letter_before(message: Message) -> uuid.UUID | None:
+def dead_letter_before(message: Message) -> uuid.UUID | None:
     """The dead letter that the message was before it was replayed."""
     found: uuid.UUID | None = getattr(message, "dead_letter_id", None)
     return found

@@ -108,7 +108,7 @@ class Delivery(msgspec.Struct, gc=False):
         session: to which they belong.
         repeats: packet ids of this delivery under which an unacknowledged message came by an earlier connection,
             with the delivery number it had: the same message, if it is of the same bytes, whatever its DUP flag says.
-        again: delivery numbers of this delivery under whose ids a message came on this very connection that the
+        resent: delivery numbers of this delivery under whose ids a message came on this very connection that the
             broker has no ack of, with the number that it had: the same message likewise.
     """
 
@@ -121,7 +121,7 @@ class Delivery(msgspec.Struct, gc=False):
     replayed: bool = False
     session: Session = NO_SESSION
     repeats: Mapping[int, int] = NO_REPEATS
-    again: Mapping[int, int] = NO_REPEATS
+    resent: Mapping[int, int] = NO_REPEATS
 
     def may_repeat(self, message: Message) -> bool:
         """Whether the message may have come before."""
@@ -161,7 +161,7 @@ class Receipt(msgspec.Struct, gc=False):
     untimed: dict[int, int] | None
 
 
-PlainRow = Callable[[bytes, "Device", frozenset[str], int, Receipt], bytes | None]
+FastRow = Callable[[bytes, "Device", frozenset[str], int, Receipt], bytes | None]
 """The encoded row of a message that is plain in every respect; None: the general path decides.
 
 Of its payload, its device, the names that are no metric's where metrics stand beside the time, its index in the
@@ -203,7 +203,7 @@ class Device(msgspec.Struct):
             strictly increasing per device, so that two readings never share a key.
         columns: the part that is the same in every row of the device, encoded.
         check: judges the fields of a reading as the device's type says; None: anything goes.
-        plain_row: the fast path of its plain messages in native JSON; None: there is none, or none any more, for the
+        fast_row: the fast path of its plain messages in native JSON; None: there is none, or none any more, for the
             registry has forgotten the device.
     """
 
@@ -216,7 +216,7 @@ class Device(msgspec.Struct):
     last_receive_us: int = 0
     columns: bytes = b""
     check: Callable[[Reading], dict[str, str] | None] | None = None
-    plain_row: PlainRow | None = None
+    fast_row: FastRow | None = None
 
 
 class DeadLetter(msgspec.Struct):
@@ -224,7 +224,7 @@ class DeadLetter(msgspec.Struct):
 
     Attributes:
         id: of the message, not of the try, so that writing it again after a lost answer changes nothing.
-        again: a replay of the dead letter with this id failed: it is noted there.
+        replay_failed: a replay of the dead letter with this id failed: it is noted there.
         detail: for people; no NUL in it.
         tenant, device: as the topic names them, where it does.
     """
@@ -237,4 +237,4 @@ class DeadLetter(msgspec.Struct):
     id: uuid.UUID
     tenant: str | None = None
     device: str | None = None
-    again: bool = False
+    replay_failed: bool = False

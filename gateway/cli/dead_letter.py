@@ -183,7 +183,7 @@ def replay(
     loaded = call.load()
     result = replaying.ReplayResult()
     with (
-        call.telling(lambda: msgspec.structs.asdict(result), result.said),
+        call.telling(lambda: msgspec.structs.asdict(result), result.summary),
         common.progress("replayed") as shown,
     ):
         common.run(replaying.run(loaded, chosen, result, limit=limit, progress=shown))

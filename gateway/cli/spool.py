@@ -93,7 +93,7 @@ def drain(call: options.Call) -> None:
     loaded = call.load()
     folders = _folders(loaded.spool)
     result = spool_drain.DrainResult()
-    with call.telling(result.as_dict, result.said), common.progress("drained") as show:
+    with call.telling(result.as_dict, result.summary), common.progress("drained") as show:
         common.run(spool_drain.run(loaded, folders, result, progress=show))
 
 

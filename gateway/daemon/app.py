@@ -72,13 +72,13 @@ class Gateway:
         self.report = StatusReport(
             health=self.health,
             tallies=self._live.routes.tallies,
-            in_flight=self.pipeline.held.by_stream,
+            in_flight=self.pipeline.in_flight.by_stream,
             gauges=self._gauges(),
             drained=drained,
         )
         self._server = Server(options.observability, self.report)
         self._progress = stall.StallWatchdog(
-            self.pipeline.held,
+            self.pipeline.in_flight,
             self._source,
             self._live.routes.tallies,
             self.health,
@@ -145,14 +145,14 @@ class Gateway:
 
     async def _stop(self, at_once: asyncio.Event) -> int:
         """Stop reading, write what is held, acknowledge, disconnect, close. 0, or 5 when messages are unsettled."""
-        events.stopping(in_flight=self.pipeline.held.by_stream().total())
+        events.stopping(in_flight=self.pipeline.in_flight.by_stream().total())
         self.health.stopping = True
         self._notify.stopping()
         self._source.stop()
-        await _first(self.pipeline.drain(), at_once.wait(), timeout=self._options.shutdown.deadline)
+        await _first(self.pipeline.wait_settled(), at_once.wait(), timeout=self._options.shutdown.deadline)
         await _first(self._source.close(), at_once.wait(), timeout=_CLOSE_SECONDS)
         await _first(self._base.leave(), at_once.wait(), timeout=_CLOSE_SECONDS)
-        unsettled = self.pipeline.held.by_stream().total()
+        unsettled = self.pipeline.in_flight.by_stream().total()
         await self._tasks.cancel()
         for path in self._paths():
             await path.close()
@@ -203,9 +203,9 @@ class Gateway:
 
     def _path_gauges(self) -> metrics.Gauges:
         return metrics.path_gauges(
-            backlog_messages=lambda: self.pipeline.held.by_stream().total(),
-            backlog_bytes=lambda: self.pipeline.held.size_bytes,
-            held_back=lambda: sum(len(work.batch) for work in self.pipeline.held.back),
+            backlog_messages=lambda: self.pipeline.in_flight.by_stream().total(),
+            backlog_bytes=lambda: self.pipeline.in_flight.size_bytes,
+            held_back=lambda: sum(len(work.batch) for work in self.pipeline.in_flight.back),
             reading_paused=lambda: float(self.pipeline.paused),
             registry_entries=lambda: len(self._base.registry),
             registry_topics=lambda: len(self._live.routes),

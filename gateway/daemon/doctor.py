@@ -25,7 +25,7 @@ _AHEAD = dt.timedelta(days=2)
 
 
 class Finding(NamedTuple):
-    """What was found of one thing: ``warning``: it works, and somebody should look; ``problem``: it does not work."""
+    """What was found of one thing: ``warning``: it works, but look at it; ``problem``: it does not work."""
 
     what: str
     state: Literal["ok", "warning", "problem"]
@@ -90,21 +90,21 @@ async def _looked_at(connection: Any, name: Name) -> AsyncIterator[Finding]:
 async def _daemon(options: settings.Settings) -> AsyncIterator[Finding]:
     """What the running one says of itself: also that another client took its session, or that it was gone."""
     try:
-        said = await ask.ask(ask.address(options.observability))
+        status = await ask.ask(ask.address(options.observability))
     except GatewayError as error:
         yield Finding("daemon", "warning", str(error))
         return
-    if not said["balanced"]:
+    if not status["balanced"]:
         yield Finding(
             "daemon", "problem", "its books do not balance: a defect, please report; see `gateway status`"
         )
-    for component, now in said["components"].items():
+    for component, now in status["components"].items():
         if now["state"] != "ready":
             yield Finding("daemon", "problem", f"{component} is {now['state']}: {now['detail']}")
         elif now["detail"] and component != _CONNECTED:
             yield Finding("daemon", "warning", f"{component}: {now['detail']}")
-    if said["ready"]:
-        yield Finding("daemon", "ok", f"ready, version {said['version']}")
+    if status["ready"]:
+        yield Finding("daemon", "ok", f"ready, version {status['version']}")
 
 
 async def _sessions(options: settings.Settings) -> list[Finding]:

@@ -172,11 +172,11 @@ async def _read_empty(
     running = asyncio.create_task(source.run(path.pipeline), name="source")
     try:
         await _connected(base)
-        while (received := _received(path)) != result.messages or path.pipeline.held.by_stream().total():
+        while (received := _received(path)) != result.messages or path.pipeline.in_flight.by_stream().total():
             result.messages = received
             await asyncio.sleep(_QUIET_SECONDS)
         source.stop()
-        await path.pipeline.drain()
+        await path.pipeline.wait_settled()
         await source.close()
         await base.leave()
     finally:

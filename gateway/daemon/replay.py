@@ -39,7 +39,7 @@ class ReplayResult(msgspec.Struct):
     stored: int = 0
     failed_again: int = 0
 
-    def said(self) -> str:
+    def summary(self) -> str:
         """The same for people."""
         return f"{self.replayed} replayed: {self.stored} stored, {self.failed_again} failed again"
 
@@ -93,7 +93,7 @@ class Replay:
                     self._send(dead_letters.as_message(record))
                 else:
                     await self._refuse(record)
-            await self._path.pipeline.drain()
+            await self._path.pipeline.wait_settled()
             pages.done(len(records))
 
     async def _refuse(self, record: Mapping[str, Any]) -> None:

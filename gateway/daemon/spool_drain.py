@@ -28,7 +28,7 @@ class DrainResult(msgspec.Struct):
     ended: Counter[str] = msgspec.field(default_factory=Counter)
     left: int = 0
 
-    def said(self) -> str:
+    def summary(self) -> str:
         """The same for people."""
         ended = ", ".join(f"{count} {outcome}" for outcome, count in self.ended.items())
         if self.left:

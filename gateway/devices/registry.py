@@ -1,4 +1,4 @@
-"""Which device is this? A cache over the metadata database that knows also who is unknown.
+"""Which device is this? A cache over the metadata database that knows also which are unknown.
 
 Each device, known or not, has one :class:`Entry` that never changes identity: what holds it (the path
 holds one per topic) sees at once what the registry learns. A hit costs no call at all. Misses are resolved
@@ -68,9 +68,9 @@ class Entry:
         self.topics = 0
 
     def forget(self) -> None:
-        """Unresolved again, also for those who remember the device itself."""
+        """Unresolved again, also where the device itself is remembered."""
         if self.device is not None:
-            self.device.plain_row = None
+            self.device.fast_row = None
             self._last = self.device
         self.device = self.refusal = None
 
@@ -87,7 +87,7 @@ class Entry:
 
 
 class Registry:
-    """The cache, and the one who asks the metadata database.
+    """The cache; asks the metadata database.
 
     Args:
         prepare: called once for each device learnt, to give it what its readings will need.

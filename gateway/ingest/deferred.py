@@ -1,4 +1,4 @@
-"""What becomes of messages that cannot be decided at once: they wait, and are taken again or spooled."""
+"""What becomes of messages that cannot be decided at once: they are deferred, and taken again or spooled."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ class Deferred:
         devices: Retrying,
         overflow: Overflow,
     ) -> None:
-        self._pipeline, self._held = pipeline, pipeline.held
+        self._pipeline, self._in_flight = pipeline, pipeline.in_flight
         self._registry, self._recognition = registry, recognition
         self._stores, self._devices, self._overflow = stores, devices, overflow
 
     async def resolve(self) -> None:
         """Task: look up devices that are not in the cache, one query for all that wait."""
-        room = self._held.unresolved
+        queue = self._in_flight.unresolved
         while True:
-            await room.somebody()
+            await queue.wait_nonempty()
             if not await self._overflow.in_time(self._devices, self._look_up):
-                await self._spool(room, self._devices)
+                await self._spool(queue, self._devices)
 
     async def _look_up(self) -> None:
-        """One try for all who wait now; whoever can be decided goes on, although others may have to wait."""
-        room = self._held.unresolved
+        """One try for all that wait now; what can be decided goes on, although others may have to wait."""
+        queue = self._in_flight.unresolved
         try:
-            await self._registry.resolve(room.entries())
+            await self._registry.resolve(queue.entries())
         finally:
-            decided = room.call_in(lambda one: all(map(_decided, one.entries)))
+            decided = queue.release(lambda one: all(map(_decided, one.entries)))
             if decided:
                 self._pipeline.take_again(decided)
 
@@ -51,45 +51,45 @@ class Deferred:
 
         What came before a connection can be told once all of it is settled.
         """
-        room = self._held.unrecognised
+        queue = self._in_flight.unrecognised
         while True:
-            await room.somebody()
-            first = room.earliest()
+            await queue.wait_nonempty()
+            first = queue.earliest()
             since = first.delivery.since
-            if not self._held.none_before(since):
-                # Look again at who waits: from an earlier connection somebody may come who waited for a device.
-                await self._held.until_changed()
+            if not self._in_flight.all_settled_before(since):
+                # Look again: a message of an earlier connection may come in that waited for a device meanwhile.
+                await self._in_flight.until_changed()
                 continue
             self._recognition.all_settled(since)
             if self._can_tell(first) or await self._overflow.in_time(
                 self._stores,
                 lambda: self._recognition.load(first.delivery),  # noqa: B023
             ):
-                self._pipeline.take_again(room.call_in(self._can_tell))
+                self._pipeline.take_again(queue.release(self._can_tell))
             else:
-                await self._spool(room, self._stores)
+                await self._spool(queue, self._stores)
 
     def _can_tell(self, one: Waiting) -> bool:
         return self._recognition.can_tell(one.message, one.delivery)
 
-    async def _spool(self, room: DeferredQueue, instead_of: Retrying) -> None:
-        """Those who wait there now, to the disk; they stay where the disk will not have them.
+    async def _spool(self, queue: DeferredQueue, instead_of: Retrying) -> None:
+        """What waits there now, to the disk; it stays where the disk will not have it.
 
         What repeats a message that came to its end meanwhile, in the spool perhaps, is not spooled again; what repeats
         one that is still on its way waits for that.
         """
-        for since in {one.delivery.since for one in room.all()}:
-            if self._held.none_before(since):
+        for since in {one.delivery.since for one in queue.all()}:
+            if self._in_flight.all_settled_before(since):
                 self._recognition.all_settled(since)
         known = self._recognition.knows_by_itself
         self._pipeline.end(
-            room.call_in(lambda one: known(one.number, one.message, one.delivery)), Outcome.DUPLICATE
+            queue.release(lambda one: known(one.number, one.message, one.delivery)), Outcome.DUPLICATE
         )
-        waited = [one for one in room.all() if self._recognition.all_settled_for(one.message, one.delivery)]
+        waited = [one for one in queue.all() if self._recognition.all_settled_for(one.message, one.delivery)]
         if await self._overflow.keep(self._overflow.records_of(waited), instead_of):
             self._overflow.note([(one.number, one.message) for one in waited])
             gone = set(map(id, waited))
-            room.call_in(lambda one: id(one) in gone)
+            queue.release(lambda one: id(one) in gone)
             self._pipeline.end(waited, Outcome.SPOOLED)
 
 

@@ -21,7 +21,7 @@ from gateway import clock, settings
 from gateway.decoders import time_names
 from gateway.ingest.new_chunks import FRESH_US
 from gateway.ingest.validation import receive_time
-from gateway.messages import Device, DeviceType, Field, PlainRow, Receipt
+from gateway.messages import Device, DeviceType, FastRow, Field, Receipt
 from gateway.writer.layouts.document import DOCUMENT, encoding
 
 LAYOUT = DOCUMENT
@@ -40,7 +40,7 @@ _required: Any = Required
 """Fields are known when a device type is, not when mypy looks."""
 
 
-def plain_row(kind: DeviceType, rules: settings.ValidationSettings) -> PlainRow | None:
+def fast_row(kind: DeviceType, rules: settings.ValidationSettings) -> FastRow | None:
     """The fast path for devices of this type; None when no message of theirs can be plain."""
     metrics_type = _metrics_type(kind)
     if metrics_type is None:

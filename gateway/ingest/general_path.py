@@ -26,10 +26,10 @@ class GeneralPath:
     def __init__(
         self, intake: Intake, held: InFlight, recognition: Recognition, settlement: Settlement
     ) -> None:
-        self._intake, self._held, self._recognition = intake, held, recognition
+        self._intake, self._in_flight, self._recognition = intake, held, recognition
         self._settlement = settlement
         self._defects: Counter[str] = Counter()
-        self._letter_times = batches.UniqueReceiveTimes()
+        self._dead_letter_times = batches.UniqueReceiveTimes()
 
     def take(
         self,
@@ -42,10 +42,10 @@ class GeneralPath:
         """A delivery in which some message has no row yet; how many devices the cache did not know.
 
         Args:
-            rows, untimed: of the fast path, see :meth:`gateway.ingest.intake.Intake.plain_rows`.
+            rows, untimed: of the fast path, see :meth:`gateway.ingest.intake.Intake.fast_rows`.
             without: delivery numbers that have come to their end.
         """
-        misses, batch = 0, self._held.queue.open
+        misses, batch = 0, self._in_flight.queue.open
         every = zip(delivery.messages, routes, rows, strict=True)
         for number, (message, route, row) in enumerate(every, delivery.first):
             if number in without:
@@ -53,11 +53,11 @@ class GeneralPath:
             if row is None:
                 misses += not self.accept(number, message, route, delivery)
             else:
-                unkeyed = untimed.get(number - delivery.first)
-                batch.add(number, message, route, delivery.received_us, row, unkeyed=unkeyed)
+                first_us = untimed.get(number - delivery.first)
+                batch.add(number, message, route, delivery.received_us, row, untimed=first_us)
         # Once a delivery: its rows were all tried before the first of these.
         for route in {route for route, row in zip(routes, rows, strict=True) if row is None}:
-            route.detour()
+            route.cool_down()
         return misses
 
     def accept(self, number: int, message: Message, route: TopicRoute, delivery: Delivery) -> bool:
@@ -70,16 +70,16 @@ class GeneralPath:
             self._refuse(number, message, route, delivery, error)
             return route.entry is not None and route.entry.device is not None
         except Exception as error:
-            said = repr(error)[:500]
-            self._defects[said] += 1
-            self._refuse(number, message, route, delivery, MessageError(Reason.GATEWAY_DEFECT, said))
+            defect = repr(error)[:500]
+            self._defects[defect] += 1
+            self._refuse(number, message, route, delivery, MessageError(Reason.GATEWAY_DEFECT, defect))
             return True
         if isinstance(found, Unresolved):
-            self._held.unresolved.add(Waiting(number, message, route, _bare(delivery), found.entries))
+            self._in_flight.unresolved.add(Waiting(number, message, route, _bare(delivery), found.entries))
             return False
-        rows, unkeyed, ids, readings = found
-        if unkeyed is None or not self._seen_before(number, message, route, delivery, unkeyed):
-            batch = self._held.queue.open
+        rows, untimed, ids, readings = found
+        if untimed is None or not self._seen_before(number, message, route, delivery, untimed):
+            batch = self._in_flight.queue.open
             batch.add(
                 number,
                 message,
@@ -87,7 +87,7 @@ class GeneralPath:
                 delivery.received_us,
                 rows,
                 readings=readings,
-                unkeyed=unkeyed,
+                untimed=untimed,
                 ids=ids,
             )
         return True
@@ -99,14 +99,14 @@ class GeneralPath:
 
         A dead letter that is replayed stays one: to call it ignored would hide it, or call it stored.
         """
-        if error.reason in IGNORED_REASONS and batches.letter_before(message) is None:
+        if error.reason in IGNORED_REASONS and batches.dead_letter_before(message) is None:
             self._settlement.ignore(number, route, error.reason)
             return
         # So that letters of one delivery keep their order.
-        received_us = self._letter_times.next(delivery.received_us)
+        received_us = self._dead_letter_times.next(delivery.received_us)
         if not self._seen_before(number, message, route, delivery, received_us):
-            letter = batches.letter(number, message, route, received_us, error)
-            self._held.queue.open.add_letter(number, route, letter)
+            letter = batches.dead_letter(number, message, route, received_us, error)
+            self._in_flight.queue.open.add_dead_letter(number, route, letter)
 
     def _seen_before(
         self, number: int, message: Message, route: TopicRoute, delivery: Delivery, received_us: int
@@ -116,7 +116,7 @@ class GeneralPath:
             return False
         if not self._recognition.can_tell(message, delivery):
             waiting = Waiting(number, message, route, _bare(delivery), received_us=received_us)
-            self._held.unrecognised.add(waiting)
+            self._in_flight.unrecognised.add(waiting)
         elif self._recognition.knows(number, message, delivery):
             self._settlement.end(number, route, Outcome.DUPLICATE)
         else:

@@ -45,7 +45,7 @@ class HeldBack:
         component: health.Component,
         wake: Callable[[], None],
     ) -> None:
-        self._held, self._experience = held, experience
+        self._in_flight, self._experience = held, experience
         self._limit, self._most_bytes = limit, most_bytes
         self._stores, self._component, self._wake = stores, component, wake
         self._due: list[BatchWrite] = []
@@ -62,7 +62,7 @@ class HeldBack:
             events.held_back(count=len(work.batch), where="memory", error=str(work.error))
         history = work.begin_history(now, rows)
         history.failed(rows)
-        self._held.back.append(work)
+        self._in_flight.back.append(work)
         self._tell(work)
         wait = _backoff(history.tries)
         if history.beside >= _TRIES and (now - history.since >= self._limit or self._too_many()):
@@ -81,7 +81,7 @@ class HeldBack:
         if not self._due:
             return None
         work = self._due.pop(0)
-        self._held.back.remove(work)
+        self._in_flight.back.remove(work)
         self._stores.report_recovery(work.history)
         return work
 
@@ -102,12 +102,12 @@ class HeldBack:
         self._say()
 
     def _say(self) -> None:
-        count = sum(len(work.batch) for work in self._held.back)
-        example = next((str(work.error) for work in self._held.back), "")
+        count = sum(len(work.batch) for work in self._in_flight.back)
+        example = next((str(work.error) for work in self._in_flight.back), "")
         self._component.ready(f"{count} messages held back: {example}" if count else "")
 
     def _too_many(self) -> bool:
-        return sum(work.batch.size for work in self._held.back) > self._most_bytes
+        return sum(work.batch.size for work in self._in_flight.back) > self._most_bytes
 
 
 def _backoff(tries: int) -> float:

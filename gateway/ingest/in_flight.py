@@ -49,22 +49,24 @@ class InFlight:
         """The oldest messages: delivery number, stream, topic, and what they wait for."""
         oldest = heapq.nsmallest(count, self._messages(), key=lambda one: one[0])
         return [
-            {"number": number, "stream": origin.stream_name, "topic": message.topic, "waits_for": cause}
-            for number, origin, message, cause in oldest
+            {"number": number, "stream": route.stream_name, "topic": message.topic, "waits_for": cause}
+            for number, route, message, cause in oldest
         ]
 
     def find(self, numbers: Collection[int]) -> dict[int, Message]:
         """Those of these messages that are held, by delivery number."""
-        rooms = self.unresolved, self.unrecognised
-        found = {one.number: one.message for room in rooms for one in room.all() if one.number in numbers}
+        queues = self.unresolved, self.unrecognised
+        found = {one.number: one.message for queue in queues for one in queue.all() if one.number in numbers}
         for batch in self._batches():
             if len(found) < len(numbers):
-                letters = zip(batch.letter_numbers, (letter.message for letter in batch.letters), strict=True)
+                letters = zip(
+                    batch.dead_letter_numbers, (letter.message for letter in batch.dead_letters), strict=True
+                )
                 every = itertools.chain(zip(batch.numbers, batch.messages, strict=True), letters)
                 found.update((number, message) for number, message in every if number in numbers)
         return found
 
-    def stands(self) -> object:
+    def progress_marker(self) -> object:
         """How far the batches under way are: another value as soon as one of them gets on, if only by halving."""
         under_way = [
             (id(work), len(work.left), work.left and (work.next.id, len(work.next.indices)))
@@ -73,7 +75,7 @@ class InFlight:
         return under_way, [work.history and work.history.tries for work in self.back]
 
     def changed(self) -> None:
-        """Messages were settled, or went on to another place: whoever waits for that may look."""
+        """Messages were settled, or went on to another place: wakes :meth:`until_changed`."""
         self._changed.set()
 
     async def until_changed(self) -> None:
@@ -81,21 +83,21 @@ class InFlight:
         self._changed.clear()
         await self._changed.wait()
 
-    def none_before(self, number: int) -> bool:
+    def all_settled_before(self, number: int) -> bool:
         """Whether every message with a lesser delivery number is settled."""
         return self._least() >= number
 
     def _least(self) -> int:
-        rooms = self.unresolved.oldest(), self.unrecognised.oldest()
-        return min(*rooms, *(batch.oldest() for batch in self._batches()))
+        queues = self.unresolved.oldest(), self.unrecognised.oldest()
+        return min(*queues, *(batch.oldest() for batch in self._batches()))
 
     def _batches(self) -> Iterator[Batch]:
         yield from self.queue
         yield from (work.batch for work in (*self.writing, *self.back))
 
     def _messages(self) -> Iterator[tuple[int, Route, Message, str]]:
-        for cause, room in (("a device look-up", self.unresolved), ("the ledger", self.unrecognised)):
-            yield from ((one.number, one.route, one.message, cause) for one in room.all())
+        for cause, queue in (("a device look-up", self.unresolved), ("the ledger", self.unrecognised)):
+            yield from ((one.number, one.route, one.message, cause) for one in queue.all())
         for batch in self.queue:
             yield from _messages_of(batch, "a connection")
         for work in self.writing:
@@ -105,7 +107,9 @@ class InFlight:
 
 
 def _messages_of(batch: Batch, cause: str) -> Iterator[tuple[int, Route, Message, str]]:
-    for number, origin, message in zip(batch.numbers, batch.origins, batch.messages, strict=True):
-        yield number, origin, message, cause
-    for number, origin, letter in zip(batch.letter_numbers, batch.letter_origins, batch.letters, strict=True):
-        yield number, origin, letter.message, cause
+    for number, route, message in zip(batch.numbers, batch.routes, batch.messages, strict=True):
+        yield number, route, message, cause
+    for number, route, letter in zip(
+        batch.dead_letter_numbers, batch.dead_letter_routes, batch.dead_letters, strict=True
+    ):
+        yield number, route, letter.message, cause

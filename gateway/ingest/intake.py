@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway import clock, settings, unreadable
-from gateway.batches import MessageId, letter_before
+from gateway.batches import MessageId, dead_letter_before
 from gateway.devices.registry import Entry
 from gateway.errors import MessageError
 from gateway.ingest.new_chunks import FRESH_US, NewChunks
@@ -38,7 +38,7 @@ class Intake:
         self.flagged: Counter[tuple[str, str]] = Counter()
         """What was flagged in readings that will be stored, by stream and reason, until the path reports it."""
 
-    def plain_rows(
+    def fast_rows(
         self, delivery: Delivery, routes: Sequence[TopicRoute]
     ) -> tuple[list[bytes | None], Mapping[int, int]]:
         """The row of each message that is plain; None: :meth:`encode` decides.
@@ -49,8 +49,8 @@ class Intake:
         receipt = Receipt(delivery.received_us, untimed if _is_new(delivery) else None)
         rows = [
             None
-            if (device := route.short).plain_row is None or message.retain
-            else device.plain_row(message.payload, device, route.reserved, at, receipt)
+            if (device := route.fast_device).fast_row is None or message.retain
+            else device.fast_row(message.payload, device, route.reserved, at, receipt)
             for message, route, at in zip(delivery.messages, routes, range(len(routes)), strict=True)
         ]
         if untimed and None in rows:
@@ -94,7 +94,7 @@ class Intake:
         ids: list[MessageId] = []
         flags, far = list[str](), list[int]()
         encode_row = route.layout.encode
-        unkeyed, received_us, replayed = None, delivery.received_us, delivery.replayed
+        untimed, received_us, replayed = None, delivery.received_us, delivery.replayed
         next_us, alone = received_us if replayed else 0, device is not None and not replayed
         try:
             for reading in readings:
@@ -106,7 +106,7 @@ class Intake:
                         if alone
                         else next_us or self._first_time(readings, route, received_us)
                     )
-                    unkeyed, next_us = unkeyed or time_us, time_us + 1
+                    untimed, next_us = untimed or time_us, time_us + 1
                 elif not -FRESH_US < received_us - time_us < FRESH_US:
                     far.append(time_us)
                 own_id = reading.message_id if route.id_in_payload else route.own_id(message)
@@ -122,11 +122,11 @@ class Intake:
         except MessageError as refused:
             raise refused if len(readings) == 1 else _in_one(refused, len(rows)) from None
         if far or flags or len(rows) > self._max_days or message.retain:
-            self._mind(readings, rows, far, message, route, keyed=unkeyed is None)
+            self._check_rarities(readings, rows, far, message, route, timed=untimed is None)
             self.flagged.update((route.stream_name, reason) for reason in flags)
-        return rows[0] if len(rows) == 1 else b"".join(rows), unkeyed, ids, len(rows)
+        return rows[0] if len(rows) == 1 else b"".join(rows), untimed, ids, len(rows)
 
-    def _mind(
+    def _check_rarities(
         self,
         readings: Sequence[Reading],
         rows: Sequence[bytes],
@@ -134,14 +134,14 @@ class Intake:
         message: Message,
         route: TopicRoute,
         *,
-        keyed: bool,
+        timed: bool,
     ) -> None:
         """What nearly no message has: readings of many days, of far ones, and the retain flag."""
         if len(rows) > self._max_days and _days_said(readings) > self._max_days:
-            _mind_days(route.layout, rows, self._max_days)
+            _check_days(route.layout, rows, self._max_days)
         if message.retain:
-            _mind_retained(route, keyed=keyed)
-        if far and letter_before(message) is None:
+            _check_retained(route, timed=timed)
+        if far and dead_letter_before(message) is None:
             self._chunks.admit(far, route.tenant)
 
     def _admit(self, message: Message, route: TopicRoute) -> None:
@@ -200,7 +200,7 @@ def _days_said(readings: Sequence[Reading]) -> int:
     return 2 + len({one.time_us // _DAY_US for one in readings if one.time_us is not None})
 
 
-def _mind_days(layout: Layout, rows: Sequence[bytes], most: int) -> None:
+def _check_days(layout: Layout, rows: Sequence[bytes], most: int) -> None:
     """Each day is a chunk or a partition that the transaction has to lock; there are not locks without end."""
     days = len({row.time_us // _DAY_US for blob in rows for row in layout.take_apart(blob)})
     if days > most:
@@ -217,9 +217,9 @@ def _message_id(owner: Device, own_id: str) -> MessageId:
     return owner.tenant_id, f"{owner.id}:{own_id}"
 
 
-def _mind_retained(route: TopicRoute, *, keyed: bool) -> None:
+def _check_retained(route: TopicRoute, *, timed: bool) -> None:
     """Brokers replay what is retained at every subscribe; without a time it would be stored as if it were new."""
-    if route.retained == "auto" and not keyed:
+    if route.retained == "auto" and not timed:
         raise _replayed()
 
 

@@ -1,6 +1,6 @@
 """Messages that the databases keep waiting go to the disk spool, are acknowledged, and come back by the drain.
 
-Only messages that nobody has stored are spooled; one that may have been (a try that ended without an answer) is
+Only messages that are surely not stored are spooled; one that may have been (a try that ended without an answer) is
 spooled with the identity and the receive time of that try, so that it meets itself in the tables when it is drained.
 """
 
@@ -105,7 +105,7 @@ class SpoolOverflow:
         self._away = asyncio.Event()
         self._broken = asyncio.Event()
         self._refused: set[Retrying] = set()
-        self._own_times = batches.OwnTimesByKey()
+        self._own_times = batches.UniqueReceiveTimesByKey()
 
     async def in_time(self, patience: Retrying, attempt: Callable[[], Awaitable[None]]) -> bool:
         """Whether this could be done within the time that messages wait."""
@@ -179,18 +179,18 @@ class SpoolOverflow:
             events.spooling_ended(records=self._spool.records)
 
     async def watch_disk(self) -> None:
-        """Task: find out when the spool can be used again, although nobody needs it any more."""
+        """Task: find out when the spool can be used again, although nothing needs it any more."""
         while True:
             await self._broken.wait()
             await asyncio.sleep(_RETRY_SECONDS)
-            if self._refused:  # who was refused tries again, and finds out
+            if self._refused:  # what was refused is tried again, and shows it
                 continue
             with contextlib.suppress(errors.SpoolError):
                 await self._spool.try_out()
                 self._usable()
 
     def records_of(self, waited: Sequence[Waiting]) -> list[Record]:
-        """Messages set aside, as records; whether they are redeliveries is still to be told."""
+        """Deferred messages, as records; whether they are redeliveries is still to be told."""
         return [
             _record(
                 one.message,
@@ -229,9 +229,9 @@ def _of_work(work: BatchWrite) -> list[Record]:
     readings = [
         _record(
             batch.messages[index],
-            batch.origins[index].stream_name,
+            batch.routes[index].stream_name,
             batch.numbers[index],
-            batch.unkeyed.get(index, batch.received_us[index]),
+            batch.untimed.get(index, batch.received_us[index]),
             session=batch.session,
             turn=batch.turn,
         )
@@ -284,7 +284,7 @@ def _looks_new(work: BatchWrite) -> list[tuple[int, Message]]:
         (batch.numbers[index], batch.messages[index])
         for stretch in work.left
         for index in stretch.indices
-        if index in batch.unkeyed or index in batch.ids
+        if index in batch.untimed or index in batch.ids
     ]
     letters = work.numbered([letter for stretch in work.left for letter in stretch.letters])
     return found + [(number, letter.message) for number, letter in letters]

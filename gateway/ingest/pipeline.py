@@ -40,7 +40,7 @@ class Pipeline:
     """Takes deliveries, writes batches, settles messages.
 
     Attributes:
-        held: what is taken and not settled.
+        in_flight: what is taken and not settled.
         general: the general path.
     """
 
@@ -56,7 +56,7 @@ class Pipeline:
         dispatch: Dispatch,
         overflow: Overflow,
     ) -> None:
-        self.held, self._settlement = held, settlement
+        self.in_flight, self._settlement = held, settlement
         self._routes, self._intake, self._recognition = routes, intake, recognition
         self._held_back, self._dispatch, self._overflow = held_back, dispatch, overflow
         self.general = GeneralPath(intake, held, recognition, settlement)
@@ -71,10 +71,10 @@ class Pipeline:
     def take(self, delivery: Delivery) -> None:
         """All messages of one socket read."""
         routes = self._routes.of(delivery)
-        rows, untimed = self._intake.plain_rows(delivery, routes)
-        batch = self.held.queue.open_for(delivery, delivery.messages[0])
+        rows, untimed = self._intake.fast_rows(delivery, routes)
+        batch = self.in_flight.queue.open_for(delivery, delivery.messages[0])
         misses = 0
-        if delivery.again:
+        if delivery.resent:
             ended = self._end_sent_again(delivery, routes)
             misses = self.general.take(delivery, routes, rows, untimed, without=ended)
         elif all(rows):
@@ -86,7 +86,7 @@ class Pipeline:
 
     def _end_sent_again(self, delivery: Delivery, routes: Sequence[TopicRoute]) -> set[int]:
         """Numbers of those that came before on this connection: whatever becomes of the first is their end too."""
-        numbers = self._recognition.sent_again(delivery, self.held.find(set(delivery.again.values())))
+        numbers = self._recognition.sent_again(delivery, self.in_flight.find(set(delivery.resent.values())))
         for number in numbers:
             self._settlement.end(number, routes[number - delivery.first], Outcome.DUPLICATE)
         return numbers
@@ -103,14 +103,14 @@ class Pipeline:
 
     def take_again(self, waited: Sequence[Waiting]) -> None:
         """Messages that were deferred, decided now."""
-        queue = self.held.queue
+        queue = self.in_flight.queue
         for one in waited:
             queue.open_for(one.delivery, one.message)
             self.general.accept(one.number, one.message, one.route, one.delivery)
-            one.route.shorten()
+            one.route.take_fast_path()
             queue.seal_if_full()  # a whole session may have waited
         self._taken()
-        self.held.changed()
+        self.in_flight.changed()
         self.idle()
 
     def end(self, waited: Sequence[Waiting], outcome: Outcome) -> None:
@@ -129,17 +129,17 @@ class Pipeline:
             if work is None:
                 await self._overflow.probe(writer)
                 continue
-            self.held.writing.append(work)
+            self.in_flight.writing.append(work)
             await self._overflow.deliver(work, writer)
-            self.held.writing.remove(work)
+            self.in_flight.writing.remove(work)
             if work.left:
                 work, rest = work.parted()
                 self._held_back.add(rest)
             self._held_back.ended(work)
             self._settlement.settle(work)
 
-    async def drain(self) -> None:
+    async def wait_settled(self) -> None:
         """Return when everything received is settled."""
-        while self.held.by_stream():
+        while self.in_flight.by_stream():
             self._dispatch.wake()
-            await self.held.until_changed()
+            await self.in_flight.until_changed()

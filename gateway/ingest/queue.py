@@ -12,7 +12,7 @@ from gateway.messages import Delivery, Message
 class Queue:
     """Batches waiting to be written: sealed ones first, then whatever has collected.
 
-    Bounds are looked at between deliveries, and after each message that waited aside: a batch may exceed them by one
+    Bounds are looked at between deliveries, and after each message that was deferred: a batch may exceed them by one
     delivery.
 
     Args:

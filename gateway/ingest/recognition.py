@@ -73,7 +73,7 @@ class Recognition:
         """
         first = delivery.first
         found: set[int] = set()
-        for number, earlier in delivery.again.items():
+        for number, earlier in delivery.resent.items():
             message = delivery.messages[number - first]
             before = delivery.messages[earlier - first] if earlier >= first else held.get(earlier)
             if before is None:

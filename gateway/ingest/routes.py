@@ -12,18 +12,18 @@ from gateway.decoders import Decode
 from gateway.devices.registry import Entry, Registry
 from gateway.ingest import fast_path, validation
 from gateway.ingest.validation import Check
-from gateway.messages import Delivery, Device, DeviceType, Message, PlainRow
+from gateway.messages import Delivery, Device, DeviceType, FastRow, Message
 from gateway.outcomes import Reason, Tally
 from gateway.writer import rows
 from gateway.writer.layouts import TELEMETRY, StreamTarget
 
 _MAX_TYPES = 10_000
-_NOBODY = Device(uuid.UUID(int=0), uuid.UUID(int=0), "", "", DeviceType(uuid.UUID(int=0), "", {}))
+_NO_DEVICE = Device(uuid.UUID(int=0), uuid.UUID(int=0), "", "", DeviceType(uuid.UUID(int=0), "", {}))
 _OTHERS_BYTES, _ROUTE_BYTES = 8 * 2**20, 1024
 """Of topics of which no device is known; and what one of them costs beside its bytes, with its registry entry's key."""
 _TOPICS_OF_A_DEVICE = 16
 """That are remembered as long as the device is; of more, such as a wildcard of the template makes, the latest."""
-_DETOUR = 64
+_COOL_DOWN = 64
 """Deliveries for which a topic takes the general path before the fast one is tried again: a vain try costs 0.5 µs."""
 
 
@@ -46,7 +46,7 @@ class TopicRoute:
 
     Attributes:
         entry: the device of the topic; None where the payload names it, or where ``ending`` is set.
-        short: the device itself while messages may take the fast path (:mod:`gateway.ingest.fast_path`); else nobody.
+        fast_device: the device itself while messages may take the fast path; else none.
         ending: why messages of this topic never become readings; None: they may.
         retained: what becomes of retained replays.
         one_reading: no message has more.
@@ -54,12 +54,13 @@ class TopicRoute:
     """
 
     __slots__ = (
-        "_detour",
+        "_cool_down",
+        "_fast_format",
         "_id_property",
-        "_plain_format",
         "decode",
         "ending",
         "entry",
+        "fast_device",
         "id_in_payload",
         "layout",
         "message_id_reused",
@@ -69,7 +70,6 @@ class TopicRoute:
         "reserved",
         "retained",
         "serial_number",
-        "short",
         "stream_name",
         "table",
         "tally",
@@ -94,25 +94,25 @@ class TopicRoute:
         self.tenant = None if tenant is None else sys.intern(tenant)
         self.serial_number = captures.get("device")
         self.entry: Entry | None = None
-        self.short = _NOBODY
+        self.fast_device = _NO_DEVICE
         timed = fast_path.TIME_KEY in options.time_keys
-        self._plain_format = stream.format.fast_path and timed and not self._id_property
-        self._plain_format &= self.layout is fast_path.LAYOUT
-        self._detour = 0
+        self._fast_format = stream.format.fast_path and timed and not self._id_property
+        self._fast_format &= self.layout is fast_path.LAYOUT
+        self._cool_down = 0
 
-    def shorten(self) -> None:
+    def take_fast_path(self) -> None:
         """The next messages may take the fast path, when the device is known and the topic is on no detour."""
         device = None if self.entry is None else self.entry.device
-        if device is not None and self._plain_format and not self._detour:
-            self.short = device
+        if device is not None and self._fast_format and not self._cool_down:
+            self.fast_device = device
 
-    def detour(self) -> None:
+    def cool_down(self) -> None:
         """Of a delivery's messages some took the general path; where the fast one was tried, the next do too."""
-        if self.short.plain_row is not None:
-            self._detour, self.short = _DETOUR, _NOBODY
-        elif self._detour:
-            self._detour -= 1
-        self.shorten()
+        if self.fast_device.fast_row is not None:
+            self._cool_down, self.fast_device = _COOL_DOWN, _NO_DEVICE
+        elif self._cool_down:
+            self._cool_down -= 1
+        self.take_fast_path()
 
     def own_id(self, message: Message) -> str | None:
         """The id that a user property of the message carries, where the stream says it stands there."""
@@ -158,7 +158,7 @@ class Routes:
     def find(self, topic: str) -> TopicRoute:
         """The route of a topic of which no device is known yet; room is made by forgetting the oldest.
 
-        What nobody entered is remembered in few bytes: whoever may publish can make as many topics as he likes. A topic
+        Topics of unknown devices have few bytes: a client that may publish can make as many as it likes. A topic
         counts among the devices' when its device is known, and not too many others are this device's.
         """
         route = self._others.get(topic)
@@ -221,7 +221,7 @@ class Preparation:
 
     def __init__(self, rules: settings.ValidationSettings) -> None:
         self._rules = rules
-        self._types: dict[int, tuple[DeviceType, Check | None, PlainRow | None]] = {}
+        self._types: dict[int, tuple[DeviceType, Check | None, FastRow | None]] = {}
 
     def __call__(self, device: Device) -> None:
         """Prepare this device."""
@@ -230,10 +230,10 @@ class Preparation:
             if len(self._types) >= _MAX_TYPES:
                 self._types.clear()
             # The type is kept beside what is made for it: its id() must not come to mean another.
-            check, plain_row = (
+            check, fast_row = (
                 validation.field_check(device.type),
-                fast_path.plain_row(device.type, self._rules),
+                fast_path.fast_row(device.type, self._rules),
             )
-            known = self._types[id(device.type)] = device.type, check, plain_row
-        _, device.check, device.plain_row = known
+            known = self._types[id(device.type)] = device.type, check, fast_row
+        _, device.check, device.fast_row = known
         device.columns = rows.device_columns(device)

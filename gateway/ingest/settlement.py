@@ -41,7 +41,7 @@ class Settlement:
     """
 
     def __init__(self, source: SourceControl, held: InFlight, *, max_bytes: int) -> None:
-        self._source, self._held, self._max_bytes = source, held, max_bytes
+        self._source, self._in_flight, self._max_bytes = source, held, max_bytes
         self._ended: list[int] = []
         self._ignored: Counter[tuple[str, Reason]] = Counter()
         self.paused = False
@@ -64,25 +64,25 @@ class Settlement:
             for (stream, reason), count in self._ignored.items():
                 events.ignored(stream=stream, reason=reason, count=count)
             self._ignored.clear()
-            self._held.changed()
-        self._mind_memory()
+            self._in_flight.changed()
+        self._bound_memory()
 
     def settle(self, work: BatchWrite) -> None:
         """Enter the outcomes of a batch into the books, and let the acknowledgements go."""
         batch = work.batch
-        tallies = (origin.tally for origin in batch.origins)
+        tallies = (route.tally for route in batch.routes)
         for (tally, outcome), count in Counter(zip(tallies, work.outcomes, strict=True)).items():
             tally.settled[outcome] += count
-        for origin, outcome in zip(batch.letter_origins, work.letter_outcomes, strict=True):
-            origin.tally.settled[outcome] += 1
-        _report_letters(work.written_letters())
-        self._source.settle(batch.numbers + batch.letter_numbers)
-        self._mind_memory()
-        self._held.changed()
+        for route, outcome in zip(batch.dead_letter_routes, work.dead_letter_outcomes, strict=True):
+            route.tally.settled[outcome] += 1
+        _report_letters(work.written_dead_letters())
+        self._source.settle(batch.numbers + batch.dead_letter_numbers)
+        self._bound_memory()
+        self._in_flight.changed()
 
-    def _mind_memory(self) -> None:
+    def _bound_memory(self) -> None:
         """Back-pressure: stop reading the socket when memory is full, never drop."""
-        bound, held = self._max_bytes, self._held.size_bytes
+        bound, held = self._max_bytes, self._in_flight.size_bytes
         if not self.paused and held >= bound:
             self.paused = True
             events.reading_paused(held_bytes=held)

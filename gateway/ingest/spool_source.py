@@ -103,7 +103,7 @@ class SpoolSource:
         while not self._spool.empty:
             if self._unreadable is not None:
                 raise SpoolError(self._unreadable)
-            await self._pipeline.drain()
+            await self._pipeline.wait_settled()
             await asyncio.sleep(0.05)
 
     async def _hand_over(self) -> None:
@@ -135,8 +135,8 @@ class SpoolSource:
     def oldest(self, count: int) -> list[dict[str, object]]:
         """The oldest messages under way; when there are none, what is not taken from the disk."""
         waits = [] if self._spool.empty else [{"records": self._spool.records, "waits_for": "the drain"}]
-        return self._pipeline.held.oldest(count) or waits
+        return self._pipeline.in_flight.oldest(count) or waits
 
-    def stands(self) -> object:
+    def progress_marker(self) -> object:
         """How far the drain is: another value as soon as it gets on."""
-        return self._control.next_number, self._pipeline.held.stands()
+        return self._control.next_number, self._pipeline.in_flight.progress_marker()

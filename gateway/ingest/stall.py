@@ -22,7 +22,7 @@ class WatchedPath(Protocol):
     def oldest(self, count: int) -> list[dict[str, object]]:
         """The oldest messages received and not settled; none: nothing is held."""
 
-    def stands(self) -> object:
+    def progress_marker(self) -> object:
         """Another value as soon as a batch under way gets on."""
 
 
@@ -69,7 +69,7 @@ class StallWatchdog:
     def look(self, now: float) -> None:
         """Compare with the last look."""
         settled = sum(sum(tally.settled.values()) for tally in self._tallies.values())
-        seen = (settled, self._held.stands())
+        seen = (settled, self._held.progress_marker())
         if seen != self._seen or not self._servers_up() or not self._held.oldest(1):
             self._seen, self._since = seen, now
             self._state.ready()

@@ -51,7 +51,7 @@ class ReceivingPath(Protocol):
     def idle(self) -> None:
         """Whatever has collected may go."""
 
-    async def drain(self) -> None:
+    async def wait_settled(self) -> None:
         """Return when everything taken is settled."""
 
 
@@ -233,14 +233,14 @@ class OneByOne:
         self._path.idle()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ALONE_SECONDS):
-                await self._path.drain()
+                await self._path.wait_settled()
 
 
 def _pieces(delivery: Delivery) -> Iterator[Delivery]:
     """The delivery, as deliveries of one message."""
     for number, message in enumerate(delivery.messages, delivery.first):
-        again = {number: delivery.again[number]} if number in delivery.again else NO_REPEATS
-        yield msgspec.structs.replace(delivery, messages=(message,), first=number, again=again)
+        resent = {number: delivery.resent[number]} if number in delivery.resent else NO_REPEATS
+        yield msgspec.structs.replace(delivery, messages=(message,), first=number, resent=resent)
 
 
 class PausableSource(Protocol):

@@ -77,7 +77,7 @@ def field_check(kind: DeviceType) -> Check | None:
         if required:
             flagged |= _missing(reading, required)
         if strangers:
-            flagged |= _strangers(metrics, strangers, alike, kind.unknown_fields)
+            flagged |= _unknown_fields(metrics, strangers, alike, kind.unknown_fields)
         return _decided(reading, flagged, kind) if flagged else None
 
     return check
@@ -118,7 +118,7 @@ def _whole(value: object) -> bool:
     return isinstance(value, float) and value.is_integer()
 
 
-def _strangers(
+def _unknown_fields(
     metrics: dict[str, Any], names: list[str], alike: Collection[str], unknown: str
 ) -> dict[str, str]:
     """What is flagged of fields that the type does not name; they are dropped, or refused, where it says so."""
@@ -137,7 +137,7 @@ def _strangers(
 
 
 def _nested(value: object) -> bool:
-    """Whether there are objects in it, whose insides nobody checks."""
+    """Whether there are objects in it, whose insides are not checked."""
     return type(value) is dict or (type(value) is list and any(type(item) in (dict, list) for item in value))
 
 

@@ -1,4 +1,4 @@
-"""Messages that cannot be decided yet, aside from the path."""
+"""Deferred: messages that cannot be decided yet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Unresolved(msgspec.Struct):
 
 
 class Waiting(msgspec.Struct):
-    """A message set aside.
+    """A deferred message.
 
     Attributes:
         delivery: its own, without the messages.
@@ -38,11 +38,11 @@ class Waiting(msgspec.Struct):
 
 
 class DeferredQueue:
-    """Messages set aside for one cause."""
+    """Messages that are deferred for one cause."""
 
     def __init__(self) -> None:
         self._waiting: list[Waiting] = []
-        self._somebody = asyncio.Event()
+        self._nonempty = asyncio.Event()
         self.size = 0
         """Bytes held."""
 
@@ -50,26 +50,26 @@ class DeferredQueue:
         return len(self._waiting)
 
     def add(self, one: Waiting) -> None:
-        """Set a message aside."""
+        """Defer a message."""
         self._waiting.append(one)
         self.size += held_bytes(one.message)
-        self._somebody.set()
+        self._nonempty.set()
 
-    async def somebody(self) -> None:
+    async def wait_nonempty(self) -> None:
         """Returns when a message waits."""
-        await self._somebody.wait()
+        await self._nonempty.wait()
 
-    def call_in(self, who: Callable[[Waiting], bool]) -> list[Waiting]:
+    def release(self, condition: Callable[[Waiting], bool]) -> list[Waiting]:
         """Take those out for whom this holds, in the order of coming."""
-        called = [one for one in self._waiting if who(one)]
-        self._waiting = [one for one in self._waiting if not who(one)]
+        released = [one for one in self._waiting if condition(one)]
+        self._waiting = [one for one in self._waiting if not condition(one)]
         self.size = sum(held_bytes(one.message) for one in self._waiting)
         if not self._waiting:
-            self._somebody.clear()
-        return called
+            self._nonempty.clear()
+        return released
 
     def all(self) -> list[Waiting]:
-        """Those who wait now, in the order of coming."""
+        """What waits now, in the order of coming."""
         return list(self._waiting)
 
     def entries(self) -> list[Entry]:
@@ -81,7 +81,7 @@ class DeferredQueue:
         return min(self._waiting, key=lambda one: one.delivery.since)
 
     def oldest(self) -> int:
-        """The least delivery number; a large one when nobody waits."""
+        """The least delivery number; a large one when nothing waits."""
         return min((one.number for one in self._waiting), default=2**63)
 
     def count_by_stream(self) -> Counter[str]:

@@ -69,7 +69,7 @@ class Acknowledgements:
 
     def register(self, messages: Sequence[Message], packet_ids: Sequence[int]) -> Delivery:
         """All messages of one socket read, numbered."""
-        again = NO_REPEATS
+        resent = NO_REPEATS
         ids = list(filter(None, packet_ids)) if NO_ID in packet_ids else packet_ids
         consecutive = are_consecutive(ids)
         first = self._window.next
@@ -77,7 +77,7 @@ class Acknowledgements:
         if goes_on and (self._ids.in_turn or not any(map(_redelivered, messages))):
             self._window.register(packet_ids)
         else:
-            again, packet_ids = self._sent_again(messages, packet_ids)
+            resent, packet_ids = self._sent_again(messages, packet_ids)
             ids = list(filter(None, packet_ids))
             consecutive = are_consecutive(ids)
         if self._since is None:
@@ -99,7 +99,7 @@ class Acknowledgements:
             self._ids.turn,
             session=session,
             repeats=repeats,
-            again=again,
+            resent=resent,
         )
 
     def _sent_again(
@@ -116,17 +116,17 @@ class Acknowledgements:
         """
         first, redelivered = self._window.next, any(map(_redelivered, messages))
         here = self._window.found(packet_ids, sent=redelivered)
-        again, new, last = dict[int, int](), list(packet_ids), self._window.last
+        resent, new, last = dict[int, int](), list(packet_ids), self._window.last
         for at, (message, packet_id) in enumerate(zip(messages, packet_ids, strict=True)):
             one = here.get(packet_id)
             certain = one is not None and self._is_certain(one, message)
             if one is not None and certain and not self._goes_on(packet_id, last):
-                again[first + at], new[at] = one.number, NO_ID
+                resent[first + at], new[at] = one.number, NO_ID
             elif packet_id != NO_ID:
                 here[packet_id] = Outstanding(first + at, sent=False)
                 last = packet_id
-        self._window.register(new, again=again)
-        return again, new
+        self._window.register(new, resent=resent)
+        return resent, new
 
     def _goes_on(self, packet_id: int, last: int) -> bool:
         """Whether an id is handed out in turn after this one."""
@@ -196,8 +196,8 @@ class Acknowledgements:
             for message, packet_id in zip(messages, packet_ids, strict=True):
                 if packet_id:
                     # Of what an earlier process received this one knows nothing but the flag.
-                    again = packet_id in repeats or (message.duplicate and self._session.inherited)
-                    self._ids.observe_one(packet_id, fresh=not again)
+                    resent = packet_id in repeats or (message.duplicate and self._session.inherited)
+                    self._ids.observe_one(packet_id, fresh=not resent)
         else:
             self._ids.observe(ids, consecutive=consecutive)
         if not self._ids.in_turn:

@@ -41,7 +41,7 @@ class Window:
         first: the first of the numbers.
     """
 
-    __slots__ = ("_again", "_base", "_confirmed", "_head", "_ids", "_settled", "held", "last")
+    __slots__ = ("_base", "_confirmed", "_head", "_ids", "_resent", "_settled", "held", "last")
 
     def __init__(self, first: int = 0) -> None:
         self._base = first  # delivery number of _ids[0]
@@ -49,24 +49,24 @@ class Window:
         self._confirmed = 0  # and the broker has read the acks of what is before this
         self._ids: list[int] = []
         self._settled = bytearray()
-        self._again: dict[int, int] = {}  # what was sent again, and which message has its ack
+        self._resent: dict[int, int] = {}  # what was sent again, and which message has its ack
         self.last = NO_ID
         """The last packet id of this connection, but for what was sent again."""
         self.held = False
         """Acks could leave, and were not let."""
 
-    def register(self, packet_ids: Sequence[int], *, again: Mapping[int, int] = NO_REPEATS) -> int:
+    def register(self, packet_ids: Sequence[int], *, resent: Mapping[int, int] = NO_REPEATS) -> int:
         """Messages came, with these packet ids (``NO_ID`` at QoS 0): the delivery number of the first.
 
         Args:
-            again: of those that have no ack of their own (their id is ``NO_ID``), the delivery number of the message
+            resent: of those that have no ack of their own (their id is ``NO_ID``), the delivery number of the message
                 under whose id they came; its ack waits until they are settled too, if it has not left.
         """
         first = self.next
         self._ids += packet_ids
         self._settled += bytes(len(packet_ids))
         unsent = self._base + self._head
-        self._again.update((number, one) for number, one in again.items() if one >= unsent)
+        self._resent.update((number, one) for number, one in resent.items() if one >= unsent)
         self.last = next(filter(None, reversed(packet_ids)), self.last)
         return first
 
@@ -121,7 +121,7 @@ class Window:
                     settled[number - base] = 1
         unsettled = settled.find(0, head)
         self._head = unsettled if unsettled >= 0 else len(settled)
-        if self._again:
+        if self._resent:
             self._head = min(self._head, self._first_sent_again())
         self.held = until is not None and self._head > max(head, until - self._base)
         if self.held and until is not None:
@@ -137,7 +137,7 @@ class Window:
         self._base = self.next
         self._head = self._confirmed = 0
         self.last, self.held = NO_ID, False
-        self._again.clear()
+        self._resent.clear()
         self._ids.clear()
         self._settled.clear()
         return outstanding
@@ -172,10 +172,10 @@ class Window:
 
     def _first_sent_again(self) -> int:
         """Where the first message is of which what came again under its id is not settled."""
-        self._again = {
-            number: first for number, first in self._again.items() if not self._settled[number - self._base]
+        self._resent = {
+            number: first for number, first in self._resent.items() if not self._settled[number - self._base]
         }
-        return min(self._again.values(), default=self.next) - self._base
+        return min(self._resent.values(), default=self.next) - self._base
 
     def _settle_range(self, numbers: range) -> None:
         start = max(numbers.start - self._base, self._head)

@@ -27,7 +27,7 @@ def stage(layout: Layout, *, pooled: bool) -> str:
     """Makes the temporary table of this layout.
 
     Args:
-        pooled: the session is everybody's, and may have the table of another release of the gateway.
+        pooled: the session is shared, and may have the table of another release of the gateway.
     """
     if pooled:
         return f"DROP TABLE IF EXISTS pg_temp.{layout.staged}; {_STAGE.format(layout, 'DROP')}"
@@ -59,7 +59,7 @@ class Contribution(msgspec.Struct):
 
 
 class Staging:
-    """The rows of one ``on_conflict`` for one table, one per key, and who contributed to each.
+    """The rows of one ``on_conflict`` for one table, one per key, and which messages contributed to each.
 
     Args:
         target: the table.

@@ -308,7 +308,7 @@ class Writer:
         )
         if ids:
             digests = {index: processed.digest(batch.messages[index].payload) for index in ids}
-            refuse = [index for index in ids if batch.origins[index].message_id_reused == "dead_letter"]
+            refuse = [index for index in ids if batch.routes[index].message_id_reused == "dead_letter"]
             with pools.statement("INSERT INTO processed_messages"):
                 entered = await processed.enter(connection, ids, digests, self._horizon, refuse)
             known.seen, known.reused = entered.seen, entered.reused
@@ -348,7 +348,7 @@ class Known(msgspec.Struct):
 def _reused(batch: Batch, index: int) -> DeadLetter:
     ids = ", ".join(own for _, own in batch.ids[index])[:200]
     why = f"another message had the id {ids} before, with another payload (message_id_reused)"
-    return batch.letter_for(index, errors.MessageError(Reason.MESSAGE_ID_REUSED, why))
+    return batch.dead_letter_for(index, errors.MessageError(Reason.MESSAGE_ID_REUSED, why))
 
 
 def _mark_known(work: BatchWrite, known: Known) -> None:
@@ -368,7 +368,7 @@ def _mark_staged(work: BatchWrite, stagings: Iterable[tuple[conflicts.Staging, s
 
 
 def _by_stream(work: BatchWrite, indices: Iterable[int]) -> Counter[str]:
-    return Counter(work.batch.origins[index].stream_name for index in indices)
+    return Counter(work.batch.routes[index].stream_name for index in indices)
 
 
 def _sample(work: BatchWrite, stretch: BatchRange) -> StoredRows | None:
@@ -376,7 +376,7 @@ def _sample(work: BatchWrite, stretch: BatchRange) -> StoredRows | None:
     if not stretch.indices:
         return None
     index = stretch.indices[0]
-    return work.batch.origins[index].table, work.batch.rows[index]
+    return work.batch.routes[index].table, work.batch.rows[index]
 
 
 async def _copy(connection: Any, target: StreamTarget, encoded: Sequence[bytes]) -> int:

@@ -49,7 +49,7 @@ WHERE relation = 'redelivery_ledger'::regclass AND mode = 'RowExclusiveLock' AND
 """Transactions that have written to the ledger and are not over."""
 _WRITTEN = "SELECT EXISTS (SELECT FROM redelivery_ledger WHERE batch_id = $1)"
 _BEHIND_IT = "SELECT pg_logical_emit_message(true, 'gateway', '')"
-"""Something to commit, which nobody reads: this COMMIT waits for a synchronous standby, and with it for all before."""
+"""Something to commit, which is never read: this COMMIT waits for a synchronous standby, and with it for all before."""
 
 Entry = tuple[int, Message]
 """A message and its delivery number."""

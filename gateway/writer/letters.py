@@ -47,7 +47,7 @@ class Letters:
                 await connection.copy_records_to_table(
                     "dead_letters", records=records, columns=dead_letter_sql.COLUMNS
                 )
-        await _note_again(connection, letters)
+        await _note_failed_replays(connection, letters)
 
     async def insert(self, connection: Any, letters: Sequence[DeadLetter]) -> None:
         """The same where some may be there already."""
@@ -56,14 +56,14 @@ class Letters:
                 await connection.executemany(
                     dead_letter_sql.INSERT, [_record(letter, self._largest) for letter in fresh]
                 )
-        await _note_again(connection, letters)
+        await _note_failed_replays(connection, letters)
 
     async def _kept(self, connection: Any, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Those that are new and within the share of their devices."""
         self._not_kept.clear()
         groups: defaultdict[bytes, list[DeadLetter]] = defaultdict(list)
         for letter in letters:
-            if not letter.again:
+            if not letter.replay_failed:
                 groups[_device_key(letter)].append(letter)
         if not groups:
             return []
@@ -108,8 +108,8 @@ class Letters:
 
 def _device_key(letter: DeadLetter) -> bytes:
     """Of one device of a stream; where none is named, of a topic."""
-    who = (letter.tenant, letter.device) if letter.device else letter.message.topic
-    text = repr((letter.stream, who)).encode("utf-8", "backslashreplace")
+    source = (letter.tenant, letter.device) if letter.device else letter.message.topic
+    text = repr((letter.stream, source)).encode("utf-8", "backslashreplace")
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
@@ -117,9 +117,9 @@ def _short(text: str | None) -> str | None:
     return _sayable(None if text is None else text[:_LONGEST_NAME])
 
 
-async def _note_again(connection: Any, letters: Sequence[DeadLetter]) -> None:
+async def _note_failed_replays(connection: Any, letters: Sequence[DeadLetter]) -> None:
     """Replays that failed stay the dead letters they were."""
-    again = [_again_record(letter) for letter in letters if letter.again]
+    again = [_failed_replay(letter) for letter in letters if letter.replay_failed]
     if again:
         await connection.executemany(dead_letter_sql.NOTE_FAILED, again)
 
@@ -147,7 +147,7 @@ def _record(letter: DeadLetter, largest: int) -> Sequence[object]:
     )
 
 
-def _again_record(letter: DeadLetter) -> Sequence[object]:
+def _failed_replay(letter: DeadLetter) -> Sequence[object]:
     """The arguments of ``dead_letter_sql.NOTE_FAILED``."""
     return (
         letter.id,

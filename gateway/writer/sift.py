@@ -88,7 +88,7 @@ def _numbered(layout: Layout, encoded: Mapping[int, bytes]) -> Iterator[bytes]:
 
 
 def _error(target: StreamTarget, record: Any) -> errors.StoreError | None:
-    """What the server said; None where that may be due to the table (no partition) or to everybody's trouble."""
+    """What the server said; None where that may be due to the table (no partition) or to a server in trouble."""
     state, violated = record["sqlstate"], record["violated"] or ""
     if state == _CHECK_VIOLATION and (not violated or violated.startswith("gateway_")):
         return None

@@ -120,7 +120,7 @@ class Slots:
         return rows.key_of(time_us, self._device_id)
 
 
-async def step_aside(connection: Any, staging: Staging, taken: Collection[bytes]) -> None:
+async def bump(connection: Any, staging: Staging, taken: Collection[bytes]) -> None:
     """Move the staged rows of these keys, which other readings hold, each to the first place for it."""
     contents: dict[bytes, int] = {}
     if not staging.never_stored.issuperset(taken):

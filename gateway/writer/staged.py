@@ -26,7 +26,7 @@ def by_target(batch: Batch, indices: Sequence[int], targets: Mapping[str, Stream
         return [(target, indices) for target in targets.values()]
     found: dict[str, list[int]] = {}
     for index in indices:
-        found.setdefault(batch.origins[index].table, []).append(index)
+        found.setdefault(batch.routes[index].table, []).append(index)
     return [(targets[table], found[table]) for table in sorted(found)]
 
 
@@ -52,15 +52,15 @@ def stagings(
             if index in seen:
                 continue
             policy: conflicts.Policy = (
-                "distinct" if index in batch.unkeyed else batch.origins[index].on_conflict
+                "distinct" if index in batch.untimed else batch.routes[index].on_conflict
             )
             if (target, policy) not in found:
                 found[target, policy] = conflicts.Staging(target, policy, max_row_bytes)
-            dated = batch.unkeyed.get(index) if first_try or index in letters else None
+            dated = batch.untimed.get(index) if first_try or index in letters else None
             found[target, policy].add(index, batch.rows[index], dated)
     if too_large := {index: size for one in found.values() for index, size in one.too_large.items()}:
         raise conflicts.RowTooLargeError(too_large)
-    # Those that step aside come last: they can only give way to what is there already.
+    # Those that are bumped come last: they can only give way to what is there already.
     return sorted(found.values(), key=lambda staging: staging.on_conflict == "distinct")
 
 
@@ -69,7 +69,7 @@ async def insert(connection: Any, staging: conflicts.Staging, max_row_bytes: int
     await _stage(connection, staging)
     if staging.on_conflict == "distinct":
         if taken := await _taken(connection, staging):
-            await slots.step_aside(connection, staging, taken)
+            await slots.bump(connection, staging, taken)
             await _stage(connection, staging)
     else:
         await _meet(connection, staging, max_row_bytes)

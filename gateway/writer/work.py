@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from gateway import errors
-from gateway.batches import Batch, Route, letter_before
+from gateway.batches import Batch, Route, dead_letter_before
 from gateway.messages import DeadLetter, Message
 from gateway.outcomes import Outcome, Reason
 
@@ -96,7 +96,7 @@ class BatchWrite:
 
     Attributes:
         outcomes: per message of the batch, once its stretch is done.
-        letter_outcomes: likewise of its dead letters.
+        dead_letter_outcomes: likewise of its dead letters.
         refused: dead letters for messages that the database refuses, by index.
         left: stretches not written yet, the last is next.
         suspect: it failed again and again while the server worked: its own fault is looked for.
@@ -109,9 +109,9 @@ class BatchWrite:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.outcomes: list[Outcome] = [Outcome.STORED] * len(batch.numbers)
-        self.letter_outcomes: list[Outcome] = [Outcome.DEAD_LETTERED] * len(batch.letters)
+        self.dead_letter_outcomes: list[Outcome] = [Outcome.DEAD_LETTERED] * len(batch.dead_letters)
         self.refused: dict[int, DeadLetter] = {}
-        self.left = [BatchRange(range(len(batch.numbers)), list(batch.letters))]
+        self.left = [BatchRange(range(len(batch.numbers)), list(batch.dead_letters))]
         self.suspect = False
         self.alone: Counter[int] = Counter()
         self.error: errors.StoreError | None = None
@@ -119,7 +119,7 @@ class BatchWrite:
         self.history: History | None = None
         self._failures = self._fruitless = 0
         self._tried: set[uuid.UUID] = set()
-        self._numbers = dict(zip(map(id, batch.letters), batch.letter_numbers, strict=True))
+        self._numbers = dict(zip(map(id, batch.dead_letters), batch.dead_letter_numbers, strict=True))
 
     @property
     def next(self) -> BatchRange:
@@ -138,9 +138,9 @@ class BatchWrite:
         """Number and message of those of the next stretch that only the ledger can recognise when they come again."""
         batch = self.batch
         found = [(number, letter.message) for number, letter in self.numbered(self.letters())]
-        if batch.unkeyed or batch.ids:
+        if batch.untimed or batch.ids:
             # Over the stretch, not the batch: halving comes here 2n times.
-            indices = [index for index in self.next.indices if index in batch.unkeyed or index in batch.ids]
+            indices = [index for index in self.next.indices if index in batch.untimed or index in batch.ids]
             found[:0] = [(batch.numbers[index], batch.messages[index]) for index in indices]
         return found
 
@@ -149,7 +149,7 @@ class BatchWrite:
         if not self.batch.replayed:
             return {}
         messages = self.batch.messages
-        letters = {index: letter_before(messages[index]) for index in self.next.indices}
+        letters = {index: dead_letter_before(messages[index]) for index in self.next.indices}
         return {index: letter for index, letter in letters.items() if letter is not None}
 
     def fit(self, most: int) -> None:
@@ -164,22 +164,22 @@ class BatchWrite:
             parts[-1].letters = stretch.letters
             self.left[-1:] = parts[::-1]
 
-    def written_letters(self) -> list[DeadLetter]:
+    def written_dead_letters(self) -> list[DeadLetter]:
         """The dead letters that are in their table, once nothing is left."""
-        own = zip(self.batch.letters, self.letter_outcomes, strict=True)
+        own = zip(self.batch.dead_letters, self.dead_letter_outcomes, strict=True)
         refused = ((letter, self.outcomes[index]) for index, letter in self.refused.items())
         return [letter for letter, outcome in (*own, *refused) if outcome is Outcome.DEAD_LETTERED]
 
     def spooled(self) -> None:
         """All that is left is in the spool."""
         refused = {id(letter): index for index, letter in self.refused.items()}
-        own = {id(letter): at for at, letter in enumerate(self.batch.letters)}
+        own = {id(letter): at for at, letter in enumerate(self.batch.dead_letters)}
         for stretch in self.left:
             for index in stretch.indices:
                 self.outcomes[index] = Outcome.SPOOLED
             for letter in stretch.letters:
                 if id(letter) in own:
-                    self.letter_outcomes[own[id(letter)]] = Outcome.SPOOLED
+                    self.dead_letter_outcomes[own[id(letter)]] = Outcome.SPOOLED
                 else:
                     self.outcomes[refused[id(letter)]] = Outcome.SPOOLED
         self.left.clear()
@@ -241,7 +241,7 @@ class BatchWrite:
     def _refuse(self, refusals: Mapping[int, errors.MessageError]) -> None:
         letters = []
         for index, error in refusals.items():
-            letter = self.batch.letter_for(index, error)
+            letter = self.batch.dead_letter_for(index, error)
             self._numbers[id(letter)] = self.batch.numbers[index]
             self.outcomes[index], self.refused[index] = Outcome.DEAD_LETTERED, letter
             letters.append(letter)
@@ -264,7 +264,7 @@ class BatchWrite:
         self._fruitless = 0
 
     def persists(self, error: errors.StoreError, rows: int) -> bool:
-        """Whether the batch has failed too often for this to be an accident, or everybody's trouble.
+        """Whether the batch has failed too often for this to be an accident, or trouble of the whole server.
 
         Args:
             rows: how many this process has stored by now.
@@ -334,10 +334,10 @@ class BatchWrite:
         waits = [index for stretch in self.left for index in stretch.indices]
         unwritten = {letter.id for stretch in self.left for letter in stretch.letters}
         refused = [index for index, letter in self.refused.items() if letter.id in unwritten]
-        letters = [at for at, letter in enumerate(self.batch.letters) if letter.id in unwritten]
+        letters = [at for at, letter in enumerate(self.batch.dead_letters) if letter.id in unwritten]
         not_done = {*waits, *refused}
         done_indices = [index for index in range(len(self.outcomes)) if index not in not_done]
-        done_letters = sorted(set(range(len(self.batch.letters))) - set(letters))
+        done_letters = sorted(set(range(len(self.batch.dead_letters))) - set(letters))
         done, rest = (
             BatchWrite(self.batch.pick(done_indices, done_letters)),
             BatchWrite(self.batch.pick(waits, letters)),
@@ -348,13 +348,13 @@ class BatchWrite:
             at: self.refused[index] for at, index in enumerate(done_indices) if index in self.refused
         }
         for index in refused:
-            rest._add_letter(self.batch.numbers[index], self.batch.origins[index], self.refused[index])
+            rest._add_letter(self.batch.numbers[index], self.batch.routes[index], self.refused[index])
         rest._take_over(self, waits)
         return done, rest
 
-    def _add_letter(self, number: int, origin: Route, letter: DeadLetter) -> None:
-        self.batch.add_letter(number, origin, letter)
-        self.letter_outcomes.append(Outcome.DEAD_LETTERED)
+    def _add_letter(self, number: int, route: Route, letter: DeadLetter) -> None:
+        self.batch.add_dead_letter(number, route, letter)
+        self.dead_letter_outcomes.append(Outcome.DEAD_LETTERED)
         self._numbers[id(letter)] = number
 
     def _take_over(self, whole: BatchWrite, indices: list[int]) -> None:

@@ -78,6 +78,8 @@ def test_two_ways(payload: bytes) -> None:
     """For devices of every type the fast path of a message has the row of the general path, or none."""
     for ways in ALL_WAYS:
         short = attempt("payloads fast path", functools.partial(ways.plain, payload), seconds=LOOP_SECONDS)
-        full = attempt("payloads general path", functools.partial(ways.full, payload), seconds=LOOP_SECONDS)
+        full = attempt(
+            "payloads general path", functools.partial(ways.general, payload), seconds=LOOP_SECONDS
+        )
         if short is not None:
             assert full == short

@@ -107,7 +107,7 @@ async def test_two_readings_of_one_key(
         if apart and one is second:
             assert (await written(writer, filling.batch)).outcomes == [STORED]
             filling = Filling()
-        filling.keyed(device, NOW_US, *one, on_conflict=policy)
+        filling.timed(device, NOW_US, *one, on_conflict=policy)
     work = await written(writer, filling.batch)
     reading, outcome = by_policy[policy]
     assert await kept(table, device) == [(0, reading)]
@@ -120,8 +120,8 @@ async def test_the_same_in_another_spelling_is_a_duplicate(
 ) -> None:
     """The database compares values, not bytes: another order of the keys, 2.0 for 2."""
     device, first, second = a_device(), Filling(), Filling()
-    first.keyed(device, NOW_US, {"a": 1, "b": 2}, on_conflict=policy)
-    second.keyed(device, NOW_US, {"b": 2.0, "a": 1.0}, on_conflict=policy)
+    first.timed(device, NOW_US, {"a": 1, "b": 2}, on_conflict=policy)
+    second.timed(device, NOW_US, {"b": 2.0, "a": 1.0}, on_conflict=policy)
     await written(writer, first.batch)
     assert (await written(writer, second.batch)).outcomes == [DUPLICATE]
 
@@ -131,8 +131,8 @@ async def test_streams_of_several_policies_in_one_batch(writer: Writer, table: T
     devices = {policy: a_device() for policy in POLICIES}
     before, after = Filling(), Filling()
     for policy, device in devices.items():
-        before.keyed(device, NOW_US, {"a": 1}, on_conflict=policy)
-        after.keyed(device, NOW_US, {"b": 2}, on_conflict=policy)
+        before.timed(device, NOW_US, {"a": 1}, on_conflict=policy)
+        after.timed(device, NOW_US, {"b": 2}, on_conflict=policy)
     await written(writer, before.batch)
     assert (await written(writer, after.batch)).outcomes == [STORED, DUPLICATE, STORED]
     found = {policy: (await kept(table, device))[0][1][0] for policy, device in devices.items()}
@@ -143,11 +143,11 @@ async def test_a_message_of_several_readings(writer: Writer, table: Table) -> No
     """It is a duplicate when none of its readings brings anything new, stored when one of them does."""
     device, before, after = a_device(), Filling(), Filling()
     for n in range(3):
-        before.keyed(device, NOW_US + n, {"n": n})
+        before.timed(device, NOW_US + n, {"n": n})
     await written(writer, before.batch)
     again = b"".join(before.batch.rows)
     after.message(device, again, "nothing new")
-    after.keyed(device, NOW_US + 3, {"n": 3})
+    after.timed(device, NOW_US + 3, {"n": 3})
     after.message(device, again + after.batch.rows[1].replace(b'"n":3', b'"m":4'), "one new")
     work = await written(writer, after.batch)
     assert work.outcomes == [DUPLICATE, STORED, STORED]
@@ -188,7 +188,7 @@ async def test_batching_changes_nothing(
     for batch in steps:
         filling = Filling()
         for at, data, metadata in batch:
-            filling.keyed(device, NOW_US + at, data, metadata, on_conflict=policy)
+            filling.timed(device, NOW_US + at, data, metadata, on_conflict=policy)
         await written(writer, filling.batch)
     assert await kept(table, device) == one_by_one(policy, steps)
 
@@ -200,7 +200,7 @@ async def test_equal_receive_times_step_aside(writer: Writer, table: Table) -> N
     """Two streams, one device, one microsecond: different readings, even when they say the same; both exist."""
     device, filling = a_device(), Filling()
     for data in ({"n": 1}, {"n": 1}, {"n": 2}):
-        filling.unkeyed(device, NOW_US, data)
+        filling.untimed(device, NOW_US, data)
     work = await written(writer, filling.batch)
     assert work.outcomes == [STORED] * 3
     assert [(at, data) for at, (data, _) in await kept(table, device)] == [
@@ -213,12 +213,12 @@ async def test_equal_receive_times_step_aside(writer: Writer, table: Table) -> N
 async def test_a_receive_time_that_is_taken_steps_aside(writer: Writer, table: Table) -> None:
     """By readings of an earlier batch, with or without a time of their own: all exist, unchanged."""
     device, before, after = a_device(), Filling(), Filling()
-    before.keyed(device, NOW_US, {"own": 0})
-    before.unkeyed(device, NOW_US + 1, {"n": 1})
-    before.keyed(device, NOW_US + 2, {"own": 2})
+    before.timed(device, NOW_US, {"own": 0})
+    before.untimed(device, NOW_US + 1, {"n": 1})
+    before.timed(device, NOW_US + 2, {"own": 2})
     await written(writer, before.batch)
     for n in range(3):
-        after.unkeyed(device, NOW_US + n, {"later": n})
+        after.untimed(device, NOW_US + n, {"later": n})
     work = await written(writer, after.batch)
     assert work.outcomes == [STORED] * 3
     found = await kept(table, device)
@@ -234,7 +234,7 @@ async def test_equal_receive_times_of_two_processes(
     for _ in range(2):
         filling = Filling()
         for n in range(3):
-            filling.unkeyed(device, NOW_US + n, {"door": "closed"})
+            filling.untimed(device, NOW_US + n, {"door": "closed"})
         outcomes += (await written(make_writer(shared.timeseries_dsn), filling.batch)).outcomes
     assert outcomes == [STORED] * 6
     assert await kept(table, device) == [(n, ({"door": "closed"}, None)) for n in range(6)]
@@ -248,9 +248,9 @@ async def test_a_receive_time_never_hides_behind_an_own_time(
     device, filling = a_device(), Filling()
     for own in (own_first, not own_first):
         if own:
-            filling.keyed(device, NOW_US, {"n": "own"})
+            filling.timed(device, NOW_US, {"n": "own"})
         else:
-            filling.unkeyed(device, NOW_US, {"n": "received"})
+            filling.untimed(device, NOW_US, {"n": "received"})
     work = await written(writer, filling.batch)
     assert work.outcomes == [STORED, STORED]
     assert await kept(table, device) == [(0, ({"n": "own"}, None)), (1, ({"n": "received"}, None))]
@@ -263,10 +263,10 @@ async def test_stepping_aside_is_not_repeated(shared: Databases, make_writer: Wr
     """
     device, before, filling = a_device(), Filling(), Filling()
     for n in range(0, 40, 2):
-        before.keyed(device, NOW_US + n, {"own": n})
+        before.timed(device, NOW_US + n, {"own": n})
     for n in range(30):
-        filling.unkeyed(device, NOW_US + n, {"n": n}, qos=0)
-        filling.unkeyed(device, NOW_US + n, {"n": n}, qos=0)
+        filling.untimed(device, NOW_US + n, {"n": n}, qos=0)
+        filling.untimed(device, NOW_US + n, {"n": n}, qos=0)
     writer = make_writer(shared.timeseries_dsn)
     await written(writer, before.batch)
     await written(writer, filling.batch)
@@ -287,10 +287,10 @@ async def test_a_window_that_is_taken_is_passed_in_one_step(
     device, before, after = a_device(), Filling(), Filling()
     stagings: list[Any] = []
     for n in range(4000):
-        before.keyed(device, NOW_US + n, {"own": n})
+        before.timed(device, NOW_US + n, {"own": n})
     await written(writer, before.batch)
     for n in range(2000):
-        after.unkeyed(device, NOW_US + n, {"n": n})
+        after.untimed(device, NOW_US + n, {"n": n})
     stage = staged._stage
 
     async def counted(connection: Any, staging: Any) -> None:
@@ -317,7 +317,7 @@ async def test_a_row_does_not_grow_without_end(writer: Writer, table: Table) -> 
     device, works = a_device(), []
     for n in (0, 1, 2, 0, 3):
         filling = Filling()
-        filling.keyed(device, NOW_US, {f"f{n}_{k}": k for k in range(5000)})
+        filling.timed(device, NOW_US, {f"f{n}_{k}": k for k in range(5000)})
         works.append(await written(writer, filling.batch))
     assert [work.outcomes for work in works] == [[STORED], [STORED], [DEAD], [DUPLICATE], [DEAD]]
     ((_, (data, _)),) = await kept(table, device)
@@ -327,7 +327,7 @@ async def test_a_row_does_not_grow_without_end(writer: Writer, table: Table) -> 
     assert "validation.max_row_bytes" in letter["detail"]
     together = Filling()
     for n in range(40):
-        together.keyed(device, NOW_US + 1, {f"f{n}_{k}": k for k in range(2000)})
+        together.timed(device, NOW_US + 1, {f"f{n}_{k}": k for k in range(2000)})
     rest = b"".join(
         encoding.encode(
             NOW_US + after, device.columns, {"k": "y" * 250_000} if after == 1 else {"n": 1}, None, NOW_US
@@ -348,12 +348,12 @@ async def test_a_large_row_is_not_read_to_refuse_a_small_reading(writer: Writer,
     device, large, after = a_device(), Filling(), Filling()
     text = "".join(str(uuid.uuid4()) for _ in range(30_000))
     for filling in (large, after):
-        filling.keyed(device, NOW_US, {"text": text})
+        filling.timed(device, NOW_US, {"text": text})
     await written(writer, large.batch)
     small = Filling()
     for n in range(100):
-        small.keyed(device, NOW_US, {f"n{n}": n})
-        small.keyed(device, NOW_US + 1 + n, {"n": n})
+        small.timed(device, NOW_US, {f"n{n}": n})
+        small.timed(device, NOW_US + 1 + n, {"n": n})
     work = await written(writer, small.batch)
     assert work.outcomes == [DEAD, STORED] * 100
     assert (await written(writer, after.batch)).outcomes == [DUPLICATE]
@@ -365,7 +365,7 @@ async def test_a_row_that_is_replaced_may_be_large(writer: Writer, table: Table)
     for policy in ("replace", "keep"):
         device, filling = a_device(), Filling()
         for n in range(3):
-            filling.keyed(device, NOW_US, {f"k{n}": "x" * 300_000}, on_conflict=policy)
+            filling.timed(device, NOW_US, {f"k{n}": "x" * 300_000}, on_conflict=policy)
         assert DEAD not in (await written(writer, filling.batch)).outcomes
 
 
@@ -377,7 +377,7 @@ async def test_a_message_id_is_stored_once(writer: Writer, table: Table) -> None
     device, first, second = a_device(), Filling(), Filling()
     for filling in (first, second):
         for n in range(3):
-            index = filling.unkeyed(device, NOW_US + n + (filling is second) * 100, {"n": max(n, 1)})
+            index = filling.untimed(device, NOW_US + n + (filling is second) * 100, {"n": max(n, 1)})
             filling.batch.ids[index] = [(device.tenant_id, "m-1" if n < 2 else f"m-{n}")]
     assert (await written(writer, first.batch)).outcomes == [STORED, DUPLICATE, STORED]
     assert (await written(writer, second.batch)).outcomes == [DUPLICATE] * 3
@@ -395,9 +395,9 @@ async def test_a_message_id_that_starts_again(
         fillings[1] = fillings[0]
     for n, filling in enumerate((*fillings[:2], fillings[2])):
         content = {"n": min(n, 1)}
-        index = filling.keyed(device, NOW_US + min(n, 1), content)
+        index = filling.timed(device, NOW_US + min(n, 1), content)
         filling.batch.ids[index] = [(device.tenant_id, "esp_0")]
-        filling.batch.origins[index] = StubRoute(message_id_reused=policy)
+        filling.batch.routes[index] = StubRoute(message_id_reused=policy)
     works = [await written(writer, filling.batch) for filling in dict.fromkeys(fillings)]
     other, again = (STORED, DUPLICATE) if policy == "store" else (DEAD, DEAD)
     assert [outcome for work in works for outcome in work.outcomes] == [STORED, other, again]
@@ -410,7 +410,7 @@ async def test_a_message_id_counts_within_its_tenant(writer: Writer, table: Tabl
     """Tenants do not hide each other's messages."""
     one, other, filling = a_device(), a_device(), Filling()
     for device in (one, other):
-        filling.batch.ids[filling.keyed(device, NOW_US, {"n": 1})] = [(device.tenant_id, "m-1")]
+        filling.batch.ids[filling.timed(device, NOW_US, {"n": 1})] = [(device.tenant_id, "m-1")]
     assert (await written(writer, filling.batch)).outcomes == [STORED, STORED]
 
 
@@ -418,7 +418,7 @@ async def test_a_message_id_is_forgotten_with_its_horizon(writer: Writer, table:
     """An id older than ``message_id_horizon`` may be used anew, also with the same content."""
     device, first, second = a_device(), Filling(), Filling()
     for n, filling in enumerate((first, second)):
-        filling.batch.ids[filling.unkeyed(device, NOW_US + n, {"n": 0})] = [(device.tenant_id, "m-1")]
+        filling.batch.ids[filling.untimed(device, NOW_US + n, {"n": 0})] = [(device.tenant_id, "m-1")]
     await written(writer, first.batch)
     await table.execute(
         "UPDATE processed_messages SET processed_at = now() - interval '3601 s' WHERE tenant_id = $1",

@@ -58,7 +58,7 @@ async def test_a_device_has_its_share_of_an_hour(shared: Databases, table: Table
             filling.letter(published("t/loud", b"{" * 30 * KIB), origin=StubRoute(device=loud))
         filling.letter(published("t/quiet", b"{"), origin=StubRoute(device=quiet))
         work = await written(writers[n % 2], filling.batch)
-        assert set(work.letter_outcomes) == {Outcome.DEAD_LETTERED}
+        assert set(work.dead_letter_outcomes) == {Outcome.DEAD_LETTERED}
     for writer in writers:
         await writer.close()
     counts = "SELECT count(*) FROM dead_letters WHERE device = $1"
@@ -122,5 +122,5 @@ async def test_a_device_without_a_name_has_the_share_of_its_topic(shared: Databa
         await table.fetchval("SELECT count(*) FROM dead_letters WHERE topic = $1", topic) for topic in topics
     ]
     assert kept == [16, 8]
-    assert len(work.letter_outcomes) == 41
+    assert len(work.dead_letter_outcomes) == 41
     execute(shared.timeseries_dsn, "DELETE FROM dead_letters WHERE length(topic) > 50000")

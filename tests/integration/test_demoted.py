@@ -107,7 +107,7 @@ async def store(writer: Writer) -> None:
 def filled() -> Filling:
     """One reading."""
     filling = Filling()
-    filling.keyed(a_device(), NOW_US, {"n": 1})
+    filling.timed(a_device(), NOW_US, {"n": 1})
     return filling
 
 

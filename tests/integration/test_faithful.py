@@ -77,8 +77,8 @@ async def test_any_time_that_is_decoded_can_be_stored_and_met_again(
 ) -> None:
     """From the year 1 to 9999, where the policies keep it; also by way of the staging table."""
     device, first, second = a_device(), Filling(), Filling()
-    first.keyed(device, micros, {"a": 1})
-    second.keyed(device, micros, {"b": 2})
+    first.timed(device, micros, {"a": 1})
+    second.timed(device, micros, {"b": 2})
     await written(writer, first.batch)
     await written(writer, second.batch)
     found = await table.fetch(

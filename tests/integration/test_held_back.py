@@ -133,7 +133,7 @@ async def test_nothing_else_comes_and_none_would_be_stored(own: Databases) -> No
             await eventually_async(lambda: flow.ended() == {STORED: 19})
             execute(own.timeseries_dsn, of_all.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
                     .partition("CREATE TRIGGER")[0])  # fmt: skip
-            (work,) = flow.pipeline.held.back
+            (work,) = flow.pipeline.in_flight.back
             await eventually_async(lambda: work.history and work.history.tries > 3, timeout=30)
             assert flow.ended() == {STORED: 19}
             execute(own.timeseries_dsn, undo)
@@ -171,7 +171,7 @@ async def test_batches_of_one_bad_message_stop_no_connection(own: Databases) -> 
         async with Flow(options(own)) as flow:
             for n in range(6):
                 flow.take(reading(tenant, n, bad=1))
-                await eventually_async(lambda: not len(flow.pipeline.held.queue.open))
+                await eventually_async(lambda: not len(flow.pipeline.in_flight.queue.open))
             flow.take(reading(tenant, 10))
             await eventually_async(lambda: flow.ended().get(STORED) == 1)
             more = itertools.count(11)
@@ -196,8 +196,8 @@ async def test_what_fails_for_all_is_held_for_all(own: Databases, action: str) -
             state = flow.health.component("timeseries")
             for start in range(0, 500, 100):
                 flow.take(*(reading(tenant, start + n) for n in range(100)))
-                await eventually_async(lambda: not len(flow.pipeline.held.queue.open))
-            back = flow.pipeline.held.back
+                await eventually_async(lambda: not len(flow.pipeline.in_flight.queue.open))
+            back = flow.pipeline.in_flight.back
             tried = lambda: back and all(work.history and work.history.tries > 2 for work in back)  # noqa: E731
             await eventually_async(tried, timeout=30)
             assert flow.ended() == {}

@@ -278,10 +278,10 @@ async def _write_again(scene: Scene) -> None:
     """
     device = a_device()
     before, after, refused = Filling(Batch()), Filling(Batch()), Filling(Batch())
-    before.keyed(device, NOW_US, {"n": 0})
-    after.unkeyed(device, NOW_US, {"n": 1})
+    before.timed(device, NOW_US, {"n": 0})
+    after.untimed(device, NOW_US, {"n": 1})
     for n in range(2):
-        refused.keyed(device, NOW_US + 10 + n, {"poison": 1} if n else {"n": n})
+        refused.timed(device, NOW_US + 10 + n, {"poison": 1} if n else {"n": n})
     writer = Writer(scene.options().databases.timeseries, a_ledger("test"), horizon=60)
     await writer.probe()
     scene.superuser(REFUSE_POISON)

@@ -37,7 +37,7 @@ async def in_order(
     outcomes = []
     for received, data in readings:
         filling = Filling()
-        filling.keyed(device, NOW_US, data, on_conflict=on_conflict, received_us=A_TIME + received)
+        filling.timed(device, NOW_US, data, on_conflict=on_conflict, received_us=A_TIME + received)
         outcomes += (await written(writer, filling.batch)).outcomes
     return outcomes
 
@@ -67,7 +67,7 @@ async def test_the_later_received_is_the_newer_in_one_batch(writer: Writer, tabl
     device, filling = a_device(), Filling()
     readings = ((5, {"a": 5}), (3, {"a": 3, "b": 3}), (4, {"b": 4}), (5, {"c": 1}), (5, {"c": 2}))
     for received, data in readings:
-        filling.keyed(device, NOW_US, data, received_us=A_TIME + received)
+        filling.timed(device, NOW_US, data, received_us=A_TIME + received)
     await written(writer, filling.batch)
     ((_, found, _),) = await rows_of(table, device)
     assert json.loads(found) == {"a": 5, "b": 4, "c": 2}
@@ -93,7 +93,7 @@ async def test_two_connections_and_the_same_keys(shared: Databases, table: Table
         for update in dice.sample(range(4), 4):
             filling = Filling()
             for device in dice.sample(devices, len(devices)):
-                filling.keyed(device, NOW_US + key, {"n": update}, received_us=A_TIME + update)
+                filling.timed(device, NOW_US + key, {"n": update}, received_us=A_TIME + update)
             batches.append(filling.batch)
     waiting, before = iter(batches), await deadlocks(table)
 

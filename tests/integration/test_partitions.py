@@ -75,7 +75,7 @@ async def holding(databases: Databases, statement: str) -> AsyncIterator[None]:
 async def store(writer: Writer, time_us: int) -> None:
     """One reading of this time."""
     filling = Filling()
-    filling.keyed(a_device(), time_us, {"n": 1})
+    filling.timed(a_device(), time_us, {"n": 1})
     assert (await written(writer, filling.batch)).outcomes == [Outcome.STORED]
 
 
@@ -153,7 +153,7 @@ async def test_a_partition_made_in_the_midst_of_a_statement_refuses_nothing(
     """A COPY that began before finds the DEFAULT partition closed to its reading, and is tried again."""
     day = TODAY + 30 * DAY
     writer, device, filling = make_writer(postgres_databases.timeseries_dsn), a_device(), Filling()
-    filling.keyed(device, NOW_US + 30 * DAY_US, {"n": 1})
+    filling.timed(device, NOW_US + 30 * DAY_US, {"n": 1})
     execute(
         postgres_databases.timeseries_dsn,
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_advisory_xact_lock(1); "
@@ -184,7 +184,7 @@ async def test_what_a_killed_gateway_began_is_ended(
         f"ALTER TABLE telemetry_default ADD CONSTRAINT gateway_without_{day:%Y%m%d} "
         f"CHECK (NOT (time >= '{day} 00:00+00' AND time < '{day + DAY} 00:00+00')) NOT VALID",
     )
-    filling.keyed(a_device(), NOW_US + 200 * DAY_US, {"n": 1})
+    filling.timed(a_device(), NOW_US + 200 * DAY_US, {"n": 1})
     with pytest.raises(TransientError, match="gateway_without") as raised:
         await writer.write(BatchWrite(filling.batch))
     assert raised.value.of_all

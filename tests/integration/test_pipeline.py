@@ -273,7 +273,7 @@ async def test_a_redelivery_waits_for_what_came_before_its_connection(plain: Dat
                 # The one connection of this pool: whoever asked the ledger before us has been answered.
                 await connection.fetchval("SELECT 1")
             # The fourth came for the first time, whatever its DUP flag says: this process began the session.
-            assert len(flow.pipeline.held.unrecognised) == 3
+            assert len(flow.pipeline.in_flight.unrecognised) == 3
         assert await flow.settle() == {STORED: 5, DUPLICATE: 3}
     assert sorted(data["n"] for data in tenant.data() if data["n"] != "other") == [0, 1, 2, 3]
 
@@ -286,7 +286,7 @@ async def test_redeliveries_of_two_connections_do_not_wait_for_each_other(plain:
         await flow.settle()
         flow.take(tenant.message({"n": 1}, "GHOST", packet_id=2, duplicate=True), resumed=True, since=1)
         flow.take(tenant.message({"n": 2}, packet_id=3, duplicate=True), resumed=True, since=2)
-        assert (len(flow.pipeline.held.unresolved), len(flow.pipeline.held.unrecognised)) == (1, 1)
+        assert (len(flow.pipeline.in_flight.unresolved), len(flow.pipeline.in_flight.unrecognised)) == (1, 1)
         assert await flow.settle() == {STORED: 2, DEAD: 1}
 
 
@@ -702,7 +702,7 @@ async def test_a_defect_of_the_gateway_costs_one_message(
 async def test_drain_returns_at_once_when_nothing_is_held(plain: Databases) -> None:
     """Also before anything ever came."""
     async with Flow(settings_for(plain)) as flow:
-        await asyncio.wait_for(flow.pipeline.drain(), 1)
+        await asyncio.wait_for(flow.pipeline.wait_settled(), 1)
 
 
 async def test_drain_waits_for_everything(plain: Databases) -> None:

@@ -75,12 +75,12 @@ async def test_every_commit_is_durable_behind_a_pooler(
     async def some(number: int, writer: Writer) -> None:
         for n in range(6):
             filling = Filling()
-            filling.keyed(device, NOW_US + 100 * number + n, {"n": n})
+            filling.timed(device, NOW_US + 100 * number + n, {"n": n})
             for _ in range(2):  # the second meets the first: staged
                 await written(writer, filling.batch)
-            untimed = Filling()
-            untimed.unkeyed(device, NOW_US + 10_000 + 100 * number + n, {"n": n})
-            assert (await written(writer, untimed.batch)).outcomes == [Outcome.STORED]
+            second = Filling()
+            second.untimed(device, NOW_US + 10_000 + 100 * number + n, {"n": n})
+            assert (await written(writer, second.batch)).outcomes == [Outcome.STORED]
 
     await asyncio.gather(*(some(number, writer) for number, writer in enumerate(writers)))
     assert [row["told"] for row in query(dsn, COMMITS)] == ["on"]

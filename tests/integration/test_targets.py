@@ -44,14 +44,14 @@ async def writer(shared: Databases, target: StreamTarget) -> AsyncIterator[Write
     await made.close()
 
 
-def both(target: StreamTarget, device: Device, *readings: dict[str, Any], keyed: bool = True) -> Filling:
+def both(target: StreamTarget, device: Device, *readings: dict[str, Any], timed: bool = True) -> Filling:
     """Each of these readings to both tables, as a message each, a microsecond apart."""
     filling = Filling()
     for n, data in enumerate(readings):
         for table in ("telemetry", target.table):
-            add = filling.keyed if keyed else filling.unkeyed
+            add = filling.timed if timed else filling.untimed
             index = add(device, NOW_US + n, data)
-            filling.batch.origins[index] = StubRoute(table=table)
+            filling.batch.routes[index] = StubRoute(table=table)
     return filling
 
 
@@ -79,9 +79,9 @@ async def test_each_reading_is_in_the_table_of_its_stream(
 async def test_conflicts_are_each_tables_own(writer: Writer, target: StreamTarget, table: Table) -> None:
     """What is taken in one is free in the other; readings that got their receive time give way in each for itself."""
     device, before = a_device(), Filling()
-    before.keyed(device, NOW_US, {"own": 1})
+    before.timed(device, NOW_US, {"own": 1})
     await written(writer, before.batch)
-    filling = both(target, device, {"n": 0}, {"n": 1}, keyed=False)
+    filling = both(target, device, {"n": 0}, {"n": 1}, timed=False)
     assert (await written(writer, filling.batch)).outcomes == [STORED] * 4
     assert [row[:2] for row in await rows_of(table, device)] == [
         (0, '{"own": 1}'), (1, '{"n": 1}'), (2, '{"n": 0}'),

@@ -31,9 +31,9 @@ STORED, DUPLICATE, DEAD = Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD_LETTER
 async def test_readings_are_stored(writer: Writer, table: Table) -> None:
     """One row a reading, under the device's key, with data and metadata as they were."""
     device, filling = a_device(), Filling()
-    filling.keyed(device, NOW_US, {"temperature": 21.5, "door": None})
-    filling.keyed(device, NOW_US + 1, {"n": 2**63}, {"site": "A"})
-    filling.unkeyed(device, NOW_US + 2, {"acc": {"x": [1, "°"]}})
+    filling.timed(device, NOW_US, {"temperature": 21.5, "door": None})
+    filling.timed(device, NOW_US + 1, {"n": 2**63}, {"site": "A"})
+    filling.untimed(device, NOW_US + 2, {"acc": {"x": [1, "°"]}})
     work = await written(writer, filling.batch)
     assert work.outcomes == [STORED] * 3
     assert await rows_of(table, device) == [
@@ -47,7 +47,7 @@ async def test_the_same_batch_again_is_all_duplicates(writer: Writer, table: Tab
     """Readings with times of their own meet themselves; nothing changes, nothing is there twice."""
     device, filling = a_device(), Filling()
     for n in range(5):
-        filling.keyed(device, NOW_US + n, {"n": n}, {"m": n} if n % 2 else None)
+        filling.timed(device, NOW_US + n, {"n": n}, {"m": n} if n % 2 else None)
     await written(writer, filling.batch)
     before = await rows_of(table, device)
     work = await written(writer, filling.batch)
@@ -59,7 +59,7 @@ async def test_a_batch_larger_than_any_buffer(writer: Writer, table: Table) -> N
     """Ten thousand readings with large values go in one piece."""
     device, filling = a_device(), Filling()
     for n in range(10_000):
-        filling.keyed(device, NOW_US + n, {"n": n, "text": "x" * 300})
+        filling.timed(device, NOW_US + n, {"n": n, "text": "x" * 300})
     assert set((await written(writer, filling.batch)).outcomes) == {STORED}
     found = await table.fetchval("SELECT count(*) FROM telemetry WHERE device_id = $1", device.id)
     assert found == 10_000
@@ -72,7 +72,7 @@ def with_poison(device: Device, count: int, bad: Sequence[int]) -> Filling:
     """A batch of so many readings, those at ``bad`` with a value that only the database refuses."""
     filling = Filling()
     for n in range(count):
-        filling.keyed(device, NOW_US + n, {"poison": n} if n in bad else {"n": n})
+        filling.timed(device, NOW_US + n, {"poison": n} if n in bad else {"n": n})
     return filling
 
 
@@ -110,7 +110,7 @@ async def test_a_message_is_atomic(writer: Writer, table: Table) -> None:
         for n in range(10_000)
     ]
     filling.message(device, b"".join(encoded), ["all of them"])
-    filling.keyed(device, NOW_US - 1, {"n": -1})
+    filling.timed(device, NOW_US - 1, {"n": -1})
     work = await written(writer, filling.batch)
     assert work.outcomes == [DEAD, STORED]
     assert await rows_of(table, device) == [(-1, '{"n": -1}', None)]
@@ -135,7 +135,7 @@ async def test_isolation_takes_a_few_transactions(
         assert count - opening <= 4
     device, filling = a_device(), Filling()
     for n in range(1000):
-        index = filling.keyed(device, NOW_US + n, {"n": n})
+        index = filling.timed(device, NOW_US + n, {"n": n})
         filling.batch.ids[index] = [(device.tenant_id, LONG_ID if n == 617 else str(n))]
     count, work = await taken(databases, make_writer, filling)
     assert work.outcomes == [DEAD if n == 617 else STORED for n in range(1000)]
@@ -179,7 +179,7 @@ async def test_poison_and_conflict_in_one_batch(writer: Writer, table: Table) ->
         await written(writer, with_poison(device, 10, []).batch)
         for n in range(20):
             bad = n in ((3, 12) if poison_first else (15,))
-            filling.keyed(device, NOW_US + n, {"poison": n} if bad else {"n": n})
+            filling.timed(device, NOW_US + n, {"poison": n} if bad else {"n": n})
         work = await written(writer, filling.batch)
         bad_ones = {3, 12} if poison_first else {15}
         expected = [DEAD if n in bad_ones else DUPLICATE if n < 10 else STORED for n in range(20)]
@@ -196,7 +196,7 @@ async def test_another_unique_index_is_no_endless_conflict(
     other.tenant_id = one.tenant_id
     other.columns = rows.device_columns(other)
     for n, (device, after) in enumerate(((one, 0), (one, 1), (other, 0), (one, 0))):
-        filling.keyed(device, NOW_US + after, {"n": n})
+        filling.timed(device, NOW_US + after, {"n": n})
     with altered(
         shared.timeseries_dsn,
         f"CREATE UNIQUE INDEX one_a_moment ON telemetry (tenant_id, time) WHERE tenant_id = '{one.tenant_id}'",
@@ -211,7 +211,7 @@ async def test_an_id_that_no_index_can_hold_costs_its_message_only(writer: Write
     """A message id of 8 kB exceeds an index entry (54000): a dead letter; its neighbour is stored."""
     device, filling = a_device(), Filling()
     for n, own in enumerate((LONG_ID, "short")):
-        index = filling.keyed(device, NOW_US + n, {"n": n})
+        index = filling.timed(device, NOW_US + n, {"n": n})
         filling.batch.ids[index] = [(device.tenant_id, own)]
     work = await written(writer, filling.batch)
     assert work.outcomes == [DEAD, STORED]
@@ -244,7 +244,7 @@ async def test_a_dead_letter_holds_all_of_its_message(writer: Writer, table: Tab
 async def test_a_dead_letter_is_never_refused(writer: Writer, table: Table) -> None:
     """NUL and lone surrogates, which MQTT forbids and lenient brokers pass on, cost a character and no message."""
     device, filling = a_device(), Filling()
-    filling.keyed(device, NOW_US, {"n": 1})
+    filling.timed(device, NOW_US, {"n": 1})
     message = published("t/a\0/S\0", b"{\0", user_properties=[("k\0", "v\0")])
     id_ = filling.letter(message, detail="with \0 and \ud800", origin=StubRoute(tenant="a\0", device="S\0"))
     work = await asyncio.wait_for(written(writer, filling.batch), 10)
@@ -263,12 +263,12 @@ async def test_a_dead_letter_is_never_refused(writer: Writer, table: Table) -> N
     ("content", "entries"),
     [
         ([], 0),
-        (["keyed"], 0),
-        (["unkeyed"], 1),
+        (["timed"], 0),
+        (["untimed"], 1),
         (["letter"], 1),
         (["id"], 1),
-        (["unkeyed at QoS 0", "letter at QoS 0", "id at QoS 0"], 0),
-        (["keyed", "unkeyed", "unkeyed at QoS 0", "letter", "letter at QoS 0", "id"], 3),
+        (["untimed at QoS 0", "letter at QoS 0", "id at QoS 0"], 0),
+        (["timed", "untimed", "untimed at QoS 0", "letter", "letter at QoS 0", "id"], 3),
     ],
 )
 async def test_the_ledger_has_a_row_exactly_when_something_needs_it(
@@ -280,10 +280,10 @@ async def test_the_ledger_has_a_row_exactly_when_something_needs_it(
         qos = 0 if "QoS 0" in what else 1
         if what.startswith("letter"):
             filling.letter(published("t", b"{", qos=qos))
-        elif what.startswith("unkeyed"):
-            filling.unkeyed(device, NOW_US + n, {"n": n}, qos=qos)
+        elif what.startswith("untimed"):
+            filling.untimed(device, NOW_US + n, {"n": n}, qos=qos)
         else:
-            index = filling.keyed(device, NOW_US + n, {"n": n}, qos=qos)
+            index = filling.timed(device, NOW_US + n, {"n": n}, qos=qos)
             if what.startswith("id"):
                 filling.batch.ids[index] = [(device.tenant_id, str(n))]
     await written(make_writer(shared.timeseries_dsn, client), filling.batch)

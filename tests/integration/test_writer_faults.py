@@ -34,7 +34,7 @@ STORED, DUPLICATE, DEAD = Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD_LETTER
 async def test_a_missing_table_is_held_for(blank_databases: Databases, make_writer: Writers) -> None:
     """Nothing is a dead letter for want of a migration; the error says what to run; then the work goes on."""
     dsn, device, filling = blank_databases.timeseries_dsn, a_device(), Filling()
-    filling.keyed(device, NOW_US, {"n": 1})
+    filling.timed(device, NOW_US, {"n": 1})
     work, writer = BatchWrite(filling.batch), make_writer(dsn)
     for attempt in (writer.probe, lambda: writer.write(work)):
         with pytest.raises(StandingError, match="gateway db upgrade") as error:
@@ -52,7 +52,7 @@ async def test_a_missing_table_is_held_for(blank_databases: Databases, make_writ
 async def test_a_revoked_privilege_is_held_for(shared: Databases, make_writer: Writers, table: Table) -> None:
     """A role that may not write: held, with the privilege named; granted, it goes on by itself."""
     dsn, device, filling, role = shared.timeseries_dsn, a_device(), Filling(), f"weak_{uuid.uuid4().hex[:8]}"
-    filling.keyed(device, NOW_US, {"n": 1})
+    filling.timed(device, NOW_US, {"n": 1})
     work, writer = BatchWrite(filling.batch), make_writer(as_user(dsn, role, "weak"))
     create = (
         f"CREATE ROLE {role} LOGIN PASSWORD 'weak'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
@@ -70,7 +70,7 @@ async def test_a_revoked_privilege_is_held_for(shared: Databases, make_writer: W
 async def test_row_level_security_is_held_for(shared: Databases, make_writer: Writers, table: Table) -> None:
     """COPY is refused (0A000) to a role without BYPASSRLS: no reading is to blame; the error says what to alter."""
     dsn, device, filling, role = shared.timeseries_dsn, a_device(), Filling(), f"weak_{uuid.uuid4().hex[:8]}"
-    filling.keyed(device, NOW_US, {"n": 1})
+    filling.timed(device, NOW_US, {"n": 1})
     work, writer = BatchWrite(filling.batch), make_writer(as_user(dsn, role, "weak"))
     create = f"CREATE ROLE {role} LOGIN PASSWORD 'weak'; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; "
     create += "ALTER TABLE telemetry ENABLE ROW LEVEL SECURITY"
@@ -90,7 +90,7 @@ async def test_row_level_security_is_held_for(shared: Databases, make_writer: Wr
 async def test_a_read_only_server_is_held_for(shared: Databases, writer: Writer, table: Table) -> None:
     """Read-only by a setting that only new sessions see changed: mended, the same writer goes on by itself."""
     device, filling = a_device(), Filling()
-    filling.keyed(device, NOW_US, {"n": 1})
+    filling.timed(device, NOW_US, {"n": 1})
     work, change = BatchWrite(filling.batch), f"ALTER DATABASE {name_of(shared.timeseries_dsn)}"
     read_only = "default_transaction_read_only"
     with altered(shared.server.dsn(), f"{change} SET {read_only} = on", f"{change} RESET {read_only}"):
@@ -104,7 +104,7 @@ async def test_a_read_only_server_is_held_for(shared: Databases, writer: Writer,
 async def test_a_missing_partition_is_held_for(postgres_databases: Databases, make_writer: Writers) -> None:
     """Somebody dropped the DEFAULT partition: PostgreSQL calls that a violated check, yet no reading is to blame."""
     dsn, device, filling = postgres_databases.timeseries_dsn, a_device(), Filling()
-    filling.keyed(device, 1_000_000_000_000_000, {"n": 1})
+    filling.timed(device, 1_000_000_000_000_000, {"n": 1})
     work, writer = BatchWrite(filling.batch), make_writer(dsn)
     change = "ALTER TABLE telemetry DETACH PARTITION telemetry_default"
     with altered(dsn, change, "ALTER TABLE telemetry ATTACH PARTITION telemetry_default DEFAULT"):
@@ -156,8 +156,8 @@ async def test_a_killed_backend_loses_nothing(shared: Databases, make_writer: Wr
     """Terminated in the middle of COPY: an error to be waited out; the same work again, and all is there once."""
     dsn, device, filling, client = shared.timeseries_dsn, a_device(), Filling(), str(uuid.uuid4())
     for n in range(10):
-        filling.keyed(device, NOW_US + n, {"n": n})
-        filling.unkeyed(device, NOW_US + 1000 + n, {"n": n})
+        filling.timed(device, NOW_US + n, {"n": n})
+        filling.untimed(device, NOW_US + 1000 + n, {"n": n})
     filling.letter(published("t", b"{"))
     work, writer = BatchWrite(filling.batch), make_writer(dsn, client)
     await writer.probe()
@@ -188,7 +188,7 @@ async def test_work_goes_on_where_it_stopped(shared: Databases, writer: Writer, 
     """What was committed before the connection broke stays done, refusals included; only the rest is tried again."""
     device, filling = a_device(), Filling()
     for n, data in enumerate(({"n": 0}, {"poison": 1}, {"n": 2}, {"wait": 3})):
-        filling.keyed(device, NOW_US + n, data)
+        filling.timed(device, NOW_US + n, data)
     work = BatchWrite(filling.batch)
     work.next.sifted = True  # by halving
     with altered(shared.timeseries_dsn, WAIT_AT_THE_DOOR, "DROP FUNCTION wait_at_the_door CASCADE"):
@@ -213,8 +213,8 @@ async def test_a_server_that_does_not_answer_in_time(
 ) -> None:
     """A statement that exceeds ``command_timeout`` is an error to be waited out, and leaves a writer that works."""
     dsn, device, filling = shared.timeseries_dsn, a_device(), Filling()
-    filling.keyed(device, NOW_US, {"n": 1})
-    filling.unkeyed(device, NOW_US + 1, {"n": 2})
+    filling.timed(device, NOW_US, {"n": 1})
+    filling.untimed(device, NOW_US + 1, {"n": 2})
     work, writer = BatchWrite(filling.batch), make_writer(dsn, command_timeout=0.3)
     await writer.probe()
     async with locked(dsn):
@@ -251,17 +251,17 @@ async def lose_the_answer(
         await writing
 
 
-@pytest.mark.parametrize("content", ["keyed", "unkeyed", "unkeyed at QoS 0", "letters", "ids", "mixed"])
+@pytest.mark.parametrize("content", ["timed", "untimed", "untimed at QoS 0", "letters", "ids", "mixed"])
 async def test_a_commit_whose_answer_is_lost_is_not_repeated(
     shared: Databases, make_writer: Writers, table: Table, content: str
 ) -> None:
     """The retry finds what the first try committed: nothing is there twice, and nothing counts as lost."""
     device, filling = a_device(), Filling()
     for n in range(3):
-        if content.startswith("unkeyed") or (content == "mixed" and n):
-            filling.unkeyed(device, NOW_US + n, {"n": 0}, qos=0 if "QoS 0" in content else 1)
+        if content.startswith("untimed") or (content == "mixed" and n):
+            filling.untimed(device, NOW_US + n, {"n": 0}, qos=0 if "QoS 0" in content else 1)
         else:
-            index = filling.keyed(device, NOW_US + n, {"n": 0})
+            index = filling.timed(device, NOW_US + n, {"n": 0})
             if content == "ids":
                 filling.batch.ids[index] = [(device.tenant_id, str(n))]
         if content in ("letters", "mixed"):
@@ -275,10 +275,10 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated(
         await writer.write(work)
         await writer.close()
     assert await rows_of(table, device) == before
-    assert len(await letters_of(table, work)) == len(filling.batch.letters)
+    assert len(await letters_of(table, work)) == len(filling.batch.dead_letters)
     recognised = content not in (
-        "keyed",
-        "unkeyed at QoS 0",
+        "timed",
+        "untimed at QoS 0",
     )  # the others are found in the table: docs/adr/0003
     assert work.outcomes == [STORED if recognised else DUPLICATE] * 3
 
@@ -316,7 +316,7 @@ async def commit_waits(shared: Databases) -> Any:
 
 
 @pytest.mark.parametrize("ended", ["pg_cancel_backend", "pg_terminate_backend"])
-@pytest.mark.parametrize("content", ["keyed", "unkeyed"])
+@pytest.mark.parametrize("content", ["timed", "untimed"])
 async def test_nothing_is_stored_before_the_synchronous_standby_has_it(
     shared: Databases, make_writer: Writers, table: Table, content: str, ended: str
 ) -> None:
@@ -355,8 +355,8 @@ async def test_two_writers_of_the_same_readings(
     """Two connections with the same keys at once, in opposite orders: one waits or repeats, all is there once."""
     device, fillings = a_device(), (Filling(), Filling())
     for n in range(300):
-        fillings[0].keyed(device, NOW_US + n, {"a": n})
-        fillings[1].keyed(device, NOW_US + 299 - n, {"b": 299 - n})
+        fillings[0].timed(device, NOW_US + n, {"a": n})
+        fillings[1].timed(device, NOW_US + 299 - n, {"b": 299 - n})
 
     await asyncio.gather(
         *(
@@ -386,8 +386,8 @@ async def test_the_decompression_limit_is_lifted_for_the_transaction(
 ) -> None:
     """53400, as the columnstore raises it for late rows: the same rows again, with the limit lifted just for them."""
     device, filling = a_device(), Filling()
-    filling.keyed(device, NOW_US, {"n": 1})
-    filling.unkeyed(device, NOW_US + 1, {"n": 2})
+    filling.timed(device, NOW_US, {"n": 1})
+    filling.untimed(device, NOW_US + 1, {"n": 2})
     with altered(shared.timeseries_dsn, LIMIT_REACHED, "DROP FUNCTION limit_reached CASCADE"):
         work = await written(writer, filling.batch)
     assert work.outcomes == [STORED, STORED]
@@ -401,7 +401,7 @@ async def test_letters_are_in_the_transaction_of_the_rows(
 ) -> None:
     """As long as the letters cannot be written no row is; afterwards all is there once."""
     dsn, device, filling = shared.timeseries_dsn, a_device(), Filling()
-    filling.keyed(device, NOW_US, {"n": 1})
+    filling.timed(device, NOW_US, {"n": 1})
     filling.letter(published("t/acme/S-1", b"{"))
     work = BatchWrite(filling.batch)
     with (
@@ -424,7 +424,7 @@ async def test_who_gives_up_a_transaction_waits_for_no_rollback(
 ) -> None:
     """The session hangs with the transaction open: cancelled, the writer is free at once, and can try again."""
     dsn, device, filling = shared.timeseries_dsn, a_device(), Filling()
-    filling.unkeyed(device, NOW_US, {"n": 1})
+    filling.untimed(device, NOW_US, {"n": 1})
     work = BatchWrite(filling.batch)
     await writer.probe()
     async with locked(dsn) as holder:

@@ -87,7 +87,7 @@ class Filling:
     def __init__(self, batch: Batch | None = None) -> None:
         self.batch = Batch() if batch is None else batch
 
-    def keyed(
+    def timed(
         self,
         device: Device,
         time_us: int,
@@ -104,7 +104,7 @@ class Filling:
         self.batch.received_us[index] = received_us
         return index
 
-    def unkeyed(
+    def untimed(
         self,
         device: Device,
         received_us: int,
@@ -121,7 +121,7 @@ class Filling:
             on_conflict=on_conflict,
             qos=qos,
         )
-        self.batch.unkeyed[index] = received_us
+        self.batch.untimed[index] = received_us
         return index
 
     def message(
@@ -145,8 +145,8 @@ class Filling:
     ) -> uuid.UUID:
         """A message on its way to the dead letters; the id of its letter."""
         number, origin = next(self._numbers), origin or StubRoute()
-        made = batches.letter(number, message, origin, NOW_US, MessageError(reason, detail))
-        self.batch.add_letter(number, origin, made)
+        made = batches.dead_letter(number, message, origin, NOW_US, MessageError(reason, detail))
+        self.batch.add_dead_letter(number, origin, made)
         return made.id
 
 

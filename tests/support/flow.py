@@ -135,12 +135,12 @@ class Flow:
 
     def held(self) -> Counter[str]:
         """Messages taken and not settled, by stream."""
-        return self.pipeline.held.by_stream()
+        return self.pipeline.in_flight.by_stream()
 
     @property
     def held_bytes(self) -> int:
         """Bytes of those."""
-        return self.pipeline.held.size_bytes
+        return self.pipeline.in_flight.size_bytes
 
     def check_books(self) -> None:
         """The conservation law, for every stream."""
@@ -160,7 +160,7 @@ class Flow:
     async def settle(self, *, timeout: float = 20.0) -> Counter[Outcome]:
         """Wait until all that was taken is settled; how it ended, over all streams."""
         async with asyncio.timeout(timeout):
-            await self.pipeline.drain()
+            await self.pipeline.wait_settled()
         assert sorted(self.hand.settled) == list(range(self.taken))
         self.check_books()
         total: Counter[Outcome] = Counter()

@@ -25,7 +25,7 @@ def payloads(now_ms: int | None = None) -> dict[str, bytes]:
     def listed(item: Callable[[int], bytes], most: int = SIZE, tail: bytes = b"") -> bytes:
         return _filled(array, item, tail + b"]}}", most)
 
-    def keyed(item: Callable[[int], bytes], most: int = _VALUES, tail: bytes = b"") -> bytes:
+    def timed(item: Callable[[int], bytes], most: int = _VALUES, tail: bytes = b"") -> bytes:
         return _filled(objects, item, tail + b"}}", most)
 
     def readings(item: Callable[[int], bytes], most: int = 10_000, tail: bytes = b"") -> bytes:
@@ -41,10 +41,10 @@ def payloads(now_ms: int | None = None) -> dict[str, bytes]:
         "fractions of 300 digits": listed(lambda i: b"0." + digits(300)(i)),
         "far exponents": listed(lambda _: b"1e308"),
         "long and far": listed(lambda i: digits(20)(i) + b".5e99"),
-        "keys": keyed(lambda i: b'"%x":1' % i),
-        "keys without end": keyed(lambda i: b'"%x":1' % i, most=10**6),
-        "a key twice": keyed(lambda i: b'"%x":1' % i, tail=b',"0":1'),
-        "escaped keys": keyed(lambda i: b'"%x\\u003a":1' % i),
+        "keys": timed(lambda i: b'"%x":1' % i),
+        "keys without end": timed(lambda i: b'"%x":1' % i, most=10**6),
+        "a key twice": timed(lambda i: b'"%x":1' % i, tail=b',"0":1'),
+        "escaped keys": timed(lambda i: b'"%x\\u003a":1' % i),
         "objects": listed(lambda _: b"{}", most=_VALUES),
         "objects with a key": listed(lambda _: b'{"a":1}', most=_VALUES),
         "nests": listed(lambda _: b"[" * 29 + b"]" * 29),
@@ -59,7 +59,7 @@ def payloads(now_ms: int | None = None) -> dict[str, bytes]:
         + b"12:00:60\\n" * (SIZE // 10 - 20)
         + b'x"}',
         "not UTF-8 at the end": text + b"x" * (SIZE - 100) + b'\xff"}}',
-        "cut off": keyed(lambda i: b'"%x":1' % i)[:-1],
+        "cut off": timed(lambda i: b'"%x":1' % i)[:-1],
         "NaN at the end": listed(lambda _: b"{}", most=_VALUES, tail=b",NaN"),
         "readings": readings(lambda i: b'{"ts":%d,"metrics":{"t":1,"u":2,"v":3,"w":4}}' % (now + i)),
         "readings with texts as times": readings(stamped),

@@ -38,7 +38,7 @@ async def rows_of(table: Table, device: Device) -> list[tuple[int, str, str | No
 
 async def letters_of(table: Table, work: BatchWrite) -> dict[uuid.UUID, Any]:
     """The dead letters of this work that are in the table, by id."""
-    ids = [letter.id for letter in (*work.batch.letters, *work.refused.values())]
+    ids = [letter.id for letter in (*work.batch.dead_letters, *work.refused.values())]
     found = await table.fetch("SELECT * FROM dead_letters WHERE id = ANY($1)", ids)
     return {row["id"]: row for row in found}
 

@@ -16,7 +16,7 @@ class Acks:
     Attributes:
         count: all of them.
         refused: those that refuse the message.
-        unmatched: those that say that nobody subscribes to its topic.
+        unmatched: those that say that its topic has no subscriber.
     """
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ Tell = Callable[[str], None]
 GATEWAY, BROKER, POSTGRES = "gateway", "broker", "PostgreSQL"
 _HISTORY_MS = 12 * 3_600_000
 _LEAST_RATE = 500
-"""Messages a second; whoever is slower is taken as stuck."""
+"""Messages a second; a slower consumer is taken as stuck."""
 
 
 class Bench:

@@ -13,7 +13,7 @@ class Table(msgspec.Struct, frozen=True):
 
     Attributes:
         columns: names with their unit.
-        notes: what somebody must know who reads the figures.
+        notes: what a reader of the figures must know.
     """
 
     scenario: str

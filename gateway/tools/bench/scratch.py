@@ -80,7 +80,7 @@ class Scratch:
     Args:
         metadata: connection to the metadata database, as the owner of its tables.
         timeseries: likewise.
-        alone: nobody else has anything in these databases, so tables may be emptied as a whole.
+        alone: nothing else is in these databases, so tables may be emptied as a whole.
     """
 
     def __init__(self, names: Names, metadata: Any, timeseries: Any, *, alone: bool) -> None:

@@ -1,4 +1,4 @@
-"""When rows become visible to somebody else: a connection of the bench's own looks, cheaply and often.
+"""When rows become visible to other sessions: a connection of the bench's own looks, cheaply and often.
 
 Every load ends with a message of one certain device, so that the end is one look at a key. Only then everything is
 counted, until there are as many rows as messages: a run with one more or less fails.
@@ -39,7 +39,7 @@ class Sight:
     """Looks at all rows of a table.
 
     Args:
-        connection: to the time-series database; for nobody else meanwhile.
+        connection: to the time-series database; for no other use meanwhile.
         table: its name.
     """
 

@@ -81,4 +81,4 @@ DEVICES: tuple[Member, ...] = (
 WORN = ("MOT-003", "MOT-010")
 """Motors whose bearing wears out during the demo."""
 GHOST = "GHO-666"
-"""A serial number that nobody provisioned."""
+"""A serial number that is not provisioned."""

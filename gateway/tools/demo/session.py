@@ -40,7 +40,7 @@ class DemoOptions:
     """What to run.
 
     Attributes:
-        seconds: how long the fleet publishes; None: until somebody stops it.
+        seconds: how long the fleet publishes; None: until it is stopped.
         rate: messages a second.
         fresh: forget what an earlier demo left in the folder.
     """
@@ -137,7 +137,7 @@ class DemoRun:
         return await self._settled(watch)
 
     async def _over(self, view: View) -> bool:
-        """Whether the time is up or somebody asked to stop; takes a moment to find out."""
+        """Whether the time is up or a stop was asked for; takes a moment to find out."""
         left = math.inf if self._options.seconds is None else self._options.seconds - view.elapsed
         return await self._stop.asked(timeout=max(min(left, _LOOK_EVERY), 0)) or left <= _LOOK_EVERY
 

@@ -24,7 +24,7 @@ class Standing:
     """A path that takes messages, and brings none of them to its end."""
 
     def __init__(self) -> None:
-        self.held = InFlight(Queue(max_rows=10, max_bytes=10**6))
+        self.in_flight = InFlight(Queue(max_rows=10, max_bytes=10**6))
         self.taken: list[int] = []
 
     def take(self, delivery: Delivery) -> None:
@@ -43,11 +43,11 @@ async def test_it_says_how_far_it_is(tmp_path: Path) -> None:
     assert drain.oldest(1) == []
     await spool.append([record(0), record(1)])
     assert drain.oldest(1) == [{"records": 2, "waits_for": "the drain"}]
-    before = drain.stands()
-    assert drain.stands() == before
+    before = drain.progress_marker()
+    assert drain.progress_marker() == before
     running = asyncio.create_task(drain.run())
     await eventually_async(lambda: path.taken == [0, 1])
-    assert drain.stands() != before
+    assert drain.progress_marker() != before
     assert drain.oldest(1)
     control.settle([0, 1])
     assert drain.oldest(1) == []

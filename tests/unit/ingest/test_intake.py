@@ -25,7 +25,7 @@ STRICT = a_type(Field("t", "float", None, -40.0, 85.0), violations="reject")
 
 def stored(payload: Any, kind: DeviceType, **rules: Any) -> list[tuple[int, Any, Any]]:
     """Time, data and metadata of the rows that a message becomes."""
-    encoded = Ways(kind, settings.ValidationSettings(**rules)).full(json.dumps(payload).encode())
+    encoded = Ways(kind, settings.ValidationSettings(**rules)).general(json.dumps(payload).encode())
     assert not isinstance(encoded, MessageError), encoded
     return [
         (row.time_us, json.loads(row.data), row.metadata and json.loads(row.metadata))
@@ -35,7 +35,7 @@ def stored(payload: Any, kind: DeviceType, **rules: Any) -> list[tuple[int, Any,
 
 def refused(payload: Any, kind: DeviceType, **rules: Any) -> tuple[Reason, str]:
     """Why it becomes a dead letter."""
-    found = Ways(kind, settings.ValidationSettings(**rules)).full(json.dumps(payload).encode())
+    found = Ways(kind, settings.ValidationSettings(**rules)).general(json.dumps(payload).encode())
     assert isinstance(found, MessageError)
     return found.reason, found.detail
 
@@ -122,8 +122,8 @@ def test_the_bad_reading_of_many_is_named(second: dict[str, Any], kind: DeviceTy
 def test_flagged_readings_are_counted() -> None:
     """By reason, and only those that are stored."""
     ways = Ways(TYPED)
-    ways.full(json.dumps([{"ts": NOW_MS, "t": "x", "n": "y"}, {"ts": NOW_MS, "t": 99}]).encode())
-    ways.full(json.dumps([{"ts": NOW_MS, "t": "x"}, {"ts": 5, "t": 99}]).encode())
+    ways.general(json.dumps([{"ts": NOW_MS, "t": "x", "n": "y"}, {"ts": NOW_MS, "t": 99}]).encode())
+    ways.general(json.dumps([{"ts": NOW_MS, "t": "x"}, {"ts": 5, "t": 99}]).encode())
     assert ways.flagged == {
         ("telemetry", Reason.INVALID_FIELD): 2,
         ("telemetry", Reason.OUT_OF_RANGE): 1,
@@ -147,7 +147,7 @@ def test_no_payload_costs_without_bound(made_of: str) -> None:
     payload, taken = heavy.payloads(NOW_MS)[made_of], []
     for _ in range(3):
         began = time.thread_time()
-        Ways(TYPED).full(payload)
+        Ways(TYPED).general(payload)
         taken.append(time.thread_time() - began)
         if taken[-1] < SECONDS:
             return

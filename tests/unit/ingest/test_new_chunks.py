@@ -80,9 +80,9 @@ def test_a_message_is_admitted_as_a_whole_and_near_ones_always() -> None:
             [{"ts": NOW_US // 1000 - int(day * 86_400_000), "metrics": {"t": 1}} for day in days]
         ).encode()
 
-    assert not isinstance(ways.full(sent(*range(7))), MessageError)
-    assert isinstance(ways.full(sent(8, 9, 10)), MessageError)
-    assert not isinstance(ways.full(sent(8, 9)), MessageError)
-    assert isinstance(ways.full(sent(10)), MessageError)
+    assert not isinstance(ways.general(sent(*range(7))), MessageError)
+    assert isinstance(ways.general(sent(8, 9, 10)), MessageError)
+    assert not isinstance(ways.general(sent(8, 9)), MessageError)
+    assert isinstance(ways.general(sent(10)), MessageError)
     for day, plain in ((0, True), (6.9, True), (7.1, False), (400, False)):
-        assert (ways.short(sent(day)[1:-1]) is not None) is plain
+        assert (ways.fast(sent(day)[1:-1]) is not None) is plain

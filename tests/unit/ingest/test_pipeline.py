@@ -65,10 +65,10 @@ async def test_a_chunk_becomes_part_of_the_open_batch(flow: Flow, readings: Sequ
     """In order, encoded, with its bytes counted, whichever way each went; nothing is settled yet."""
     messages = [message(reading(n)) for n, reading in enumerate(readings)]
     flow.take(*messages)
-    batch = flow.pipeline.held.queue.open
+    batch = flow.pipeline.in_flight.queue.open
     assert batch.numbers == [0, 1, 2]
     assert batch.messages == messages
-    assert [origin.serial_number for origin in batch.origins] == ["A"] * 3
+    assert [origin.serial_number for origin in batch.routes] == ["A"] * 3
     assert len(set(batch.received_us)) == 1
     assert [row.data for blob in batch.rows for row in take_apart(blob)] == [
         b'{"n":%d}' % n for n in range(3)
@@ -99,16 +99,16 @@ async def test_a_defect_of_the_short_way_costs_nothing(flow: Flow, monkeypatch: 
     monkeypatch.setattr(encoding, "encode", lambda *_: 1 / 0)
     flow.take(message(plain(0)))
     flow.take(message(plain(1)))
-    assert flow.pipeline.held.queue.open.numbers == [0, 1]
-    assert flow.pipeline.held.queue.open.letters == []
+    assert flow.pipeline.in_flight.queue.open.numbers == [0, 1]
+    assert flow.pipeline.in_flight.queue.open.dead_letters == []
 
 
 async def test_what_is_refused_goes_with_the_batch(flow: Flow) -> None:
     """As a dead letter, with its own number; neighbours are not disturbed."""
     flow.take(message({"n": 1}), message(b"{"), message({"n": 3}))
-    batch = flow.pipeline.held.queue.open
-    assert (batch.numbers, batch.letter_numbers) == ([0, 2], [1])
-    (letter,) = batch.letters
+    batch = flow.pipeline.in_flight.queue.open
+    assert (batch.numbers, batch.dead_letter_numbers) == ([0, 2], [1])
+    (letter,) = batch.dead_letters
     assert (letter.reason, letter.stream, letter.tenant, letter.device) == (
         Reason.MALFORMED, "telemetry", "acme", "A",
     )  # fmt: skip
@@ -122,10 +122,10 @@ async def test_what_mqtt_could_not_read_goes_with_the_batch(flow: Flow) -> None:
         for topic in (b"t/acme/A", b"t/acme/\xff", b"q/\xff", b"")
     ]
     flow.take(message({"n": 1}), *torn)
-    batch = flow.pipeline.held.queue.open
+    batch = flow.pipeline.in_flight.queue.open
     assert batch.numbers == [0]
     assert [
-        (letter.reason, letter.detail, letter.message.topic, letter.stream) for letter in batch.letters
+        (letter.reason, letter.detail, letter.message.topic, letter.stream) for letter in batch.dead_letters
     ] == [
         (Reason.BAD_PACKET, "why", "t/acme/A", "telemetry"),
         (Reason.BAD_PACKET, "why", "t/acme/\\xff", "telemetry"),
@@ -137,7 +137,7 @@ async def test_what_mqtt_could_not_read_goes_with_the_batch(flow: Flow) -> None:
 async def test_letters_received_together_keep_their_order(flow: Flow) -> None:
     """A microsecond apart, whatever is in them; each has an identity of its own, which a replay tells it by."""
     flow.take(*(message(payload) for payload in (b"", b"{", b"[{},{},", b"")), received_us=NOW_US)
-    letters = flow.pipeline.held.queue.open.letters
+    letters = flow.pipeline.in_flight.queue.open.dead_letters
     assert [letter.received_us - NOW_US for letter in letters] == [0, 1, 2, 3]
     assert len({letter.id for letter in letters}) == 4
 
@@ -148,11 +148,11 @@ async def test_a_message_of_several_devices_comes_to_the_same_times_again() -> N
     names = [learn(one, "A", "B") for one in (live, drained)]
     payloads = [[{"serial_number": name, "n": 1} for name in told] for told in ("ABB", "A", "ABB", "BA")]
     live.take(*(published("g/acme/all", payload) for payload in payloads), received_us=NOW_US)
-    batch = live.pipeline.held.queue.open
+    batch = live.pipeline.in_flight.queue.open
     for index, message in enumerate(batch.messages):
-        at = batch.unkeyed[index]
+        at = batch.untimed[index]
         drained.pipeline.take(Delivery((message,), index, at, replayed=True))
-    again = drained.pipeline.held.queue.open
+    again = drained.pipeline.in_flight.queue.open
     assert _times(again.rows, names[1]) == _times(batch.rows, names[0])
     for of_device in _times(batch.rows, names[0]).values():
         assert len(set(of_device)) == len(of_device)
@@ -178,10 +178,10 @@ async def test_what_is_ignored_is_settled_at_once(flow: Flow) -> None:
 async def test_who_is_not_known_waits_aside(flow: Flow) -> None:
     """With nothing of its delivery but itself; who is known goes on."""
     flow.take(message({"n": 1}, "B"), message({"n": 2}), message({"n": 3}, "C"))
-    room = flow.pipeline.held.unresolved
+    room = flow.pipeline.in_flight.unresolved
     assert [(one.number, one.delivery.messages) for one in room.all()] == [(0, ()), (2, ())]
     assert [entry.serial_number for entry in room.entries()] == ["B", "C"]
-    assert flow.pipeline.held.queue.open.numbers == [1]
+    assert flow.pipeline.in_flight.queue.open.numbers == [1]
     assert flow.held() == {"telemetry": 3}
 
 
@@ -194,11 +194,11 @@ async def test_a_redelivery_that_only_the_ledger_can_tell_waits(flow: Flow) -> N
         message({"n": 3}),
         resumed=True,
     )
-    assert [one.number for one in flow.pipeline.held.unrecognised.all()] == [0, 1]
-    assert flow.pipeline.held.queue.open.numbers == [2, 3]
+    assert [one.number for one in flow.pipeline.in_flight.unrecognised.all()] == [0, 1]
+    assert flow.pipeline.in_flight.queue.open.numbers == [2, 3]
     flow.take(message({"n": 4}, duplicate=True))
     # In a session that was not kept; messages of two sessions are in two batches.
-    assert [batch.numbers for batch in flow.pipeline.held.queue] == [[2, 3], [4]]
+    assert [batch.numbers for batch in flow.pipeline.in_flight.queue] == [[2, 3], [4]]
 
 
 async def test_what_comes_at_qos_0_is_counted_apart(flow: Flow) -> None:
@@ -215,10 +215,10 @@ async def test_the_size_is_looked_at_before_the_payload(flow: Flow) -> None:
     flow.take(
         message({"n": "x" * padding}), message({"n": "x" * (padding + 1)}), message(b"\xff" * (limit + 1))
     )
-    batch = next(iter(flow.pipeline.held.queue))  # full
+    batch = next(iter(flow.pipeline.in_flight.queue))  # full
     assert batch.numbers == [0]
-    assert [letter.reason for letter in batch.letters] == [Reason.TOO_LARGE] * 2
-    assert f"{limit + 1} bytes" in batch.letters[0].detail
+    assert [letter.reason for letter in batch.dead_letters] == [Reason.TOO_LARGE] * 2
+    assert f"{limit + 1} bytes" in batch.dead_letters[0].detail
 
 
 async def test_nothing_is_logged_for_a_message(flow: Flow) -> None:
@@ -243,7 +243,7 @@ async def test_the_oldest_that_are_held_can_be_shown(flow: Flow) -> None:
     """With what they wait for: what an operator needs to know when nothing moves."""
     flow.take(message({"n": 1}, "B"), message({"n": 2}), message({"n": 3}, duplicate=True), resumed=True)
     flow.take(message(b"{"))
-    found = flow.pipeline.held.oldest(3)
+    found = flow.pipeline.in_flight.oldest(3)
     assert [(one["number"], one["topic"], one["waits_for"]) for one in found] == [
         (0, "t/acme/B", "a device look-up"),
         (1, "t/acme/A", "a connection"),
@@ -253,9 +253,9 @@ async def test_the_oldest_that_are_held_can_be_shown(flow: Flow) -> None:
 
 async def test_drain_ends_when_the_last_is_settled(flow: Flow) -> None:
     """Not before, and at once when nothing is held."""
-    await asyncio.wait_for(flow.pipeline.drain(), 1)
+    await asyncio.wait_for(flow.pipeline.wait_settled(), 1)
     flow.take(message({"n": 1}))
-    draining = asyncio.create_task(flow.pipeline.drain())
+    draining = asyncio.create_task(flow.pipeline.wait_settled())
     await asyncio.sleep(0)
     assert not draining.done()
     draining.cancel()
@@ -288,7 +288,7 @@ async def test_the_books_balance_after_every_chunk(deliveries: list[list[str]], 
         flow.take(*parts(flow.taken, kinds), resumed=resumed)  # looks at the books
         assert flow.held().total() + len(flow.hand.settled) == flow.taken
         assert (flow.held_bytes > 0) == (flow.held().total() > 0)
-        held = {one["number"] for one in flow.pipeline.held.oldest(1000)}
+        held = {one["number"] for one in flow.pipeline.in_flight.oldest(1000)}
         assert held | set(flow.hand.settled) == set(range(flow.taken))
 
 
@@ -308,9 +308,9 @@ async def test_every_reading_is_a_row(flow: Flow) -> None:
     """What fills a batch is counted in rows, of either way, and a dead letter is one."""
     flow.take(message([flat(0), flat(1), flat(2)]), message(plain(3)), message(b"{"))
     flow.take(message(plain(4)))
-    batch = flow.pipeline.held.queue.open
+    batch = flow.pipeline.in_flight.queue.open
     assert batch.row_count == 6
-    assert batch.row_bytes == sum(map(len, batch.rows)) + 1 + len(batch.letters[0].message.topic)
+    assert batch.row_bytes == sum(map(len, batch.rows)) + 1 + len(batch.dead_letters[0].message.topic)
 
 
 def refusals() -> set[int]:
@@ -327,18 +327,18 @@ def refusals() -> set[int]:
         {"ts": 1, "metrics": {}},
         {"serial_number": "B", "n": 1},
         b"x" * 2**21,
+        None,
     ],
 )
 async def test_what_is_refused_is_free_once_it_is_settled(flow: Flow, bad: Any) -> None:
     """Kept in circles until the collector came, 10 000 dead letters of 60 KB took 1.3 GB."""
+    large = unreadable(b"t", b"", 2, duplicate=False, reason=Reason.TOO_LARGE, detail="large")
     gc.collect()
     gc.disable()
     before = refusals()
     try:
-        flow.take(
-            message(bad), unreadable(b"t", b"", 2, duplicate=False, reason=Reason.TOO_LARGE, detail="large")
-        )
-        assert len(flow.pipeline.held.queue.open.letters) == 2
+        flow.take(large if bad is None else message(bad))
+        assert len(flow.pipeline.in_flight.queue.open.dead_letters) == 1
         assert refusals() <= before
     finally:
         gc.enable()

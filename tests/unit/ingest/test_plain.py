@@ -95,20 +95,20 @@ class Ways:
         self.device.type = of
         Preparation(rules)(self.device)
         registry.entry("acme", "S-1").learn(self.device)
-        self._route.shorten()
+        self._route.take_fast_path()
 
     @property
     def flagged(self) -> Mapping[tuple[str, str], int]:
         """What the general path has flagged, by stream and reason."""
         return self._intake.flagged
 
-    def short(self, payload: bytes, **rest: Any) -> bytes | None:
+    def fast(self, payload: bytes, **rest: Any) -> bytes | None:
         """The row of the fast path."""
         return self.rows(_delivery([payload], **rest))[0][0]
 
     def rows(self, delivery: Delivery) -> tuple[list[bytes | None], Mapping[int, int]]:
         """The rows of the fast path, and the receive times that it gave."""
-        return self._intake.plain_rows(delivery, [self._route] * len(delivery.messages))
+        return self._intake.fast_rows(delivery, [self._route] * len(delivery.messages))
 
     def plain(self, payload: bytes) -> Encoded | None:
         """What the fast path makes of it, as the general one says it."""
@@ -116,7 +116,7 @@ class Ways:
         (row,), untimed = self.rows(_delivery([payload]))
         return None if row is None else (row, untimed.get(0), [], 1)
 
-    def full(self, payload: bytes) -> Encoded | MessageError:
+    def general(self, payload: bytes) -> Encoded | MessageError:
         """What the general path makes of it."""
         delivery = _delivery([payload])
         self.device.last_receive_us = 0
@@ -137,7 +137,9 @@ ALL_WAYS = [Ways(kind) for kind in KINDS]
 
 def agree(payload: bytes) -> int:
     """For how many of all types the fast path has a row; it is that of the general path."""
-    found = [(plain, ways.full(payload)) for ways in ALL_WAYS if (plain := ways.plain(payload)) is not None]
+    found = [
+        (plain, ways.general(payload)) for ways in ALL_WAYS if (plain := ways.plain(payload)) is not None
+    ]
     assert [plain for plain, _ in found] == [full for _, full in found]
     return len(found)
 
@@ -216,7 +218,7 @@ def test_bad_input_goes_the_full_way(case: Any) -> None:
 )
 def test_plain_messages_take_the_short_way(kind: DeviceType, payload: bytes) -> None:
     """Or it would be of no use, and nobody would notice."""
-    assert Ways(kind).short(payload) is not None
+    assert Ways(kind).fast(payload) is not None
 
 
 @pytest.mark.parametrize(
@@ -247,8 +249,8 @@ def test_who_may_not_take_it(
     payload: bytes, rest: Mapping[str, Any], options: Mapping[str, Any], rules: Mapping[str, Any]
 ) -> None:
     """Retained, with an id in a property, ignored, too large, too old, too new, another time: more is to be decided."""
-    assert Ways(a_type(), settings.ValidationSettings(**rules), **options).short(payload, **rest) is None
-    assert Ways(a_type()).short(FULL) is not None
+    assert Ways(a_type(), settings.ValidationSettings(**rules), **options).fast(payload, **rest) is None
+    assert Ways(a_type()).fast(FULL) is not None
 
 
 @pytest.mark.parametrize("change", ["forgotten", "learnt again"])
@@ -262,7 +264,7 @@ def test_what_the_registry_forgets_routes_do_not_remember(change: str) -> None:
     else:
         entry.learn(a_device("S-1"))
         entry.forget()
-    assert ways.short(FULL) is None
+    assert ways.fast(FULL) is None
 
 
 UNTIMED = b'{"metrics": {"level": %d}}'

@@ -12,7 +12,7 @@ def fill(queue: Queue, count: int, *, size: int = 0) -> None:
     """So many messages more into the open batch, with so many bytes more in all."""
     filling = Filling(queue.open)
     for n in range(count):
-        filling.keyed(a_device(), NOW_US + n, {"n": n})
+        filling.timed(a_device(), NOW_US + n, {"n": n})
     queue.open.row_bytes += size
 
 

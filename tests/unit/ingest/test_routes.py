@@ -72,8 +72,8 @@ async def test_who_is_not_plain_goes_the_full_way_for_a_while() -> None:
     for known in (False, *[True] * 131):
         if known and route.entry.device is None:
             route.entry.learn(device)
-        route.detour()
-        ways.append(route.short is device)
+        route.cool_down()
+        ways.append(route.fast_device is device)
     assert [n for n, short in enumerate(ways) if short] == [1, 66, 131], (
         "as soon as it is known, then now and then"
     )

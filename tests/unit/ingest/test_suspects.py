@@ -53,7 +53,7 @@ class Route:
     def idle(self) -> None:
         """Nothing to do."""
 
-    async def drain(self) -> None:
+    async def wait_settled(self) -> None:
         """Before anything was taken at once, then when the test says so."""
         if self.taken:
             await self.settled.wait()

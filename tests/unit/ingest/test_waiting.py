@@ -35,7 +35,7 @@ async def test_an_empty_room() -> None:
     """Nobody, nothing held, and nobody is called."""
     room = DeferredQueue()
     assert (len(room), room.size, room.all(), room.entries(), room.count_by_stream()) == (0, 0, [], [], {})
-    assert room.call_in(lambda _one: True) == []
+    assert room.release(lambda _one: True) == []
     assert room.oldest() > 2**62
 
 
@@ -56,7 +56,7 @@ async def test_who_is_called_leaves_in_the_order_of_coming(routes: dict[str, Top
     room = DeferredQueue()
     for number in range(6):
         room.add(waiting(number, routes["telemetry"], payload=b"x" * number))
-    called = room.call_in(lambda one: one.number % 2 == 1)
+    called = room.release(lambda one: one.number % 2 == 1)
     assert [one.number for one in called] == [1, 3, 5]
     assert [one.number for one in room.all()] == [0, 2, 4]
     assert room.size == 6 + 3 * (OVERHEAD_BYTES + len("t"))
@@ -73,14 +73,14 @@ async def test_devices_are_waited_for_once(routes: dict[str, TopicRoute]) -> Non
 async def test_somebody_wakes_who_asks(routes: dict[str, TopicRoute]) -> None:
     """At once when somebody waits already; not after the last has left."""
     room = DeferredQueue()
-    asking = asyncio.create_task(room.somebody())
+    asking = asyncio.create_task(room.wait_nonempty())
     await asyncio.sleep(0)
     assert not asking.done()
     room.add(waiting(1, routes["telemetry"]))
     await asyncio.wait_for(asking, 1)
-    await asyncio.wait_for(room.somebody(), 1)
-    room.call_in(lambda _one: True)
-    asking = asyncio.create_task(room.somebody())
+    await asyncio.wait_for(room.wait_nonempty(), 1)
+    room.release(lambda _one: True)
+    asking = asyncio.create_task(room.wait_nonempty())
     await asyncio.sleep(0)
     assert not asking.done()
     asking.cancel()

@@ -59,7 +59,7 @@ class Scene:
         """What is held."""
         return self.messages[:count]
 
-    def stands(self) -> object:
+    def progress_marker(self) -> object:
         """How far the batches under way are."""
         return self.work
 

@@ -132,5 +132,5 @@ def test_more_than_a_round_of_ids_is_new() -> None:
     for start in range(0, 140_000, 500):
         ids = [number % 65_535 + 1 for number in range(start, start + 500)]
         delivery = gateway.acks.register([Sent(packet_id, 0, False) for packet_id in ids], ids)
-        assert not delivery.again
+        assert not delivery.resent
     assert len(gateway.acks.settle(range(140_000), leaving=True)) == 140_000

@@ -55,7 +55,7 @@ def test_what_was_sent_again_has_no_ack_of_its_own() -> None:
     """The ack of the first leaves in its place when both are settled: the second may be another message."""
     window = Window()
     window.register([1, 2, 3])
-    window.register([NO_ID, 4], again={3: 1})
+    window.register([NO_ID, 4], resent={3: 1})
     assert window.settle([0, 1, 2, 4]) == [1]
     assert window.settle([3]) == [2, 3, 4]
 
@@ -64,7 +64,7 @@ def test_the_first_may_be_settled_last() -> None:
     """The ack waits for whichever of the two is later; a third copy counts too."""
     window = Window()
     window.register([1, 2])
-    window.register([NO_ID, NO_ID], again={2: 1, 3: 1})
+    window.register([NO_ID, NO_ID], resent={2: 1, 3: 1})
     assert window.settle([3]) == []
     assert window.settle([0, 1]) == [1]
     assert window.settle([2]) == [2]

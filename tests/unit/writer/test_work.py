@@ -19,7 +19,7 @@ def work_of(count: int) -> BatchWrite:
     """Work of so many messages."""
     filling, device = Filling(), a_device()
     for n in range(count):
-        filling.keyed(device, NOW_US + n, {"n": n})
+        filling.timed(device, NOW_US + n, {"n": n})
     return BatchWrite(filling.batch)
 
 
@@ -56,7 +56,7 @@ def test_letters_go_with_the_last_stretch() -> None:
     """All of the batch and all that were refused, once, and after everything before is done."""
     filling = Filling()
     for n in range(4):
-        filling.keyed(a_device(), NOW_US, {"n": n})
+        filling.timed(a_device(), NOW_US, {"n": n})
     filling.letter(published("t", b"{"))
     work = BatchWrite(filling.batch)
     assert [letter.reason for letter in work.letters()] == [Reason.MALFORMED]
@@ -75,15 +75,15 @@ def test_letters_go_with_the_last_stretch() -> None:
 def test_only_what_no_key_can_recognise_is_for_the_ledger() -> None:
     """Messages of the next stretch with a reading without a time or an own id, and the letters that go with it."""
     filling, device = Filling(), a_device()
-    filling.keyed(device, NOW_US, {})
-    filling.unkeyed(device, NOW_US, {})
-    filling.batch.ids[filling.keyed(device, NOW_US, {})] = [(device.tenant_id, "m")]
-    filling.unkeyed(device, NOW_US, {})
+    filling.timed(device, NOW_US, {})
+    filling.untimed(device, NOW_US, {})
+    filling.batch.ids[filling.timed(device, NOW_US, {})] = [(device.tenant_id, "m")]
+    filling.untimed(device, NOW_US, {})
     filling.letter(published("t", b"{"))
     work = BatchWrite(filling.batch)
     batch = filling.batch
     entries = list(zip(batch.numbers, batch.messages, strict=True))
-    assert work.known_again() == [*entries[1:], (batch.letter_numbers[0], batch.letters[0].message)]
+    assert work.known_again() == [*entries[1:], (batch.dead_letter_numbers[0], batch.dead_letters[0].message)]
     work.isolate(REFUSED)
     assert work.known_again() == [entries[1]]
 
@@ -103,7 +103,7 @@ def test_a_refused_letter_is_held_for() -> None:
     filling = Filling()
     for _ in range(3):
         filling.letter(published("t", b"{"))
-    bad, written, work = filling.batch.letters[1], 0, BatchWrite(filling.batch)
+    bad, written, work = filling.batch.dead_letters[1], 0, BatchWrite(filling.batch)
     while work.letters() != [bad]:
         if bad in work.letters():
             assert work.isolate(REFUSED)

@@ -1,4 +1,4 @@
-"""``drain``: a backlog waits in a persistent session, the gateway starts; and everybody else who can do that.
+"""``drain``: a backlog waits in a persistent session, the gateway starts; and so do all rivals that can do that.
 
 The gateway and its rivals take turns, round by round.
 """

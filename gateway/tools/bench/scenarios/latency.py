@@ -64,7 +64,7 @@ async def _measure(bench: Bench, daemon: MeasuredDaemon, looking: Any, kind: Sha
 
 
 async def _publish(bench: Bench, probes: Probes, kind: Shape, rate: int) -> Published:
-    """The load, while somebody looks for its probes."""
+    """The load, while its probes are looked for."""
     count = round(rate * bench.options.seconds) + 1
     load = bench.publish(kind, count, rate=rate, probe_every=max(rate // _PROBES, 2))
     publishing = asyncio.create_task(load)

@@ -26,7 +26,7 @@ _LEFT_SECONDS = 0.25
 _LEFT_SHARE = 0.02
 """Of the load's duration, that storing the rest may take; at least the seconds above."""
 _FLAT_OUT = 1_000_000
-"""Messages a second that nobody reaches: bounds the count of a load that is bounded by time."""
+"""Messages a second beyond reach: bounds the count of a load that is bounded by time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
