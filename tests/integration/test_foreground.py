@@ -349,7 +349,7 @@ def _interrupted(scene: Scene, line: list[str], verb: str) -> tuple[dict[str, An
             names = list(scene.installation.databases.values())
             eventually(
                 lambda: query(scene.installation.admin_dsn, sleeping, f"{verb}%", names)[0][0],
-                timeout=60,  # of a busy machine, to start a command; the statement lasts 20 s from its own start
+                timeout=20,
                 what="a statement under way",
             )
             process.send_signal(signal.SIGINT)
