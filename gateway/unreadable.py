@@ -45,7 +45,7 @@ def unreadable(
 
 def set_apart(message: Message) -> Unreadable:
     """The message, to end as a dead letter without a look at its payload."""
-    why = (_PREFIX + Reason.SET_APART.value, "it ended the process twice; a replay looks at it again")
+    why = (_PREFIX + Reason.SET_APART.value, "it ended the process three times; a replay looks at it again")
     properties = (why, *message.user_properties)
     return Unreadable(message.topic, message.payload, message.packet_id, message.duplicate, properties)
 

@@ -66,7 +66,7 @@ def _jsonb(text: bytes) -> bytes:
 
 
 class DocumentRow(msgspec.Struct):
-    """See :class:`gateway.writer.layouts.base.Row`."""
+    """See :class:`gateway.writer.rows.Row`."""
 
     key: bytes
     head: bytes
