@@ -65,8 +65,6 @@ class GeneralPath:
         try:
             found = self._intake.encode(message, route, delivery)
         except MessageError as error:
-            # Its frames know the error and the message: a circle, which the collector would find after thousands.
-            error.__traceback__ = None
             self._refuse(number, message, route, delivery, error)
             return route.entry is not None and route.entry.device is not None
         except Exception as error:

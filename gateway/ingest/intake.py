@@ -148,7 +148,8 @@ class Intake:
         """Let only those pass whose payload may be looked at."""
         fault = unreadable.fault(message)
         if fault is not None and route.ending is not Reason.STREAM_IGNORED:
-            raise fault
+            # Another one: an error and a frame that knows it keep each other, and the message.
+            raise MessageError(fault.reason, fault.detail)
         if route.ending is not None:
             raise MessageError(route.ending, f"no stream takes the topic {message.topic[:200]!r}")
         if message.retain and route.retained == "ignore":

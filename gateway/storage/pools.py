@@ -66,7 +66,10 @@ def translate(database: str) -> Iterator[None]:
         translated = translate_error(error, database)
         if translated is None:
             raise
-        raise translated from error
+        try:
+            raise translated from error
+        finally:
+            del translated  # it knows this frame: they would keep each other, and the batch of a frame above
 
 
 @contextlib.contextmanager

@@ -134,7 +134,10 @@ class Writer:
         if failing and (persists or len(failing) < len(work.next.indices)):
             return work.leave(failing)
         if not persists:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # it knows this frame: they would keep each other, and the work
         if not probed:
             await self.probe()
         if error.sqlstate in _TOO_MUCH:

@@ -271,7 +271,8 @@ class BatchWrite:
         """
         self._failures += 1
         self.rows_before = rows if self.rows_before is None else self.rows_before
-        self.error = error
+        # Without its traceback: the frames in it know this work, and would keep it when it is done.
+        self.error = type(error)(str(error), error.sqlstate, of_all=error.of_all)
         return not error.of_all and (self.suspect or self._failures >= PERSISTS)
 
     def set_apart(self, *, thorough: bool) -> bool:

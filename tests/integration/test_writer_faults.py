@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import uuid
@@ -13,6 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from gateway.batches import Batch
 from gateway.errors import StandingError, TransientError
 from gateway.messages import Device
 from gateway.outcomes import Outcome
@@ -347,6 +349,41 @@ async def waits_anew(table: Table, before: int) -> Any:
     """Whether another session of the writer than before waits for the standby."""
     await table.execute("SELECT pg_stat_clear_snapshot()")
     return any(row["pid"] != before for row in await table.fetch(WAITS_FOR_STANDBY))
+
+
+@pytest.mark.parametrize("why", ["a constraint", "a row that grows too large", "for a while"])
+async def test_what_failed_is_free_once_it_is_written(shared: Databases, writer: Writer, why: str) -> None:
+    """A frame that knows an error which came through it kept it, and a batch of megabytes, until the collector came."""
+    await writer.probe()
+    gc.collect()
+    gc.disable()
+    try:
+        before = batches_in_memory()
+        await fail_and_write(shared, writer, why)
+        assert batches_in_memory() <= before
+    finally:
+        gc.enable()
+
+
+async def fail_and_write(shared: Databases, writer: Writer, why: str) -> None:
+    """Write three messages of which some are refused, or all for now."""
+    device, filling = a_device(), Filling()
+    for n in range(3):
+        name = "poison" if why == "a constraint" and n else f"k{n}"
+        filling.timed(device, NOW_US + (0 if "row" in why else n), {name: "x" * 900_000})
+    work = BatchWrite(filling.batch)
+    if why == "for a while":
+        away = ("ALTER TABLE telemetry RENAME TO away", "ALTER TABLE away RENAME TO telemetry")
+        with altered(shared.timeseries_dsn, *away), pytest.raises(StandingError):
+            await writer.write(work)
+    await writer.write(work)
+    refused = [index for index, outcome in enumerate(work.outcomes) if outcome is DEAD]
+    assert refused == ([] if why == "for a while" else [1, 2])
+
+
+def batches_in_memory() -> set[int]:
+    """By identity."""
+    return {id(one) for one in gc.get_objects() if isinstance(one, Batch)}
 
 
 async def test_two_writers_of_the_same_readings(
