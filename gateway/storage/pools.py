@@ -116,8 +116,8 @@ def require_replicated(connection: sessions.ServerSession, database: str) -> Non
     """
     if connection.unreplicated:
         raise errors.TransientError(
-            f"{database}: committed at the primary only: the wait for its synchronous standby was cancelled, by "
-            "statement_timeout or by hand; tried again until a standby has it"
+            f"{database}: committed at the primary only: the wait for its synchronous standby was cancelled "
+            "(pg_cancel_backend); tried again until a standby has it"
         )
 
 

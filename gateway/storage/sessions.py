@@ -77,7 +77,7 @@ class ServerSession(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no
         self.add_log_listener(self._noticed)
 
     def _noticed(self, _connection: object, notice: asyncpg.PostgresLogMessage) -> None:
-        """The wait of a COMMIT that is cancelled (statement_timeout, by hand) is but a warning, in any language."""
+        """The wait of a COMMIT that is cancelled (pg_cancel_backend) is but a warning, in any language."""
         routine = getattr(notice, "server_source_function", None)
         self.unreplicated |= routine == "SyncRepWaitForLSN"
 

@@ -304,11 +304,8 @@ class Writer:
     async def _known(self, connection: Any, work: BatchWrite) -> Known:
         """What is known of the messages of the next stretch, by their own ids or as replays."""
         known, batch = Known(), work.batch
-        ids = (
-            {index: batch.ids[index] for index in work.next.indices if index in batch.ids}
-            if batch.ids
-            else {}
-        )
+        indices = work.next.indices if batch.ids else ()
+        ids = {index: batch.ids[index] for index in indices if index in batch.ids}
         if ids:
             digests = {index: processed.digest(batch.messages[index].payload) for index in ids}
             refuse = [index for index in ids if batch.routes[index].message_id_reused == "dead_letter"]

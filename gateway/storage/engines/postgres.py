@@ -51,9 +51,8 @@ class PostgresEngine:
             if table not in in_use:
                 try:
                     end = await _make(connection, table, row["day"])
-                except (
-                    _PASSING
-                ) as error:  # the session that held this day's lock holds those of the others too
+                except _PASSING as error:
+                    # The session that held this day's lock holds those of the others too.
                     in_use[table] = await _told(connection, table, error)
                 else:
                     ends.get(end, []).append(name)
