@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.ingest.intake import Intake
+from gateway.writer.copy import Writer
 from tests.support.daemon import REPOSITORY, Daemon
 from tests.support.databases import Databases
 from tests.support.plan import TELEMETRY
@@ -17,8 +19,8 @@ from tests.support.wire import Wire
 
 KILL = """
 import os
-from gateway.{room} import {module} as module
-taken = module.{owner}.{method}
+from {method.__module__} import {owner.__name__} as owner
+taken = owner.{method.__name__}
 def killed(self, first, *rest):
     if b"kill" in {looked_at}:
         os.kill(os.getpid(), 9)
@@ -27,19 +29,19 @@ async def killed_later(self, first, *rest):
     if b"kill" in {looked_at}:
         os.kill(os.getpid(), 9)
     return await taken(self, first, *rest)
-module.{owner}.{method} = {killer}
+owner.{method.__name__} = {killer}
 """
 WHERE = {
     "in the loop": (
         KILL.format(
-            room="ingest", module="intake", owner="Intake", method="plain_rows", killer="killed",
+            owner=Intake, method=Intake.fast_rows, killer="killed",
             looked_at="b''.join(message.payload for message in first.messages if not message.retain)",
         ),
         10,
     ),
     "in the writer": (
         KILL.format(
-            room="writer", module="copy", owner="Writer", method="write", killer="killed_later",
+            owner=Writer, method=Writer.write, killer="killed_later",
             looked_at="b''.join(first.batch.rows)",
         ),
         5000,
