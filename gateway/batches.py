@@ -231,6 +231,10 @@ class Batch:
             error,
         )
 
+    def row_bytes_of(self, indices: Sequence[int]) -> int:
+        """Of the rows of these messages, as encoded."""
+        return sum(len(self.rows[index]) for index in indices)
+
     def oldest(self) -> int:
         """The least delivery number."""
         return min(min(self.numbers, default=_NEVER), min(self.dead_letter_numbers, default=_NEVER))

@@ -29,8 +29,8 @@ from gateway.errors import MessageError
 from gateway.messages import Reading
 from gateway.outcomes import Reason
 
-_DIGITS = re.compile(rb"(?<![0-9])[0-9]{309}")
-"""From the first digit of a number only: to begin at each would take its length squared."""
+_SAME_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+_TOO_MANY_DIGITS = b"0" * (LONGEST_NUMBER + 1)
 _FAR_EXPONENTS = re.compile(rb"e[+-]?[0-9]{3}"), re.compile(rb"E[+-]?[0-9]{3}")
 """Numbers like 1e308, for which msgspec takes 10 µs each: 1.6 s for as many as a message of 1 MB holds. Two patterns,
 for a letter to begin with is looked for five times as fast as one of two."""
@@ -135,7 +135,7 @@ def _look_closer(tree: object, payload: bytes, limits: Limits) -> None:
         json_faults.check_keys(payload)
     if _BACKSLASH in payload:
         json_faults.check_text(tree)
-    if len(payload) > LONGEST_NUMBER and _DIGITS.search(payload):
+    if len(payload) > LONGEST_NUMBER and _TOO_MANY_DIGITS in payload.translate(_SAME_DIGITS):
         json_faults.check_numbers(tree)
 
 

@@ -47,6 +47,8 @@ Task = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
 """Name, and what it does."""
 
 _DRAIN_BYTES = 8 << 20
+_LARGE_BATCH_BYTES = 2 << 20
+"""Of a batch of large messages: merging them takes the event loop's time."""
 _DRAIN_TOPICS = 50_000
 
 
@@ -281,7 +283,11 @@ def _path(
     """A pipeline, its tasks and its COPY connections; ``name`` stands before the tasks' own."""
     options, batch = base.options, base.options.batch
     recognition = _recognition(base, redeliveries, ledger)
-    held, go = InFlight(Queue(max_rows=batch.max_rows, max_bytes=batch.max_bytes)), asyncio.Event()
+    held = InFlight(
+        Queue(max_rows=batch.max_rows, max_bytes=batch.max_bytes),
+        Queue(max_rows=batch.max_rows, max_bytes=min(batch.max_bytes, _LARGE_BATCH_BYTES)),
+    )
+    go = asyncio.Event()
     held_back = HeldBack(
         held,
         base.experience,
@@ -298,11 +304,15 @@ def _path(
         intake=Intake(options.validation, routes, base.chunks),
         recognition=recognition,
         held_back=held_back,
-        dispatch=Dispatch(held.queue, held_back, go, linger=batch.linger),
+        dispatch=Dispatch(held, held_back, go, linger=batch.linger),
         overflow=overflow,
     )
     deferred = _deferred(base, pipeline, recognition, overflow)
-    tasks: list[Task] = [(f"{name}/resolve", deferred.resolve), (f"{name}/recognise", deferred.recognise)]
+    tasks: list[Task] = [
+        (f"{name}/resolve", deferred.resolve),
+        (f"{name}/recognise", deferred.recognise),
+        (f"{name}/decode", deferred.decode),
+    ]
     writers = [_writer(base, ledger, name) for _ in range(connections)]
     for number, writer in enumerate(writers):
         tasks.append((f"{name}/writer-{number}", functools.partial(pipeline.write, writer)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from gateway.devices.registry import Entry, Registry
 from gateway.ingest.overflow import Overflow
 from gateway.ingest.pipeline import Pipeline
@@ -12,7 +14,7 @@ from gateway.storage.retry import Retrying
 
 
 class Deferred:
-    """Two tasks that empty the two queues of what is deferred, back into the path."""
+    """Three tasks that empty the queues of what is deferred, back into the path."""
 
     def __init__(
         self,
@@ -45,6 +47,16 @@ class Deferred:
             decided = queue.release(lambda one: all(map(_decided, one.entries)))
             if decided:
                 self._pipeline.take_again(decided)
+
+    async def decode(self) -> None:
+        """Task: large messages, one at a time, and not ahead of the connection that writes them: rows take memory."""
+        queue = self._in_flight.large
+        while True:
+            await queue.wait_nonempty()
+            while self._in_flight.large_queue.full:
+                await self._in_flight.until_changed()
+            await self._pipeline.take_large(queue.first())
+            await asyncio.sleep(0)  # many small ones may wait behind a large one
 
     async def recognise(self) -> None:
         """Task: tell redeliveries of what came to its end from redeliveries of what did not.

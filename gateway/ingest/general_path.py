@@ -10,7 +10,7 @@ import msgspec
 from gateway import batches
 from gateway.errors import MessageError
 from gateway.ingest.in_flight import InFlight
-from gateway.ingest.intake import Intake
+from gateway.ingest.intake import LARGE_BYTES, Encoded, Intake
 from gateway.ingest.recognition import Recognition
 from gateway.ingest.routes import TopicRoute
 from gateway.ingest.settlement import Settlement
@@ -50,7 +50,7 @@ class GeneralPath:
         for number, (message, route, row) in enumerate(every, delivery.first):
             if number in without:
                 continue
-            if row is None:
+            if row is None or route.large:
                 misses += not self.accept(number, message, route, delivery)
             else:
                 first_us = untimed.get(number - delivery.first)
@@ -62,22 +62,64 @@ class GeneralPath:
 
     def accept(self, number: int, message: Message, route: TopicRoute, delivery: Delivery) -> bool:
         """Decide about one message, or defer it. False: its device is not known."""
+        if route.large or (len(message.payload) > LARGE_BYTES and self._intake.is_large(message, route)):
+            route.wait()
+            self._in_flight.large.add(Waiting(number, message, route, _bare(delivery)))
+            return True
         try:
             found = self._intake.encode(message, route, delivery)
         except MessageError as error:
-            self._refuse(number, message, route, delivery, error)
+            self._refuse(number, message, route, delivery, error, batch=self._in_flight.queue.open)
             return route.entry is not None and route.entry.device is not None
         except Exception as error:
-            defect = repr(error)[:500]
-            self._defects[defect] += 1
-            self._refuse(number, message, route, delivery, MessageError(Reason.GATEWAY_DEFECT, defect))
+            defect = self._defect(error)
+            self._refuse(number, message, route, delivery, defect, batch=self._in_flight.queue.open)
             return True
+        return self._add(number, message, route, delivery, found, batch=self._in_flight.queue.open)
+
+    async def accept_large(self, one: Waiting) -> None:
+        """Decide about a message that waited for its turn to be decoded; it is the first of those that do."""
+        found = await self._encode_large(one)
+        self._in_flight.large.pop()
+        one.route.waited()
+        small = len(one.message.payload) <= LARGE_BYTES
+        queue = self._in_flight.queue if small else self._in_flight.large_queue
+        batch = queue.open_for(one.delivery, one.message)
+        if isinstance(found, MessageError):
+            self._refuse(one.number, one.message, one.route, one.delivery, found, batch=batch)
+        else:
+            self._add(one.number, one.message, one.route, one.delivery, found, batch=batch)
+
+    async def _encode_large(self, one: Waiting) -> Encoded | Unresolved | MessageError:
+        """What it becomes; why it is refused is a value here, without the frames that an error would hold."""
+        try:
+            return await self._intake.encode_large(one.message, one.route, one.delivery)
+        except MessageError as error:
+            return MessageError(error.reason, error.detail)
+        except Exception as error:
+            return self._defect(error)
+
+    def _defect(self, error: Exception) -> MessageError:
+        defect = repr(error)[:500]
+        self._defects[defect] += 1
+        return MessageError(Reason.GATEWAY_DEFECT, defect)
+
+    def _add(
+        self,
+        number: int,
+        message: Message,
+        route: TopicRoute,
+        delivery: Delivery,
+        found: Encoded | Unresolved,
+        *,
+        batch: batches.Batch,
+    ) -> bool:
+        """Into the batch, or deferred. False: its device is not known."""
         if isinstance(found, Unresolved):
             self._in_flight.unresolved.add(Waiting(number, message, route, _bare(delivery), found.entries))
             return False
         rows, untimed, ids, readings = found
         if untimed is None or not self._seen_before(number, message, route, delivery, untimed):
-            batch = self._in_flight.queue.open
             batch.add(
                 number,
                 message,
@@ -91,7 +133,14 @@ class GeneralPath:
         return True
 
     def _refuse(
-        self, number: int, message: Message, route: TopicRoute, delivery: Delivery, error: MessageError
+        self,
+        number: int,
+        message: Message,
+        route: TopicRoute,
+        delivery: Delivery,
+        error: MessageError,
+        *,
+        batch: batches.Batch,
     ) -> None:
         """To the dead letters, or to its end when configuration says that it is ignored.
 
@@ -104,7 +153,7 @@ class GeneralPath:
         received_us = self._dead_letter_times.next(delivery.received_us)
         if not self._seen_before(number, message, route, delivery, received_us):
             letter = batches.dead_letter(number, message, route, received_us, error)
-            self._in_flight.queue.open.add_dead_letter(number, route, letter)
+            batch.add_dead_letter(number, route, letter)
 
     def _seen_before(
         self, number: int, message: Message, route: TopicRoute, delivery: Delivery, received_us: int

@@ -20,29 +20,37 @@ class InFlight:
 
     Attributes:
         queue: batches that wait for a connection.
+        large_queue: likewise, of large messages.
         writing: batches on their way into the database.
         back: what was set apart, as it fails although the server works.
         unresolved: messages whose devices must be looked up.
         unrecognised: redeliveries that only the ledger can tell.
+        large: messages that are decoded one at a time, and what came behind them by the same topics.
     """
 
-    def __init__(self, queue: Queue) -> None:
-        self.queue = queue
+    def __init__(self, queue: Queue, large_queue: Queue) -> None:
+        self.queue, self.large_queue = queue, large_queue
         self.writing: list[BatchWrite] = []
         self.back: list[BatchWrite] = []
-        self.unresolved, self.unrecognised = DeferredQueue(), DeferredQueue()
+        self.unresolved, self.unrecognised, self.large = DeferredQueue(), DeferredQueue(), DeferredQueue()
+        self._deferred = {
+            "a device look-up": self.unresolved,
+            "the ledger": self.unrecognised,
+            "its turn to be decoded": self.large,
+        }
         self._changed = asyncio.Event()
 
     @property
     def size_bytes(self) -> int:
         """Bytes held."""
-        return sum(batch.size for batch in self._batches()) + self.unresolved.size + self.unrecognised.size
+        deferred = sum(queue.size for queue in self._deferred.values())
+        return deferred + sum(batch.size for batch in self._batches())
 
     def by_stream(self) -> Counter[str]:
         """Messages held, by stream."""
-        held: Counter[str] = self.unresolved.count_by_stream() + self.unrecognised.count_by_stream()
-        for batch in self._batches():
-            held += batch.count_by_stream()
+        held: Counter[str] = Counter()
+        for place in self._places():
+            held += place.count_by_stream()
         return held
 
     def oldest(self, count: int) -> list[dict[str, object]]:
@@ -55,7 +63,7 @@ class InFlight:
 
     def find(self, numbers: Collection[int]) -> dict[int, Message]:
         """Those of these messages that are held, by delivery number."""
-        queues = self.unresolved, self.unrecognised
+        queues = self._deferred.values()
         found = {one.number: one.message for queue in queues for one in queue.all() if one.number in numbers}
         for batch in self._batches():
             if len(found) < len(numbers):
@@ -88,17 +96,21 @@ class InFlight:
         return self._least() >= number
 
     def _least(self) -> int:
-        queues = self.unresolved.oldest(), self.unrecognised.oldest()
-        return min(*queues, *(batch.oldest() for batch in self._batches()))
+        return min(place.oldest() for place in self._places())
+
+    def _places(self) -> Iterator[DeferredQueue | Batch]:
+        yield from self._deferred.values()
+        yield from self._batches()
 
     def _batches(self) -> Iterator[Batch]:
         yield from self.queue
+        yield from self.large_queue
         yield from (work.batch for work in (*self.writing, *self.back))
 
     def _messages(self) -> Iterator[tuple[int, Route, Message, str]]:
-        for cause, queue in (("a device look-up", self.unresolved), ("the ledger", self.unrecognised)):
+        for cause, queue in self._deferred.items():
             yield from ((one.number, one.route, one.message, cause) for one in queue.all())
-        for batch in self.queue:
+        for batch in (*self.queue, *self.large_queue):
             yield from _messages_of(batch, "a connection")
         for work in self.writing:
             yield from _messages_of(work.batch, "the database")

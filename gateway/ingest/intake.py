@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from gateway import clock, settings, unreadable
 from gateway.batches import MessageId, dead_letter_before
 from gateway.devices.registry import Entry
 from gateway.errors import MessageError
-from gateway.ingest.new_chunks import FRESH_US, NewChunks
+from gateway.ingest import row_encoding
+from gateway.ingest.new_chunks import NewChunks
 from gateway.ingest.routes import Routes, TopicRoute
-from gateway.ingest.validation import TimeCheck, flag_time, receive_time
+from gateway.ingest.row_encoding import EncodedRows, OwnerOf, ReceiveTime
+from gateway.ingest.validation import TimeCheck, receive_time
 from gateway.ingest.waiting import Unresolved
 from gateway.messages import Delivery, Device, Message, Reading, Receipt
 from gateway.outcomes import Reason
@@ -21,8 +24,8 @@ from gateway.writer.layouts import Layout
 
 _redelivered = operator.attrgetter("duplicate")
 _DAY_US = 86_400 * clock.MICROS
-_LONGEST_ID = 255
-"""Characters of a message's own id, by which an index finds it: PostgreSQL has no keys of more than 2.7 kB."""
+LARGE_BYTES = 2**16
+"""Payloads beyond are decoded and encoded beside the event loop: a mebibyte of them takes 0.1 s."""
 
 Encoded = tuple[bytes, int | None, list[MessageId], int]
 """All rows of a message; the receive time given to its first reading without a time, µs; its own ids; how many rows."""
@@ -79,70 +82,105 @@ class Intake:
         readings = route.decode(message.payload)
         if device is None and (unknown := self._unknown(readings, route)):
             return Unresolved(unknown)
-        return self._encode(readings, device, message, route, delivery)
 
-    def _encode(
-        self,
-        readings: Sequence[Reading],
-        device: Device | None,
-        message: Message,
-        route: TopicRoute,
-        delivery: Delivery,
+        def owner_of(reading: Reading) -> Device:
+            return device if device and reading.device is None else self._owner(reading, route, device)
+
+        receive = _receive(readings, device, owner_of, delivery)
+        encoded = row_encoding.encode(
+            readings,
+            message,
+            route,
+            delivery.received_us,
+            judge_time=self._judge_time,
+            owner_of=owner_of,
+            receive_time=receive,
+        )
+        return self._checked(encoded, readings, message, route)
+
+    def is_large(self, message: Message, route: TopicRoute) -> bool:
+        """Whether this is for :meth:`encode_large`: it will be decoded, and that takes long."""
+        if not LARGE_BYTES < len(message.payload) <= self._largest or route.ending is not None:
+            return False
+        if message.retain and (route.retained == "ignore" or unreadable.fault(message) is not None):
+            return False
+        return route.entry is None or route.entry.device is not None
+
+    async def encode_large(
+        self, message: Message, route: TopicRoute, delivery: Delivery
+    ) -> Encoded | Unresolved:
+        """Like :meth:`encode`, with the event loop free for others: what takes long is done in a thread.
+
+        Hazard: that thread must touch nothing that the event loop changes. So whose the readings are, and which
+        receive times they take, is settled before.
+        """
+        if not self.is_large(message, route):  # its device was forgotten meanwhile
+            return self.encode(message, route, delivery)
+        readings = await asyncio.to_thread(route.decode, message.payload)
+        device = None if route.entry is None else route.entry.device
+        if device is None and (unknown := self._unknown(readings, route)):
+            return Unresolved(unknown)
+        owners = self._owners(readings, route, device)
+        first_us = delivery.received_us
+        if not delivery.replayed and self._any_untimed(readings, first_us):
+            known = [owner for owner in owners.values() if isinstance(owner, Device)]
+            first_us = row_encoding.reserve(known, len(readings), first_us)
+
+        def owner_of(reading: Reading) -> Device:
+            owner = owners[reading.device]
+            if isinstance(owner, MessageError):
+                raise MessageError(owner.reason, owner.detail)
+            return owner
+
+        receive = row_encoding.ConsecutiveTimes(lambda: first_us)
+        encoded = await asyncio.to_thread(
+            row_encoding.encode,
+            readings,
+            message,
+            route,
+            delivery.received_us,
+            judge_time=self._judge_time,
+            owner_of=owner_of,
+            receive_time=receive,
+        )
+        return self._checked(encoded, readings, message, route)
+
+    def _owners(
+        self, readings: Sequence[Reading], route: TopicRoute, device: Device | None
+    ) -> dict[str | None, Device | MessageError]:
+        """Whose the readings are, by what they say, or why they are refused."""
+        owners: dict[str | None, Device | MessageError] = {} if device is None else {None: device}
+        for reading in readings:
+            if reading.device not in owners:
+                try:
+                    owners[reading.device] = self._owner(reading, route, device)
+                except MessageError as refused:
+                    owners[reading.device] = MessageError(refused.reason, refused.detail)
+        return owners
+
+    def _any_untimed(self, readings: Sequence[Reading], received_us: int) -> bool:
+        """Whether some reading takes a receive time."""
+        return any(self._judge_time(reading.time_us, received_us) is None for reading in readings)
+
+    def _checked(
+        self, encoded: EncodedRows, readings: Sequence[Reading], message: Message, route: TopicRoute
     ) -> Encoded:
-        """All readings of a message; ``device``: that of the topic, None where the payload names them."""
-        rows: list[bytes] = []
-        ids: list[MessageId] = []
-        flags, far = list[str](), list[int]()
-        encode_row = route.layout.encode
-        untimed, received_us, replayed = None, delivery.received_us, delivery.replayed
-        next_us, alone = received_us if replayed else 0, device is not None and not replayed
-        try:
-            for reading in readings:
-                owner = device if device and reading.device is None else self._owner(reading, route, device)
-                time_us = self._judge_time(reading.time_us, received_us)
-                if time_us is None:
-                    time_us = (
-                        receive_time(owner, received_us)
-                        if alone
-                        else next_us or self._first_time(readings, route, received_us)
-                    )
-                    untimed, next_us = untimed or time_us, time_us + 1
-                elif not -FRESH_US < received_us - time_us < FRESH_US:
-                    far.append(time_us)
-                own_id = reading.message_id if route.id_in_payload else route.own_id(message)
-                if own_id is not None:
-                    ids.append(_message_id(owner, own_id))
-                flagged = None if owner.check is None else owner.check(reading)
-                untimely = reading.unused_time is not None or time_us != reading.time_us is not None
-                metadata = reading.metadata
-                if flagged or untimely or reading.message_id is not None:
-                    flagged = flag_time(reading, time_us, owner.type, flagged) if untimely else flagged
-                    metadata = _with_notes(reading, flagged, flags)
-                rows.append(encode_row(time_us, owner.columns, reading.metrics, metadata, received_us))
-        except MessageError as refused:
-            raise refused if len(readings) == 1 else _in_one(refused, len(rows)) from None
-        if far or flags or len(rows) > self._max_days or message.retain:
-            self._check_rarities(readings, rows, far, message, route, timed=untimed is None)
-            self.flagged.update((route.stream_name, reason) for reason in flags)
-        return rows[0] if len(rows) == 1 else b"".join(rows), untimed, ids, len(rows)
+        rows = encoded.rows
+        if encoded.far or encoded.flags or len(rows) > self._max_days or message.retain:
+            self._check_rarities(readings, encoded, message, route)
+            self.flagged.update((route.stream_name, reason) for reason in encoded.flags)
+        return rows[0] if len(rows) == 1 else b"".join(rows), encoded.untimed, encoded.ids, len(rows)
 
     def _check_rarities(
-        self,
-        readings: Sequence[Reading],
-        rows: Sequence[bytes],
-        far: Sequence[int],
-        message: Message,
-        route: TopicRoute,
-        *,
-        timed: bool,
+        self, readings: Sequence[Reading], encoded: EncodedRows, message: Message, route: TopicRoute
     ) -> None:
         """What nearly no message has: readings of many days, of far ones, and the retain flag."""
-        if len(rows) > self._max_days and _days_said(readings) > self._max_days:
-            _check_days(route.layout, rows, self._max_days)
+        if len(encoded.rows) > self._max_days and _days_said(readings) > self._max_days:
+            _check_days(route.layout, encoded.rows, self._max_days)
         if message.retain:
-            _check_retained(route, timed=timed)
-        if far and dead_letter_before(message) is None:
-            self._chunks.admit(far, route.tenant)
+            _check_retained(route, timed=encoded.untimed is None)
+        if encoded.far and dead_letter_before(message) is None:
+            self._chunks.admit(encoded.far, route.tenant)
 
     def _admit(self, message: Message, route: TopicRoute) -> None:
         """Let only those pass whose payload may be looked at."""
@@ -163,17 +201,6 @@ class Intake:
         named = {reading.device for reading in readings if reading.device is not None}
         entries = [self._routes.entry(route, serial_number) for serial_number in named]
         return [entry for entry in entries if entry.device is None and entry.refused() is None]
-
-    def _first_time(self, readings: Sequence[Reading], route: TopicRoute, received_us: int) -> int:
-        """The receive time of the first reading, where the payload names the devices; the others follow without a gap.
-
-        A spool keeps this time only, and must come to the same times again: to date each device for itself would not.
-        """
-        owners = [self._owner(reading, route, None) for reading in readings]
-        first_us = max(received_us, 1 + max(owner.last_receive_us for owner in owners))
-        for owner in owners:
-            owner.last_receive_us = first_us + len(readings) - 1
-        return first_us
 
     def _owner(self, reading: Reading, route: TopicRoute, device: Device | None) -> Device:
         """The device that the payload names; it is that of the topic, where the topic names one."""
@@ -196,6 +223,23 @@ def _is_new(delivery: Delivery) -> bool:
     return not (delivery.resumed and any(map(_redelivered, delivery.messages)))
 
 
+def _receive(
+    readings: Sequence[Reading], device: Device | None, owner_of: OwnerOf, delivery: Delivery
+) -> ReceiveTime:
+    """What dates the readings without a time: of a topic's device by its own, else one after the other.
+
+    A spool keeps the first time only: to date each device for itself would not come to the same again.
+    """
+    received_us = delivery.received_us
+    if delivery.replayed:
+        return row_encoding.ConsecutiveTimes(lambda: received_us)
+    if device is not None:
+        return functools.partial(receive_time, received_us=received_us)
+    return row_encoding.ConsecutiveTimes(
+        lambda: row_encoding.reserve(map(owner_of, readings), len(readings), received_us)
+    )
+
+
 def _days_said(readings: Sequence[Reading]) -> int:
     """How many days the readings may fall on at most; receive times are of two."""
     return 2 + len({one.time_us // _DAY_US for one in readings if one.time_us is not None})
@@ -208,14 +252,6 @@ def _check_days(layout: Layout, rows: Sequence[bytes], most: int) -> None:
         raise MessageError(
             Reason.TOO_MANY_DAYS, f"its readings fall on {days} days, more than {most} (validation.max_days)"
         )
-
-
-def _message_id(owner: Device, own_id: str) -> MessageId:
-    """What the message is remembered by."""
-    if len(own_id) > _LONGEST_ID:
-        what = f"message_id of {len(own_id)} characters, more than {_LONGEST_ID}: {own_id[:40]!r}…"
-        raise MessageError(Reason.BAD_SHAPE, what)
-    return owner.tenant_id, f"{owner.id}:{own_id}"
 
 
 def _check_retained(route: TopicRoute, *, timed: bool) -> None:
@@ -242,23 +278,3 @@ def _refusal(entry: Entry, route: TopicRoute) -> MessageError:
         Reason.DEVICE_DISABLED: f"device {entry.serial_number!r} is disabled: `gateway device enable`",
     }
     return MessageError(refusal, what[refusal])
-
-
-def _in_one(refused: MessageError, index: int) -> MessageError:
-    """The refusal of a message for one of its readings, which is named."""
-    return MessageError(refused.reason, f"[{index}]: {refused.detail}")
-
-
-def _with_notes(reading: Reading, flagged: dict[str, str] | None, flags: list[str]) -> dict[str, Any] | None:
-    """What is stored beside the data: what the device said, what was flagged, the message's own id.
-
-    Args:
-        flags: the reasons of what was flagged are added here.
-    """
-    metadata = dict(reading.metadata or {})
-    if flagged:
-        metadata["violations"] = flagged
-        flags.extend(flagged.values())
-    if reading.message_id is not None:
-        metadata["message_id"] = reading.message_id
-    return metadata or None

@@ -10,7 +10,8 @@
 The first half (:meth:`Pipeline.take`) is plain synchronous code, called by the source with all messages of
 one socket read: the fast path for what is plain, the general path (``general_path``) for the rest. The second half
 (:meth:`Pipeline.write`) is one task per COPY connection. What cannot be decided at once is deferred and taken again
-(``deferred``): a device that is not in the cache, a redelivery that only the ledger can tell.
+(``deferred``): a device that is not in the cache, a redelivery that only the ledger can tell, a large message, which
+is decoded beside the event loop and has a batch of its own, so that others do not wait for it.
 
 A message is atomic: all its readings are stored in one transaction, or it ends otherwise as a whole.
 """
@@ -113,6 +114,13 @@ class Pipeline:
         self.in_flight.changed()
         self.idle()
 
+    async def take_large(self, one: Waiting) -> None:
+        """The first of the large messages that wait, or one that came behind it."""
+        await self.general.accept_large(one)
+        self._taken()
+        self.in_flight.changed()
+        self._dispatch.idle()
+
     def end(self, waited: Sequence[Waiting], outcome: Outcome) -> None:
         """Messages that were deferred have come to their end."""
         for one in waited:
@@ -132,6 +140,7 @@ class Pipeline:
             self.in_flight.writing.append(work)
             await self._overflow.deliver(work, writer)
             self.in_flight.writing.remove(work)
+            self._dispatch.ended(work)
             if work.left:
                 work, rest = work.parted()
                 self._held_back.add(rest)

@@ -48,6 +48,11 @@ class Queue:
         """Whether a full batch waits."""
         return bool(self._sealed)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is held."""
+        return not (self._sealed or len(self.open))
+
     def take(self) -> Batch | None:
         """The batch to write next; None when nothing is held."""
         if self._sealed:

@@ -50,6 +50,7 @@ class TopicRoute:
         ending: why messages of this topic never become readings; None: they may.
         retained: what becomes of retained replays.
         one_reading: no message has more.
+        large: so many messages wait for a large one of this topic, or are one: what follows waits behind them.
         layout, table: of the stream's target: how its rows are encoded, and where they go.
     """
 
@@ -62,6 +63,7 @@ class TopicRoute:
         "entry",
         "fast_device",
         "id_in_payload",
+        "large",
         "layout",
         "message_id_reused",
         "on_conflict",
@@ -98,12 +100,12 @@ class TopicRoute:
         timed = fast_path.TIME_KEY in options.time_keys
         self._fast_format = stream.format.fast_path and timed and not self._id_property
         self._fast_format &= self.layout is fast_path.LAYOUT
-        self._cool_down = 0
+        self._cool_down = self.large = 0
 
     def take_fast_path(self) -> None:
         """The next messages may take the fast path, when the device is known and the topic is on no detour."""
         device = None if self.entry is None else self.entry.device
-        if device is not None and self._fast_format and not self._cool_down:
+        if device is not None and self._fast_format and not (self._cool_down or self.large):
             self.fast_device = device
 
     def cool_down(self) -> None:
@@ -112,6 +114,16 @@ class TopicRoute:
             self._cool_down, self.fast_device = _COOL_DOWN, _NO_DEVICE
         elif self._cool_down:
             self._cool_down -= 1
+        self.take_fast_path()
+
+    def wait(self) -> None:
+        """A message of this topic waits, as it is large, or for a large one before it."""
+        self.large += 1
+        self.fast_device = _NO_DEVICE
+
+    def waited(self) -> None:
+        """The next of them waits no longer."""
+        self.large -= 1
         self.take_fast_path()
 
     def own_id(self, message: Message) -> str | None:

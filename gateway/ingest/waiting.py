@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -41,7 +41,7 @@ class DeferredQueue:
     """Messages that are deferred for one cause."""
 
     def __init__(self) -> None:
-        self._waiting: list[Waiting] = []
+        self._waiting: deque[Waiting] = deque()
         self._nonempty = asyncio.Event()
         self.size = 0
         """Bytes held."""
@@ -62,11 +62,23 @@ class DeferredQueue:
     def release(self, condition: Callable[[Waiting], bool]) -> list[Waiting]:
         """Take those out for whom this holds, in the order of coming."""
         released = [one for one in self._waiting if condition(one)]
-        self._waiting = [one for one in self._waiting if not condition(one)]
+        self._waiting = deque(one for one in self._waiting if not condition(one))
         self.size = sum(held_bytes(one.message) for one in self._waiting)
         if not self._waiting:
             self._nonempty.clear()
         return released
+
+    def first(self) -> Waiting:
+        """That which came first."""
+        return self._waiting[0]
+
+    def pop(self) -> Waiting:
+        """Take out that which came first."""
+        one = self._waiting.popleft()
+        self.size -= held_bytes(one.message)
+        if not self._waiting:
+            self._nonempty.clear()
+        return one
 
     def all(self) -> list[Waiting]:
         """What waits now, in the order of coming."""

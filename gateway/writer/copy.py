@@ -10,6 +10,7 @@ with alike (:mod:`gateway.writer.work`).
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,8 @@ from gateway.writer.work import BatchRange, BatchWrite, History, refused_by_data
 _TOO_MUCH = ("53200", "57014", "25P04", None)
 """Out of memory or locks, or of time: by the server's clock or, without a SQLSTATE, by ours."""
 _DEADLOCK = "40P01"
+_LARGE_BYTES = 2**16
+"""Of rows: to unite more of them takes the event loop's time."""
 
 
 class Writer:
@@ -156,7 +159,7 @@ class Writer:
     async def _sift(self, work: BatchWrite) -> Mapping[int, errors.StoreError]:
         """The messages of the next stretch that fail by themselves; none where that cannot be found out."""
         stretch, encoded = work.next, work.batch.rows
-        size = sum(len(encoded[index]) for index in stretch.indices)
+        size = work.batch.row_bytes_of(stretch.indices)
         if stretch.sifted or not 1 < len(stretch.indices) <= sift.MOST_MESSAGES or size > sift.MOST_BYTES:
             return {}
         stretch.sifted = True
@@ -219,7 +222,12 @@ class Writer:
             if stretch.uncertain and await ledger.written(connection, stretch.id):
                 return
         try:
-            count = await self._straight(connection, work)
+            row_bytes = work.batch.row_bytes_of(stretch.indices)
+            if self._experience.conflicts and row_bytes > _LARGE_BYTES * len(stretch.indices):
+                # In vain, COPY into the table would cost the server as much as when it counts.
+                count = await self._staged(connection, work, lift_limit=False)
+            else:
+                count = await self._straight(connection, work)
         except errors.ConflictError:
             self._experience.conflicted()
             count = await self._staged(connection, work, lift_limit=False)
@@ -291,7 +299,7 @@ class Writer:
         """How many rows are new or changed, what was known, and under which keys each staging kept something."""
         known = await self._known(connection, work)
         parts = self._parts(work)
-        stagings = staged.stagings(work, parts, known.ended, self._max_row_bytes)
+        stagings = await self._merged(work, parts, known)
         for layout in {target.layout.name: target.layout for target, _ in parts}.values():
             await connection.execute(conflicts.stage(layout, pooled=connection.pooled))
         inserted = [
@@ -300,6 +308,15 @@ class Writer:
         await self._letters.insert(connection, [*work.letters(), *known.letters.values()])
         await self._enter(connection, work)
         return sum(len(kept) for _, kept in inserted), known, inserted
+
+    async def _merged(
+        self, work: BatchWrite, parts: Sequence[staged.Part], known: Known
+    ) -> Sequence[conflicts.Staging]:
+        """One row a key; of many bytes in a thread, which the event loop need not wait for."""
+        arguments = work, parts, known.ended, self._max_row_bytes
+        if work.batch.row_bytes_of(work.next.indices) > _LARGE_BYTES:
+            return await asyncio.to_thread(staged.stagings, *arguments)
+        return staged.stagings(*arguments)
 
     async def _known(self, connection: Any, work: BatchWrite) -> Known:
         """What is known of the messages of the next stretch, by their own ids or as replays."""

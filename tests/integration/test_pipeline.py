@@ -714,3 +714,32 @@ async def test_drain_waits_for_everything(plain: Databases) -> None:
         )
         flow.take(tenant.message({"n": 2}, duplicate=True), idle=False, resumed=True, since=3)
         assert await flow.settle() == {STORED: 3, DEAD: 1}
+
+
+# ---------------------------------------------------------------- large messages
+
+SLOW = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF jsonb_exists(NEW.data, 'padding') THEN PERFORM pg_sleep(2); END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER slow BEFORE INSERT ON telemetry FOR EACH ROW EXECUTE FUNCTION slow()
+"""
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+async def test_others_do_not_wait_for_large_messages(shared: Databases, connections: int) -> None:
+    """Their batches go one at a time, and by turns with those of others where there is one connection."""
+    tenant = Tenant(shared, "A", "B")
+    with altered(shared.timeseries_dsn, SLOW, "DROP FUNCTION slow CASCADE"):
+        async with Flow(settings_for(shared, writer={"connections": connections})) as flow:
+            for n in range(4):
+                flow.take(tenant.message({"ts": NOW_MS + n, "padding": "x" * (2**20 - 1000)}))
+            await eventually_async(lambda: len(flow.pipeline.in_flight.writing) == 1)
+            flow.take(tenant.message({"ts": NOW_MS, "n": 1}, "B"))
+            await eventually_async(lambda: len(tenant.rows("B")) == 1)
+            # Alone it waits for the batch that is on its way, beside another connection for none.
+            assert len(tenant.rows()) == (1 if connections == 1 else 0)
+            assert await flow.settle() == {STORED: 5}
+    assert len(tenant.rows()) == 4

@@ -24,7 +24,7 @@ class Standing:
     """A path that takes messages, and brings none of them to its end."""
 
     def __init__(self) -> None:
-        self.in_flight = InFlight(Queue(max_rows=10, max_bytes=10**6))
+        self.in_flight = InFlight(Queue(max_rows=10, max_bytes=10**6), Queue(max_rows=10, max_bytes=10**6))
         self.taken: list[int] = []
 
     def take(self, delivery: Delivery) -> None:

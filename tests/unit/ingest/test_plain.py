@@ -127,6 +127,18 @@ class Ways:
         assert not isinstance(found, Unresolved)
         return found
 
+    async def large(self, payload: bytes) -> Encoded | MessageError:
+        """The same, of what is decoded beside the event loop."""
+        delivery = _delivery([payload])
+        self.device.last_receive_us = 0
+        assert self._intake.is_large(delivery.messages[0], self._route)
+        try:
+            found = await self._intake.encode_large(delivery.messages[0], self._route, delivery)
+        except MessageError as refused:
+            return refused
+        assert not isinstance(found, Unresolved)
+        return found
+
 
 def _delivery(payloads: Sequence[bytes], **rest: Any) -> Delivery:
     return Delivery([published(TOPIC, payload, **rest) for payload in payloads], 0, NOW_US)
