@@ -240,7 +240,7 @@ class V311Connection:
             self._broken = str(error)
         if self._leaving:
             self._messages.clear()
-        elif self._messages and not self._ended.done():
+        elif self._messages:  # what came before the end is taken, as when it comes by a read of its own
             messages, packet_ids = self._messages, self._packet_ids
             self._messages, self._packet_ids = [], []
             self._deliveries += 1
@@ -280,6 +280,9 @@ class V311Connection:
         """One PUBLISH as paho has read it. Paho's own way ends in an exception where a part of it is malformed."""
         packet = self._paho._in_packet  # noqa: SLF001
         first, body = packet["command"], packet["packet"]
+        if self._keepalive is None:
+            self._end(ConnectionLostError(f"{self._broker} sent PUBLISH before CONNACK"))
+            return 0
         if first & QOS_2 and first & QOS_1:
             self._end(ConnectionLostError(f"{self._broker} sent a malformed packet: QoS 3"))
             return 0
