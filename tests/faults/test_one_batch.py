@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.conftest import ALL, MakeCell
 from tests.support.fault_cell import FaultCell
-from tests.support.sql import execute
+from tests.support.sql import execute, without_trigger
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.mosquitto
@@ -78,7 +78,7 @@ def test_with_a_spool(make_cell: MakeCell) -> None:
     cell.stored(UNTIL)
     eventually(cell.daemon.is_ready, what="ready: one device's trouble is not the database's")
     assert cell.daemon.total()["spooled"] >= sum(map(refused, range(UNTIL)))
-    cell.recovers(lambda: execute(cell.databases.timeseries_dsn, "DROP FUNCTION of_the_operator CASCADE"))
+    cell.recovers(lambda: execute(cell.databases.timeseries_dsn, without_trigger("of_the_operator")))
     told = cell.prove()
     assert told.dead_letters == 0
 

@@ -24,7 +24,7 @@ from tests.support.batching import NOW_US, Filling, a_device, database
 from tests.support.databases import Databases, Workshop
 from tests.support.provisioned import provision
 from tests.support.servers import Postgres
-from tests.support.sql import execute, scalar
+from tests.support.sql import execute, scalar, without_trigger
 from tests.support.waiting import eventually, eventually_async
 from tests.support.written import written
 
@@ -176,7 +176,7 @@ async def test_a_trigger_that_says_so_holds_nobody_up(pair: Pair, make_writer: W
             async with asyncio.timeout(5):
                 await make_writer(pair.new.timeseries_dsn).write(BatchWrite(filled().batch))
     finally:
-        execute(pair.new.timeseries_dsn, "DROP FUNCTION says CASCADE")
+        execute(pair.new.timeseries_dsn, without_trigger("says"))
 
 
 async def test_a_pool_leaves_it_before_it_asks(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

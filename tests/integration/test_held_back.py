@@ -18,7 +18,7 @@ from tests.support.batching import settings_for
 from tests.support.databases import Databases, Workshop
 from tests.support.flow import Flow
 from tests.support.servers import Postgres, Server
-from tests.support.sql import execute
+from tests.support.sql import execute, without_trigger
 from tests.support.waiting import eventually_async
 from tests.support.written import altered, name_of
 
@@ -36,7 +36,7 @@ def trigger(condition: str, action: str, table: str = "telemetry") -> tuple[str,
     END $$;
     CREATE TRIGGER of_the_operator BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION of_the_operator();
     """
-    return make, "DROP FUNCTION IF EXISTS of_the_operator CASCADE"
+    return make, without_trigger("of_the_operator", table)
 
 
 DAY = 86_400_000

@@ -28,7 +28,7 @@ from tests.support.databases import Databases, Workshop
 from tests.support.flow import Flow
 from tests.support.provisioned import provision
 from tests.support.servers import Postgres
-from tests.support.sql import execute
+from tests.support.sql import execute, without_trigger
 from tests.support.waiting import eventually_async
 from tests.support.written import altered
 
@@ -732,7 +732,7 @@ CREATE TRIGGER slow BEFORE INSERT ON telemetry FOR EACH ROW EXECUTE FUNCTION slo
 async def test_others_do_not_wait_for_large_messages(shared: Databases, connections: int) -> None:
     """Their batches go one at a time, and by turns with those of others where there is one connection."""
     tenant = Tenant(shared, "A", "B")
-    with altered(shared.timeseries_dsn, SLOW, "DROP FUNCTION slow CASCADE"):
+    with altered(shared.timeseries_dsn, SLOW, without_trigger("slow")):
         async with Flow(settings_for(shared, writer={"connections": connections})) as flow:
             for n in range(4):
                 flow.take(tenant.message({"ts": NOW_MS + n, "padding": "x" * (2**20 - 1000)}))

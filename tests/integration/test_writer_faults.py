@@ -24,7 +24,7 @@ from tests.integration.conftest import Writers
 from tests.support.batching import NOW_US, Filling, a_device, published
 from tests.support.databases import Databases, migrate
 from tests.support.losing import COMMIT, COPY_DONE, Losing
-from tests.support.sql import execute
+from tests.support.sql import execute, without_trigger
 from tests.support.waiting import eventually_async
 from tests.support.written import Table, altered, as_user, letters_of, name_of, rows_of, written
 
@@ -193,7 +193,7 @@ async def test_work_goes_on_where_it_stopped(shared: Databases, writer: Writer, 
         filling.timed(device, NOW_US + n, data)
     work = BatchWrite(filling.batch)
     work.next.sifted = True  # by halving
-    with altered(shared.timeseries_dsn, WAIT_AT_THE_DOOR, "DROP FUNCTION wait_at_the_door CASCADE"):
+    with altered(shared.timeseries_dsn, WAIT_AT_THE_DOOR, without_trigger("wait_at_the_door")):
         await table.execute("SELECT pg_advisory_lock(42)")
         writing = asyncio.create_task(writer.write(work))
         pid = await eventually_async(lambda: blocked(table))
@@ -425,7 +425,7 @@ async def test_the_decompression_limit_is_lifted_for_the_transaction(
     device, filling = a_device(), Filling()
     filling.timed(device, NOW_US, {"n": 1})
     filling.untimed(device, NOW_US + 1, {"n": 2})
-    with altered(shared.timeseries_dsn, LIMIT_REACHED, "DROP FUNCTION limit_reached CASCADE"):
+    with altered(shared.timeseries_dsn, LIMIT_REACHED, without_trigger("limit_reached")):
         work = await written(writer, filling.batch)
     assert work.outcomes == [STORED, STORED]
     assert [at for at, *_ in await rows_of(table, device)] == [0, 1]

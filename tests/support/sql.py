@@ -72,3 +72,11 @@ def locked(dsn: str, *tables: str, mode: str = "EXCLUSIVE") -> Iterator[None]:
         finally:
             over.set()
             held.result()
+
+
+def without_trigger(function: str, table: str = "telemetry") -> str:
+    """The statements that take this trigger function from the table, beside those that write.
+
+    The table is locked first, as writers do: DROP … CASCADE begins with its partitions, and would wait in a circle.
+    """
+    return f"BEGIN; LOCK TABLE {table}; DROP FUNCTION IF EXISTS {function} CASCADE; COMMIT"
