@@ -17,6 +17,9 @@ MessageId = tuple[uuid.UUID, str]
 
 OVERHEAD_BYTES = 640
 """What one held message costs beside its bytes: packet, and slots in lists."""
+DEFERRED_BYTES = 640
+"""What one that is deferred costs besides: what is kept of its delivery, and mostly a route and a device's entry of its
+own, which nothing else holds."""
 _PROPERTY_BYTES = 160
 """What a user property costs beside its bytes: a tuple of two texts."""
 _NEVER = 2**63

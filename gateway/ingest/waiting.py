@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from gateway.batches import held_bytes
+from gateway.batches import DEFERRED_BYTES, held_bytes
 from gateway.devices.registry import Entry
 from gateway.ingest.routes import TopicRoute
 from gateway.messages import Delivery, Message
@@ -52,7 +52,7 @@ class DeferredQueue:
     def add(self, one: Waiting) -> None:
         """Defer a message."""
         self._waiting.append(one)
-        self.size += held_bytes(one.message)
+        self.size += _held(one)
         self._nonempty.set()
 
     async def wait_nonempty(self) -> None:
@@ -63,7 +63,7 @@ class DeferredQueue:
         """Take those out for whom this holds, in the order of coming."""
         released = [one for one in self._waiting if condition(one)]
         self._waiting = deque(one for one in self._waiting if not condition(one))
-        self.size = sum(held_bytes(one.message) for one in self._waiting)
+        self.size = sum(map(_held, self._waiting))
         if not self._waiting:
             self._nonempty.clear()
         return released
@@ -75,7 +75,7 @@ class DeferredQueue:
     def pop(self) -> Waiting:
         """Take out that which came first."""
         one = self._waiting.popleft()
-        self.size -= held_bytes(one.message)
+        self.size -= _held(one)
         if not self._waiting:
             self._nonempty.clear()
         return one
@@ -99,3 +99,7 @@ class DeferredQueue:
     def count_by_stream(self) -> Counter[str]:
         """How many messages of each stream wait."""
         return Counter(one.route.stream_name for one in self._waiting)
+
+
+def _held(one: Waiting) -> int:
+    return held_bytes(one.message) + DEFERRED_BYTES

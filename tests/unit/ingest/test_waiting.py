@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.batches import OVERHEAD_BYTES
+from gateway.batches import DEFERRED_BYTES, OVERHEAD_BYTES
 from gateway.devices.registry import Entry
 from gateway.ingest.routes import TopicRoute
 from gateway.ingest.waiting import DeferredQueue, Waiting
@@ -46,7 +46,7 @@ async def test_what_waits_is_counted(routes: dict[str, TopicRoute]) -> None:
     room.add(waiting(3, routes["other"], since=2))
     room.add(waiting(9, routes["telemetry"], since=5))
     assert len(room) == 3
-    assert room.size == 104 + 3 * (OVERHEAD_BYTES + len("t"))
+    assert room.size == 104 + 3 * (OVERHEAD_BYTES + DEFERRED_BYTES + len("t"))
     assert room.count_by_stream() == {"telemetry": 2, "other": 1}
     assert (room.oldest(), room.earliest().number) == (3, 3)
 
@@ -59,7 +59,7 @@ async def test_who_is_called_leaves_in_the_order_of_coming(routes: dict[str, Top
     called = room.release(lambda one: one.number % 2 == 1)
     assert [one.number for one in called] == [1, 3, 5]
     assert [one.number for one in room.all()] == [0, 2, 4]
-    assert room.size == 6 + 3 * (OVERHEAD_BYTES + len("t"))
+    assert room.size == 6 + 3 * (OVERHEAD_BYTES + DEFERRED_BYTES + len("t"))
 
 
 async def test_devices_are_waited_for_once(routes: dict[str, TopicRoute]) -> None:
@@ -84,3 +84,16 @@ async def test_somebody_wakes_who_asks(routes: dict[str, TopicRoute]) -> None:
     await asyncio.sleep(0)
     assert not asking.done()
     asking.cancel()
+
+
+def test_what_left_is_not_counted(routes: dict[str, TopicRoute]) -> None:
+    """One by one, until nothing is held."""
+    room = DeferredQueue()
+    for number in range(3):
+        room.add(waiting(number, routes["telemetry"], payload=b"x" * number))
+    sizes = [room.size]
+    while len(room):
+        room.pop()
+        sizes.append(room.size)
+    assert sizes == sorted(sizes, reverse=True)
+    assert (len(set(sizes)), sizes[-1]) == (4, 0)
