@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from gateway import errors, settings
+from gateway import errors, settings, unreadable
 from gateway.daemon import foreground
 from gateway.ingest.assembly import Foundation, IngestPath, live_path
 from gateway.messages import Delivery
@@ -89,19 +89,16 @@ class Replay:
         """Send all letters through the path; returns when they have come to their end."""
         while records := await pages.next(self._base):
             for record in records:
-                if record["payload_bytes"] is None:
-                    self._send(dead_letters.as_message(record))
+                if lacks := _lacks(record):
+                    await self._refuse(record, lacks)
                 else:
-                    await self._refuse(record)
+                    self._send(dead_letters.as_message(record))
             await self._path.pipeline.wait_settled()
             pages.done(len(records))
 
-    async def _refuse(self, record: Mapping[str, Any]) -> None:
-        """A letter whose payload is not whole any more stays one, and says so."""
-        why = (
-            f"cannot be replayed: {len(record['payload'])} of its {record['payload_bytes']} bytes were kept "
-            "(dead_letters.max_payload_bytes)"
-        )
+    async def _refuse(self, record: Mapping[str, Any], lacks: str) -> None:
+        """A letter that is not whole any more stays one, and says so."""
+        why = f"cannot be replayed: {lacks}"
         detail = record["detail"] if why in record["detail"] else f"{why}; {record['detail']}"
 
         async def note() -> None:
@@ -180,6 +177,16 @@ class Pages:
         if self._refused == _REFUSED_IN_A_ROW:
             raise error
         return self._left.pop(0)
+
+
+def _lacks(record: Mapping[str, Any]) -> str | None:
+    """What of the message was not kept; None: it is whole."""
+    if record["payload_bytes"] is not None:
+        kept = f"{len(record['payload'])} of its {record['payload_bytes']} bytes were kept"
+        return f"{kept} (dead_letters.max_payload_bytes)"
+    if unreadable.is_cut(record["topic"]):
+        return "of its topic only the ends were kept (mqtt.max_topic_bytes)"
+    return None
 
 
 async def run(

@@ -129,7 +129,7 @@ class PacketReader:
                 raise _malformed(problem)
             if size > len(view):
                 break  # its length is not written as it should be, and the rest is still on its way
-            message = message_of(view[0], body_of(view[:size]), f"a malformed packet: {problem}")
+            message = self._message_of(view[:size], f"a malformed packet: {problem}", Reason.BAD_PACKET)
             self._add(message, view[0], found)
             view = view[size:]
         return view
@@ -188,7 +188,12 @@ class PacketReader:
             problem = f"properties of {properties} bytes (mqtt.max_property_bytes = {self._most_properties})"
         else:
             return None
-        return message_of(raw[0], body_of(raw), problem, reason=Reason.TOO_LARGE)
+        return self._message_of(raw, problem, Reason.TOO_LARGE)
+
+    def _message_of(self, packet: memoryview, problem: str, reason: Reason) -> Unreadable:
+        return message_of(
+            packet[0], body_of(packet), problem, longest_topic=self._longest_topic, reason=reason
+        )
 
     def _add(self, message: PublishPacket | Unreadable, first: int, found: ReadPackets) -> None:
         found.messages.append(message)
@@ -223,7 +228,7 @@ class PacketReader:
 
     def _giant(self, head: memoryview, size: int) -> Unreadable:
         problem = f"a packet of {size} bytes (mqtt.max_packet_bytes = {self._largest}): of its payload the head is kept"
-        return message_of(head[0], body_of(head), problem, reason=Reason.TOO_LARGE)
+        return self._message_of(head, problem, Reason.TOO_LARGE)
 
 
 def _alias(message: PublishPacket | Unreadable) -> bool:

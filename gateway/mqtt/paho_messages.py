@@ -41,7 +41,8 @@ def message_in(
         problem = "no topic"
     except UnicodeDecodeError:
         problem = "text that is not UTF-8"
-    return salvage.message_of(first, body, f"a malformed packet: {problem}", properties=False)
+    problem = f"a malformed packet: {problem}"
+    return salvage.message_of(first, body, problem, longest_topic=longest_topic, properties=False)
 
 
 def _beyond(first: int, body: bytearray, largest: int, longest_topic: int) -> Message:
@@ -51,4 +52,6 @@ def _beyond(first: int, body: bytearray, largest: int, longest_topic: int) -> Me
     if len(body) > largest:
         problem = f"a packet of {len(body)} bytes (mqtt.max_packet_bytes = {largest}): of its payload the head is kept"
         body = body[: salvage.HEAD_BYTES]
-    return salvage.message_of(first, body, problem, reason=Reason.TOO_LARGE, properties=False)
+    return salvage.message_of(
+        first, body, problem, longest_topic=longest_topic, reason=Reason.TOO_LARGE, properties=False
+    )

@@ -23,16 +23,17 @@ def packet_bytes(packet: bytes | memoryview) -> int:
     return 1 + size + remaining if size else 0
 
 
-def body_of(packet: bytes | memoryview) -> bytes:
+def body_of(packet: memoryview) -> memoryview:
     """What follows the length of a packet."""
-    return bytes(packet[1 + _variable_integer(packet[1:5])[1] :])
+    return packet[1 + _variable_integer(packet[1:5])[1] :]
 
 
 def message_of(
     first: int,
-    body: bytes | bytearray,
+    body: memoryview | bytearray,
     problem: str,
     *,
+    longest_topic: int,
     reason: Reason = Reason.BAD_PACKET,
     properties: bool = True,
 ) -> Unreadable:
@@ -41,14 +42,15 @@ def message_of(
     Args:
         first: its first byte.
         body: what follows its length.
+        longest_topic: bytes; of a longer one the ends are kept.
         properties: MQTT 5: properties stand before the payload.
     """
-    body, duplicate = bytes(body), bool(first & _DUPLICATE)
+    body, duplicate = memoryview(body), bool(first & _DUPLICATE)
     at = 2 + int.from_bytes(body[:2])
     numbered = bool(first & _QOS)
     if len(body) < at + 2 * numbered:
         problem += "; its topic is longer than the packet"
-        return unreadable(b"", body, None, duplicate=duplicate, reason=reason, detail=problem)
+        return unreadable(b"", bytes(body), None, duplicate=duplicate, reason=reason, detail=problem)
     topic, packet_id = body[2:at], None
     if numbered:
         packet_id = int.from_bytes(body[at : at + 2]) or None
@@ -56,7 +58,15 @@ def message_of(
     if properties:
         at, shown = _payload_start(body, at)
         problem += shown
-    return unreadable(topic, body[at:], packet_id, duplicate=duplicate, reason=reason, detail=problem)
+    return unreadable(
+        topic,
+        bytes(body[at:]),
+        packet_id,
+        duplicate=duplicate,
+        reason=reason,
+        detail=problem,
+        longest_topic=longest_topic,
+    )
 
 
 def topic_and_properties(packet: bytes | memoryview) -> tuple[int, int]:
@@ -67,13 +77,13 @@ def topic_and_properties(packet: bytes | memoryview) -> tuple[int, int]:
     return topic, _variable_integer(packet[at : at + 4])[0]
 
 
-def _payload_start(body: bytes, at: int) -> tuple[int, str]:
+def _payload_start(body: memoryview, at: int) -> tuple[int, str]:
     """Where the payload begins, and the properties before it, in words; all is payload when their length is wrong."""
     length, size = _variable_integer(body[at : at + 4])
     start = at + size
     if not size or start + length > len(body):
         return at, "; its properties are longer than the packet, and stand before the payload"
-    shown = body[start : start + length][:_SHOWN_BYTES]
+    shown = bytes(body[start : start + length][:_SHOWN_BYTES])
     return start + length, f"; properties {shown!r}" if shown else ""
 
 

@@ -15,7 +15,7 @@ from gateway.messages import Message
 from gateway.mqtt.frames import BrokenStreamError, PacketReader
 from gateway.mqtt.salvage import HEAD_BYTES
 from gateway.outcomes import Reason
-from gateway.unreadable import fault
+from gateway.unreadable import fault, is_cut
 
 LARGEST = 2**20
 
@@ -177,7 +177,9 @@ def test_topics_and_properties_without_end(topic: str, properties: int, piece: i
     tracemalloc.stop()
     assert [message.payload for message in found] == [b"payload", b"after"]
     first = found[0]
-    assert (first.packet_id, first.topic) == (7, topic)
+    assert first.packet_id == 7
+    assert first.topic == topic if len(topic) <= 200 else is_cut(first.topic)
+    assert len(first.topic) < 300
     wrong = fault(first)
     assert (wrong is not None) == (len(topic) > 200 or properties > 100)
     if wrong is not None:
