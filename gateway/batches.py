@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
 from gateway.errors import MessageError
-from gateway.messages import NO_SESSION, DeadLetter, Delivery, Message
+from gateway.messages import NO_SESSION, DeadLetter, Delivery, Message, Share
 from gateway.outcomes import MessageIdReused, OnConflict, Tally
 
 MessageId = tuple[uuid.UUID, str]
@@ -57,6 +57,10 @@ class Route(Protocol):
     @property
     def serial_number(self) -> str | None:
         """The device, as the topic names it."""
+
+    @property
+    def share(self) -> Share:
+        """With which others its dead letters share what is kept of an hour."""
 
 
 def held_bytes(message: Message) -> int:
@@ -253,14 +257,16 @@ def dead_letter(
     """The message as a dead letter; the one it was before, when it is replayed."""
     before = dead_letter_before(message)
     return DeadLetter(
+        number,
         message,
         route.stream_name,
         received_us,
         error.reason,
         error.detail,
-        id=before or uuid.UUID(bytes=identity(number, message)),
+        identity=identity(number, message) if before is None else before.bytes,
         tenant=route.tenant,
         device=route.serial_number,
+        share=route.share,
         replay_failed=before is not None,
     )
 

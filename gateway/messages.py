@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -219,22 +219,35 @@ class Device(msgspec.Struct):
     fast_row: FastRow | None = None
 
 
-class DeadLetter(msgspec.Struct):
+Share = Literal["device", "tenant", "stream"]
+"""With which others a dead letter shares what is kept of an hour: those of its device, where the registry knows that;
+else those of all unknown devices of its tenant, where that is known; else those of its stream."""
+
+
+class DeadLetter(msgspec.Struct, gc=False):
     """A message that could not become readings, and why.
 
     Attributes:
-        id: of the message, not of the try, so that writing it again after a lost answer changes nothing.
+        number: its delivery number.
+        identity: of the message, not of the try, so that writing it again after a lost answer changes nothing.
         replay_failed: a replay of the dead letter with this id failed: it is noted there.
         detail: for people; no NUL in it.
         tenant, device: as the topic names them, where it does.
     """
 
+    number: int
     message: Message
     stream: str
     received_us: int
     reason: Reason
     detail: str
-    id: uuid.UUID
+    identity: bytes
     tenant: str | None = None
     device: str | None = None
+    share: Share = "stream"
     replay_failed: bool = False
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The identity, as the table has it. Made when it is written: a letter that waits is the smaller for it."""
+        return uuid.UUID(bytes=self.identity)

@@ -125,7 +125,8 @@ def count(
     chosen = filters.selection(stored=replayed)
     found, not_kept = call.on("timeseries", lambda c: _counts(c, chosen))
     if not_kept:
-        common.say(f"{not_kept} more were only counted (dead_letters.max_bytes_per_device)", error=True)
+        bounds = "dead_letters.max_bytes_per_device, dead_letters.max_bytes_unknown"
+        common.say(f"{not_kept} more were only counted ({bounds})", error=True)
     rows = [(one.reason, one.letters, one.first, one.last) for one in found]
     call.table(_COUNTS, rows, lambda: [dict(zip(_COUNTS.names, row, strict=True)) for row in rows])
 

@@ -81,6 +81,11 @@ class Entry:
             device.last_receive_us = self._last.last_receive_us
         self.device, self.refusal = device, None
 
+    @property
+    def known(self) -> bool:
+        """Whether the registry has it, as far as a look-up told: now, before something changed, or disabled."""
+        return (self.device or self._last) is not None or self.refusal is Reason.DEVICE_DISABLED
+
     def refused(self) -> Reason | None:
         """The refusal for as long as it is believed; None: the device must be looked up."""
         return self.refusal if time.monotonic() < self.refused_until else None
@@ -91,6 +96,9 @@ class Registry:
 
     Args:
         prepare: called once for each device learnt, to give it what its readings will need.
+
+    Attributes:
+        tenants: names of those that a look-up found.
     """
 
     def __init__(
@@ -110,6 +118,7 @@ class Registry:
         self._types: dict[uuid.UUID, DeviceType] = {}
         # Each row comes with an object of its own for its tenant's id; one is enough for all devices of a tenant.
         self._tenant_ids: dict[uuid.UUID, uuid.UUID] = {}
+        self.tenants: set[str] = set()
         self._version = 0
 
     def __len__(self) -> int:
@@ -238,6 +247,8 @@ class Registry:
             events.provisioning_limited(tenant=tenant, count=len(found.beyond), limit=limit)
 
     def _learn(self, entry: Entry, row: Any) -> None:
+        if row["tenant_id"] is not None:
+            self.tenants.add(entry.tenant)
         if row["id"] is not None and row["status"] == "active" and row["device_type_id"] in self._types:
             kind = self._types[row["device_type_id"]]
             tenant_id = self._tenant_ids.setdefault(row["tenant_id"], row["tenant_id"])

@@ -237,17 +237,17 @@ def _of_work(work: BatchWrite) -> list[Record]:
         )
         for index in indices
     ]
-    letters = work.numbered([letter for stretch in work.left for letter in stretch.letters])
     return readings + [
         _record(
             letter.message,
             letter.stream,
-            number,
+            letter.number,
             letter.received_us,
             session=batch.session,
             turn=batch.turn,
         )
-        for number, letter in letters
+        for stretch in work.left
+        for letter in stretch.letters
     ]
 
 
@@ -286,8 +286,8 @@ def _looks_new(work: BatchWrite) -> list[tuple[int, Message]]:
         for index in stretch.indices
         if index in batch.untimed or index in batch.ids
     ]
-    letters = work.numbered([letter for stretch in work.left for letter in stretch.letters])
-    return found + [(number, letter.message) for number, letter in letters]
+    letters = (letter for stretch in work.left for letter in stretch.letters)
+    return found + [(letter.number, letter.message) for letter in letters]
 
 
 def _tell_held_back(work: BatchWrite) -> None:

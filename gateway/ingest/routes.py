@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from gateway import decoders, settings, topics
 from gateway.decoders import Decode
 from gateway.devices.registry import Entry, Registry
 from gateway.ingest import fast_path, validation
 from gateway.ingest.validation import Check
-from gateway.messages import Delivery, Device, DeviceType, FastRow, Message
+from gateway.messages import Delivery, Device, DeviceType, FastRow, Message, Share
 from gateway.outcomes import Reason, Tally
 from gateway.writer import rows
 from gateway.writer.layouts import TELEMETRY, StreamTarget
@@ -52,12 +52,16 @@ class TopicRoute:
         one_reading: no message has more.
         large: so many messages wait for a large one of this topic, or are one: what follows waits behind them.
         layout, table: of the stream's target: how its rows are encoded, and where they go.
+
+    Args:
+        tenants: names of those that the registry has, as far as it was asked.
     """
 
     __slots__ = (
         "_cool_down",
         "_fast_format",
         "_id_property",
+        "_tenants",
         "decode",
         "ending",
         "entry",
@@ -79,8 +83,8 @@ class TopicRoute:
         "unknown_device",
     )
 
-    def __init__(self, stream: Stream, captures: Mapping[str, str]) -> None:
-        options = stream.options
+    def __init__(self, stream: Stream, captures: Mapping[str, str], tenants: Collection[str] = ()) -> None:
+        options, self._tenants = stream.options, tenants
         self.stream_name, self.tally, self.decode = options.name, stream.tally, stream.decode
         self.one_reading = stream.format.one_reading
         self.layout, self.table = stream.target.layout, stream.target.table
@@ -125,6 +129,13 @@ class TopicRoute:
         """The next of them waits no longer."""
         self.large -= 1
         self.take_fast_path()
+
+    @property
+    def share(self) -> Share:
+        """See :class:`gateway.batches.Route`: names that a topic only claims make no share of their own."""
+        if self.entry is not None and self.entry.known:
+            return "device"
+        return "tenant" if self.tenant in self._tenants else "stream"
 
     def own_id(self, message: Message) -> str | None:
         """The id that a user property of the message carries, where the stream says it stands there."""
@@ -210,7 +221,9 @@ class Routes:
             captures = stream.template.match(topic)
             if captures is not None:
                 # A message with a topic beyond the bound is refused: nothing is made of it but a dead letter.
-                route = TopicRoute(stream, captures if len(topic) <= self._longest else {})
+                route = TopicRoute(
+                    stream, captures if len(topic) <= self._longest else {}, self._registry.tenants
+                )
                 if route.ending is None and route.serial_number is not None:
                     route.entry = self.entry(route, route.serial_number)
                 return route

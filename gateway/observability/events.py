@@ -138,7 +138,7 @@ def dead_lettered(*, stream: str, reason: str, count: int, example: str) -> None
 
 
 def dead_letters_not_kept(*, stream: str, count: int) -> None:
-    """A device has had more dead letters within the hour than are kept: these were only counted."""
+    """A device, or all unknown ones, had more dead letters within the hour than are kept: these were only counted."""
     metrics.dead_letters_not_kept.labels(stream).inc(count)
     if due := _quiet.due(("dead letters not kept", stream), count):
         log.warning("dead letters not kept", stream=stream, count=due)

@@ -57,7 +57,7 @@ dead_letters = Counter(
 )
 dead_letters_not_kept = Counter(
     "gateway_dead_letters_not_kept",
-    "Dead letters that were only counted: their device had too many within the hour.",
+    "Dead letters that were only counted: their device, or all that are unknown, had too many within the hour.",
     ["stream"],
     registry=registry,
 )

@@ -222,6 +222,12 @@ class DeadLettersSettings(Section):
         description="dead letters of one device kept within an hour, some 50 000 small ones; what comes beyond is only "
         "counted",
     )
+    max_bytes_unknown: Bytes = Field(
+        64 * 2**20,
+        ge=2**20,
+        description="likewise of all devices of a tenant that are not in the registry together, and of what names no "
+        "tenant that is, of a stream: names that were invented",
+    )
     keep: Seconds = Field(90 * 86_400, description="older ones are deleted, at least a day; 0: none is")
 
     @model_validator(mode="after")

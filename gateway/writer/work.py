@@ -119,7 +119,6 @@ class BatchWrite:
         self.history: History | None = None
         self._failures = self._fruitless = 0
         self._tried: set[uuid.UUID] = set()
-        self._numbers = dict(zip(map(id, batch.dead_letters), batch.dead_letter_numbers, strict=True))
 
     @property
     def next(self) -> BatchRange:
@@ -130,14 +129,10 @@ class BatchWrite:
         """The dead letters that go with the next stretch: all of the batch with the last one."""
         return self.next.letters
 
-    def numbered(self, letters: Sequence[DeadLetter]) -> list[tuple[int, DeadLetter]]:
-        """Dead letters of this work with their delivery numbers."""
-        return [(self._numbers[id(letter)], letter) for letter in letters]
-
     def known_again(self) -> list[tuple[int, Message]]:
         """Number and message of those of the next stretch that only the ledger can recognise when they come again."""
         batch = self.batch
-        found = [(number, letter.message) for number, letter in self.numbered(self.letters())]
+        found = [(letter.number, letter.message) for letter in self.letters()]
         if batch.untimed or batch.ids:
             # Over the stretch, not the batch: halving comes here 2n times.
             indices = [index for index in self.next.indices if index in batch.untimed or index in batch.ids]
@@ -242,7 +237,6 @@ class BatchWrite:
         letters = []
         for index, error in refusals.items():
             letter = self.batch.dead_letter_for(index, error)
-            self._numbers[id(letter)] = self.batch.numbers[index]
             self.outcomes[index], self.refused[index] = Outcome.DEAD_LETTERED, letter
             letters.append(letter)
         if not self.left or self.alone:  # what is left may fail again: the letters go by themselves
@@ -333,9 +327,9 @@ class BatchWrite:
     def parted(self) -> tuple[BatchWrite, BatchWrite]:
         """What is done, and what is left, each a work of its own."""
         waits = [index for stretch in self.left for index in stretch.indices]
-        unwritten = {letter.id for stretch in self.left for letter in stretch.letters}
-        refused = [index for index, letter in self.refused.items() if letter.id in unwritten]
-        letters = [at for at, letter in enumerate(self.batch.dead_letters) if letter.id in unwritten]
+        unwritten = {letter.identity for stretch in self.left for letter in stretch.letters}
+        refused = [index for index, letter in self.refused.items() if letter.identity in unwritten]
+        letters = [at for at, letter in enumerate(self.batch.dead_letters) if letter.identity in unwritten]
         not_done = {*waits, *refused}
         done_indices = [index for index in range(len(self.outcomes)) if index not in not_done]
         done_letters = sorted(set(range(len(self.batch.dead_letters))) - set(letters))
@@ -356,7 +350,6 @@ class BatchWrite:
     def _add_letter(self, number: int, route: Route, letter: DeadLetter) -> None:
         self.batch.add_dead_letter(number, route, letter)
         self.dead_letter_outcomes.append(Outcome.DEAD_LETTERED)
-        self._numbers[id(letter)] = number
 
     def _take_over(self, whole: BatchWrite, indices: list[int]) -> None:
         """Where the other work was with these messages, in their order."""

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from gateway import batches, settings
 from gateway.batches import Batch
 from gateway.errors import MessageError
-from gateway.messages import Device, DeviceType, Field
+from gateway.messages import Device, DeviceType, Field, Share
 from gateway.outcomes import MessageIdReused, OnConflict, Reason, Tally, UnknownFields, Violations
 from gateway.writer import rows
 from gateway.writer.layouts.document import encoding
@@ -39,8 +39,10 @@ class StubRoute:
         device: str | None = "S-1",
         message_id_reused: MessageIdReused = "store",
         table: str = "telemetry",
+        share: Share = "device",
     ) -> None:
         self.stream_name, self.tally = "telemetry", Tally()
+        self.share: Share = share
         self.on_conflict: OnConflict = on_conflict
         self.tenant, self.serial_number = tenant, device
         self.message_id_reused: MessageIdReused = message_id_reused

@@ -215,3 +215,22 @@ def test_devices_of_a_type_share_its_check() -> None:
     plain = a_device("D")
     prepare(plain)
     assert plain.check is None
+
+
+async def test_only_what_the_registry_knows_has_a_share_of_dead_letters() -> None:
+    """A device, also while it is looked up again, or disabled; names that are claimed share a tenant's or stream's."""
+    routes = routes_of({}, {"name": "all", "topic": "all/{tenant}"})
+    topics = ("t/acme/A", "t/acme/B", "t/acme/C", "t/ghost/A", "all/acme", "all/ghost", "stray")
+    found = {topic: routes.find(topic) for topic in topics}
+    assert {route.share for route in found.values()} == {"stream"}
+    routes._registry.tenants.add("acme")
+    known, disabled = found["t/acme/A"].entry, found["t/acme/B"].entry
+    assert known is not None
+    assert disabled is not None
+    known.learn(a_device("A"))
+    disabled.refusal = Reason.DEVICE_DISABLED
+    for _ in range(2):
+        assert [route.share for route in found.values()] == [
+            "device", "device", "tenant", "stream", "tenant", "stream", "stream",
+        ]  # fmt: skip
+        known.forget()
