@@ -12,6 +12,9 @@ from gateway.ingest.waiting import DeferredQueue, Waiting
 from gateway.outcomes import Outcome
 from gateway.storage.retry import Retrying
 
+_DEVICES_AT_ONCE, _MESSAGES_AT_ONCE = 4096, 1024
+"""One who invents devices has tens of thousands wait; the event loop is not held for all of them in one go."""
+
 
 class Deferred:
     """Three tasks that empty the queues of what is deferred, back into the path."""
@@ -31,7 +34,7 @@ class Deferred:
         self._stores, self._devices, self._overflow = stores, devices, overflow
 
     async def resolve(self) -> None:
-        """Task: look up devices that are not in the cache, one query for all that wait."""
+        """Task: look up devices that are not in the cache, one query for all that wait, or 4 096 of them."""
         queue = self._in_flight.unresolved
         while True:
             await queue.wait_nonempty()
@@ -39,14 +42,14 @@ class Deferred:
                 await self._spool(queue, self._devices)
 
     async def _look_up(self) -> None:
-        """One try for all that wait now; what can be decided goes on, although others may have to wait."""
+        """One try for the first that wait now; what can be decided goes on, although others may have to wait."""
         queue = self._in_flight.unresolved
         try:
-            await self._registry.resolve(queue.entries())
+            await self._registry.resolve(queue.entries(_DEVICES_AT_ONCE))
         finally:
-            decided = queue.release(lambda one: all(map(_decided, one.entries)))
-            if decided:
+            while decided := queue.release(_all_decided, _MESSAGES_AT_ONCE):
                 self._pipeline.take_again(decided)
+                await asyncio.sleep(0)
 
     async def decode(self) -> None:
         """Task: large messages, one at a time, and not ahead of the connection that writes them: rows take memory."""
@@ -103,6 +106,10 @@ class Deferred:
             gone = set(map(id, waited))
             queue.release(lambda one: id(one) in gone)
             self._pipeline.end(waited, Outcome.SPOOLED)
+
+
+def _all_decided(one: Waiting) -> bool:
+    return all(map(_decided, one.entries))
 
 
 def _decided(entry: Entry) -> bool:

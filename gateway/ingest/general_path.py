@@ -46,12 +46,13 @@ class GeneralPath:
             without: delivery numbers that have come to their end.
         """
         misses, batch = 0, self._in_flight.queue.open
+        bare = _bare(delivery)
         every = zip(delivery.messages, routes, rows, strict=True)
         for number, (message, route, row) in enumerate(every, delivery.first):
             if number in without:
                 continue
             if row is None or route.large:
-                misses += not self.accept(number, message, route, delivery)
+                misses += not self.accept(number, message, route, bare)
             else:
                 first_us = untimed.get(number - delivery.first)
                 batch.add(number, message, route, delivery.received_us, row, untimed=first_us)
@@ -61,10 +62,14 @@ class GeneralPath:
         return misses
 
     def accept(self, number: int, message: Message, route: TopicRoute, delivery: Delivery) -> bool:
-        """Decide about one message, or defer it. False: its device is not known."""
+        """Decide about one message, or defer it. False: its device is not known.
+
+        Args:
+            delivery: without its messages, of which one that waits must not hold the others.
+        """
         if route.large or (len(message.payload) > LARGE_BYTES and self._intake.is_large(message, route)):
             route.wait()
-            self._in_flight.large.add(Waiting(number, message, route, _bare(delivery)))
+            self._in_flight.large.add(Waiting(number, message, route, delivery))
             return True
         try:
             found = self._intake.encode(message, route, delivery)
@@ -116,7 +121,7 @@ class GeneralPath:
     ) -> bool:
         """Into the batch, or deferred. False: its device is not known."""
         if isinstance(found, Unresolved):
-            self._in_flight.unresolved.add(Waiting(number, message, route, _bare(delivery), found.entries))
+            self._in_flight.unresolved.add(Waiting(number, message, route, delivery, found.entries))
             return False
         rows, untimed, ids, readings = found
         if untimed is None or not self._seen_before(number, message, route, delivery, untimed):
@@ -162,7 +167,7 @@ class GeneralPath:
         if not delivery.may_repeat(message):
             return False
         if not self._recognition.can_tell(message, delivery):
-            waiting = Waiting(number, message, route, _bare(delivery), received_us=received_us)
+            waiting = Waiting(number, message, route, delivery, received_us=received_us)
             self._in_flight.unrecognised.add(waiting)
         elif self._recognition.knows(number, message, delivery):
             self._settlement.end(number, route, Outcome.DUPLICATE)
@@ -182,5 +187,5 @@ class GeneralPath:
 
 
 def _bare(delivery: Delivery) -> Delivery:
-    """The delivery without its messages: a message that waits must not hold its neighbours."""
-    return msgspec.structs.replace(delivery, messages=())
+    """The delivery without its messages, but for one that is alone."""
+    return delivery if len(delivery.messages) == 1 else msgspec.structs.replace(delivery, messages=())

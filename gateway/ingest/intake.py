@@ -270,11 +270,13 @@ def _refusal(entry: Entry, route: TopicRoute) -> MessageError:
     assert refusal is not None, "what is not decided is looked up first"
     if route.unknown_device == "ignore" and refusal is Reason.UNKNOWN_DEVICE:
         return MessageError(Reason.DEVICE_IGNORED, "the device is unknown")
-    what = {
-        Reason.UNKNOWN_TENANT: f"no tenant {entry.tenant!r}: `gateway tenant add`",
-        Reason.UNKNOWN_DEVICE: f"no device {entry.serial_number!r} of tenant {entry.tenant!r}: `gateway device add`",
-        Reason.PROVISIONING_LIMIT: f"device {entry.serial_number!r} of tenant {entry.tenant!r} is beyond what is "
-        "provisioned within an hour (registry.provisioned_per_hour): replay it later, or `gateway device import`",
-        Reason.DEVICE_DISABLED: f"device {entry.serial_number!r} is disabled: `gateway device enable`",
-    }
-    return MessageError(refusal, what[refusal])
+    return MessageError(refusal, _REFUSALS[refusal].format(device=entry.serial_number, tenant=entry.tenant))
+
+
+_REFUSALS = {
+    Reason.UNKNOWN_TENANT: "no tenant {tenant!r}: `gateway tenant add`",
+    Reason.UNKNOWN_DEVICE: "no device {device!r} of tenant {tenant!r}: `gateway device add`",
+    Reason.PROVISIONING_LIMIT: "device {device!r} of tenant {tenant!r} is beyond what is provisioned within an hour "
+    "(registry.provisioned_per_hour): replay it later, or `gateway device import`",
+    Reason.DEVICE_DISABLED: "device {device!r} is disabled: `gateway device enable`",
+}

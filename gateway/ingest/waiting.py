@@ -59,11 +59,17 @@ class DeferredQueue:
         """Returns when a message waits."""
         await self._nonempty.wait()
 
-    def release(self, condition: Callable[[Waiting], bool]) -> list[Waiting]:
-        """Take those out for whom this holds, in the order of coming."""
-        released = [one for one in self._waiting if condition(one)]
-        self._waiting = deque(one for one in self._waiting if not condition(one))
-        self.size = sum(map(_held, self._waiting))
+    def release(self, condition: Callable[[Waiting], bool], most: int | None = None) -> list[Waiting]:
+        """Take those out for whom this holds, in the order of coming, or the first so many of them."""
+        released: list[Waiting] = []
+        left: list[Waiting] = []
+        waiting = iter(self._waiting)
+        for one in waiting:
+            (released if condition(one) else left).append(one)
+            if len(released) == most:
+                break
+        self._waiting = deque((*left, *waiting))
+        self.size -= sum(map(_held, released))
         if not self._waiting:
             self._nonempty.clear()
         return released
@@ -84,9 +90,14 @@ class DeferredQueue:
         """What waits now, in the order of coming."""
         return list(self._waiting)
 
-    def entries(self) -> list[Entry]:
-        """The devices that are waited for, each once."""
-        return list({id(entry): entry for one in self._waiting for entry in one.entries}.values())
+    def entries(self, most: int) -> list[Entry]:
+        """The devices that are waited for, each once; the first of them, when there are more than so many."""
+        found: dict[int, Entry] = {}
+        for one in self._waiting:
+            found.update((id(entry), entry) for entry in one.entries)
+            if len(found) >= most:
+                break
+        return list(found.values())
 
     def earliest(self) -> Waiting:
         """One of the oldest connection whose messages wait."""

@@ -18,7 +18,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import aiomqtt
-from paho.mqtt.client import PUBACK, PUBCOMP, ConnectFlags, DisconnectFlags
+from paho.mqtt.client import PUBACK, PUBCOMP, ConnectFlags
 from paho.mqtt.client import Client as Paho
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
@@ -240,7 +240,8 @@ class V311Connection:
             self._broken = str(error)
         if self._leaving:
             self._messages.clear()
-        elif self._messages:  # what came before the end is taken, as when it comes by a read of its own
+        elif self._messages:
+            # What came before the end is taken, as when it comes by a read of its own.
             messages, packet_ids = self._messages, self._packet_ids
             self._messages, self._packet_ids = [], []
             self._deliveries += 1
@@ -280,11 +281,9 @@ class V311Connection:
         """One PUBLISH as paho has read it. Paho's own way ends in an exception where a part of it is malformed."""
         packet = self._paho._in_packet  # noqa: SLF001
         first, body = packet["command"], packet["packet"]
-        if self._keepalive is None:
-            self._end(ConnectionLostError(f"{self._broker} sent PUBLISH before CONNACK"))
-            return 0
-        if first & QOS_2 and first & QOS_1:
-            self._end(ConnectionLostError(f"{self._broker} sent a malformed packet: QoS 3"))
+        if self._keepalive is None or (first & QOS_2 and first & QOS_1):
+            what = "PUBLISH before CONNACK" if self._keepalive is None else "a malformed packet: QoS 3"
+            self._end(ConnectionLostError(f"{self._broker} sent {what}"))
             return 0
         self._read_bytes += len(body)
         message = message_in(first, body, self._mqtt.max_packet_bytes, self._mqtt.max_topic_bytes)
@@ -344,16 +343,9 @@ class V311Connection:
         self._receiver.connected(flags.session_present)
         self._client._on_connect(client, userdata, flags, code, properties)  # noqa: SLF001
 
-    def _on_disconnect(
-        self,
-        client: Paho,
-        userdata: Any,
-        flags: DisconnectFlags,
-        code: ReasonCode,
-        properties: Properties | None,
-    ) -> None:
+    def _on_disconnect(self, *told: Any) -> None:
         if self._leaving:
-            self._client._on_disconnect(client, userdata, flags, code, properties)  # noqa: SLF001
+            self._client._on_disconnect(*told)  # noqa: SLF001
         elif self._sockets.failure is not None:
             self._end(tls.explain(self._sockets.failure, self._mqtt))
         else:

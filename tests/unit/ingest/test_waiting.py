@@ -34,7 +34,7 @@ def waiting(
 async def test_an_empty_room() -> None:
     """Nobody, nothing held, and nobody is called."""
     room = DeferredQueue()
-    assert (len(room), room.size, room.all(), room.entries(), room.count_by_stream()) == (0, 0, [], [], {})
+    assert (len(room), room.size, room.all(), room.entries(10), room.count_by_stream()) == (0, 0, [], [], {})
     assert room.release(lambda _one: True) == []
     assert room.oldest() > 2**62
 
@@ -67,7 +67,8 @@ async def test_devices_are_waited_for_once(routes: dict[str, TopicRoute]) -> Non
     room = DeferredQueue()
     for number, entries in enumerate(((A,), (A, B), (C, B), (A,))):
         room.add(waiting(number, routes["telemetry"], *entries))
-    assert room.entries() == [A, B, C]
+    assert room.entries(10) == [A, B, C]
+    assert room.entries(2) == [A, B]
 
 
 async def test_somebody_wakes_who_asks(routes: dict[str, TopicRoute]) -> None:
@@ -97,3 +98,15 @@ def test_what_left_is_not_counted(routes: dict[str, TopicRoute]) -> None:
         sizes.append(room.size)
     assert sizes == sorted(sizes, reverse=True)
     assert (len(set(sizes)), sizes[-1]) == (4, 0)
+
+
+async def test_some_are_released(routes: dict[str, TopicRoute]) -> None:
+    """The first so many; the others stay in their order, and what they hold is counted on."""
+    room = DeferredQueue()
+    for number in range(6):
+        room.add(waiting(number, routes["telemetry"], A))
+    size = room.size
+    released = room.release(lambda one: one.number != 1, 3)
+    assert [one.number for one in released] == [0, 2, 3]
+    assert [one.number for one in room.all()] == [1, 4, 5]
+    assert room.size == size // 2
