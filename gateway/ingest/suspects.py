@@ -22,6 +22,7 @@ from typing import Protocol
 import msgspec
 
 from gateway import unreadable
+from gateway.batches import UniqueReceiveTimes
 from gateway.messages import NO_REPEATS, PACKET_IDS, Delivery, Message, digest
 from gateway.observability import events
 from gateway.spool.disk import SUSPECTS
@@ -199,6 +200,7 @@ class OneByOne:
 
     def __init__(self, suspects: Suspects, path: ReceivingPath) -> None:
         self._suspects, self._path = suspects, path
+        self._times = UniqueReceiveTimes()
 
     async def take(self, delivery: Delivery) -> None:
         """All messages of one delivery, in order."""
@@ -207,7 +209,7 @@ class OneByOne:
         if not suspects.careful and not any(map(suspects.is_apart, delivery.messages)):
             self._path.take(delivery)
             return
-        for number, piece in enumerate(_pieces(delivery)):
+        for number, piece in enumerate(_pieces(delivery, self._times)):
             message = piece.messages[0]
             if suspects.is_apart(message):
                 self._path.take(msgspec.structs.replace(piece, messages=(unreadable.set_apart(message),)))
@@ -236,11 +238,19 @@ class OneByOne:
                 await self._path.wait_settled()
 
 
-def _pieces(delivery: Delivery) -> Iterator[Delivery]:
-    """The delivery, as deliveries of one message."""
+def _pieces(delivery: Delivery, times: UniqueReceiveTimes) -> Iterator[Delivery]:
+    """The delivery, as deliveries of one message.
+
+    Hazard: they come into several batches, which are committed in any order. Of readings of one key the later received
+    is the newer, so that no two may have been received at once. What comes from the spool keeps its times.
+    """
+    received_us = delivery.received_us
     for number, message in enumerate(delivery.messages, delivery.first):
         resent = {number: delivery.resent[number]} if number in delivery.resent else NO_REPEATS
-        yield msgspec.structs.replace(delivery, messages=(message,), first=number, resent=resent)
+        own_us = received_us if delivery.replayed else times.next(received_us)
+        yield msgspec.structs.replace(
+            delivery, messages=(message,), first=number, resent=resent, received_us=own_us
+        )
 
 
 class PausableSource(Protocol):

@@ -23,6 +23,7 @@ from tests.support.batching import NOW_US, Filling, a_device, database, settings
 from tests.support.databases import Databases
 from tests.support.flow import Flow
 from tests.support.sessions import a_ledger
+from tests.support.sql import without_trigger
 from tests.support.waiting import eventually_async
 from tests.support.written import Table, altered, rows_of, written
 
@@ -176,3 +177,29 @@ async def test_what_lay_in_the_spool_is_older(
         assert spool is not None
         await eventually_async(lambda: spool.empty)
     assert tenant.data() == [kept]
+
+
+AT_RANDOM = """
+CREATE FUNCTION at_random() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_sleep(random() * 0.02); RETURN NULL; END $$;
+CREATE TRIGGER at_random BEFORE INSERT ON telemetry FOR EACH STATEMENT EXECUTE FUNCTION at_random()
+"""
+"""Batches overtake each other."""
+
+
+async def test_a_careful_process_keeps_the_order(shared: Databases, tmp_path: Path) -> None:
+    """After an end without a word a delivery is taken one by one, and comes into several batches of two connections."""
+    tenant = Tenant(shared, "A", "B")
+    options = settings_for(shared, spool={"folder": tmp_path}, batch={"max_rows": 8})
+    with altered(shared.timeseries_dsn, AT_RANDOM, without_trigger("at_random")):
+        async with Flow(options) as flow:
+            flow.base.open()
+            flow.base.suspects.careful = True
+            for key in range(20):
+                messages = [
+                    tenant.message({"ts": NOW_MS + key, "n": n}, device) for n in range(40) for device in "AB"
+                ]
+                flow.take(*messages, by=flow.path.sink)
+            await eventually_async(lambda: not flow.path.sink.busy)
+            assert set(await flow.settle()) <= {STORED, DUPLICATE}
+    assert [tenant.data(device) for device in "AB"] == [[{"n": 39}] * 20] * 2

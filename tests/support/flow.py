@@ -14,6 +14,7 @@ import msgspec
 
 from gateway import batches, errors, settings
 from gateway.ingest.assembly import Foundation, live_path, spool_path
+from gateway.ingest.suspects import Guard
 from gateway.messages import Message
 from gateway.mqtt.acknowledgements import Acknowledgements
 from gateway.mqtt.window import NO_ID
@@ -107,15 +108,20 @@ class Flow:
         idle: bool = True,
         resumed: bool = False,
         since: int = 0,
+        by: Guard | None = None,
     ) -> range:
-        """These messages as one delivery, and then nothing more on the socket; their delivery numbers."""
+        """These messages as one delivery, and then nothing more on the socket; their delivery numbers.
+
+        Args:
+            by: what takes them; None: the path at once.
+        """
         at = time.time_ns() // 1000 if received_us is None else received_us
         first = self.taken
         self.taken += len(messages)
         self._connect(resumed, since)
         delivery = self._acks.register(messages, [one.packet_id or NO_ID for one in messages])
         assert delivery.first == first
-        self.pipeline.take(msgspec.structs.replace(delivery, received_us=at, since=since))
+        (by or self.pipeline).take(msgspec.structs.replace(delivery, received_us=at, since=since))
         self.check_books()
         if idle:
             self.pipeline.idle()
