@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -63,9 +63,11 @@ class ServerSession(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no
         looked_at: when it was seen that it still is, of :func:`time.monotonic`.
         unreplicated: a COMMIT did not wait for a synchronous standby: it is done at the primary only.
         line: cluster and timeline of a primary; of others, or where there is no choice, none.
+        command_timeout: seconds that a command may take; None: any time.
     """
 
     pooled = False
+    command_timeout: float | None = None
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any) -> None:
         super().__init__(protocol, transport, *rest)
@@ -75,6 +77,28 @@ class ServerSession(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no
         self.line: Line | None = None
         self.unreplicated = False
         self.add_log_listener(self._noticed)
+        # COPY waits for room to send, for ever where the session ends meanwhile: the driver does not wake it.
+        self.add_termination_listener(lambda _session: protocol.resume_writing())
+
+    async def copy_to_table(self, table_name: str, **options: Any) -> str:
+        """COPY, within the time of a command: the driver does not count that in which it waits for room to send."""
+        async with self._in_time():
+            return str(await super().copy_to_table(table_name, **options))
+
+    async def copy_records_to_table(self, table_name: str, **options: Any) -> str:
+        """Likewise."""
+        async with self._in_time():
+            return str(await super().copy_records_to_table(table_name, **options))
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Hangs up when it takes too long, and raises TimeoutError."""
+        try:
+            async with asyncio.timeout(self.command_timeout):
+                yield
+        except TimeoutError:
+            self.terminate()
+            raise
 
     def _noticed(self, _connection: object, notice: asyncpg.PostgresLogMessage) -> None:
         """The wait of a COMMIT that is cancelled (pg_cancel_backend) is but a warning, in any language."""
@@ -205,6 +229,7 @@ class Dialling:
         there = {"host": place.host.name, "port": place.host.port, "loop": place.loop()}
         there |= {"target_session_attrs": "any", "timeout": None}
         session: ServerSession = await asyncpg.connect(self._target.dsn, **there, **self._arguments, **more)
+        session.command_timeout = self._arguments.get("command_timeout")
         with socket.socket(fileno=os.dup(session.socket.fileno())) as own:
             self._target.tune(own)
         return session

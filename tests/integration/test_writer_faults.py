@@ -176,6 +176,29 @@ async def test_a_killed_backend_loses_nothing(shared: Databases, make_writer: Wr
     assert await table.fetchval("SELECT count(*) FROM redelivery_ledger WHERE client_id = $1", client) == 1
 
 
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_session_that_takes_nothing(
+    shared: Databases, make_writer: Writers, table: Table, ends: bool
+) -> None:
+    """More than the sockets hold is on its way: the driver waits for room to send, and looks at nothing else."""
+    device, filling = a_device(), Filling()
+    for n in range(8000):
+        filling.timed(device, NOW_US + n, {"n": n, "padding": "x" * 2000})
+    work, writer = BatchWrite(filling.batch), make_writer(shared.timeseries_dsn, command_timeout=3)
+    await writer.probe()
+    async with locked(shared.timeseries_dsn) as holder:
+        writing = asyncio.create_task(writer.write(work))
+        pid = await eventually_async(lambda: blocked(holder))
+        if ends:
+            await holder.execute("SELECT pg_terminate_backend($1)", pid)
+        with pytest.raises(TransientError):
+            async with asyncio.timeout(20):
+                await writing
+    await make_writer(shared.timeseries_dsn).write(work)
+    assert work.outcomes == [STORED] * 8000
+    assert len(await rows_of(table, device)) == 8000
+
+
 WAIT_AT_THE_DOOR = """
 CREATE FUNCTION wait_at_the_door() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
