@@ -29,7 +29,10 @@ class GeneralPath:
         self._intake, self._in_flight, self._recognition = intake, held, recognition
         self._settlement = settlement
         self._defects: Counter[str] = Counter()
-        self._dead_letter_times = batches.UniqueReceiveTimes()
+        self._dead_letter_times, self._large_times = (
+            batches.UniqueReceiveTimes(),
+            batches.UniqueReceiveTimes(),
+        )
 
     def take(
         self,
@@ -83,7 +86,14 @@ class GeneralPath:
         return self._add(number, message, route, delivery, found, batch=self._in_flight.queue.open)
 
     async def accept_large(self, one: Waiting) -> None:
-        """Decide about a message that waited for its turn to be decoded; it is the first of those that do."""
+        """Decide about a message that waited for its turn to be decoded; it is the first of those that do.
+
+        It gets a receive time of its own, later than that of what came before it in its delivery: it will be in another
+        batch. What comes from the spool keeps its times.
+        """
+        if not one.delivery.replayed:
+            received_us = self._large_times.next(one.delivery.received_us + 1)
+            one.delivery = msgspec.structs.replace(one.delivery, received_us=received_us)
         found = await self._encode_large(one)
         self._in_flight.large.pop()
         one.route.waited()

@@ -18,6 +18,7 @@ A message is atomic: all its readings are stored in one transaction, or it ends 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import cast
 
@@ -103,12 +104,17 @@ class Pipeline:
         self._dispatch.idle()
 
     def take_again(self, waited: Sequence[Waiting]) -> None:
-        """Messages that were deferred, decided now."""
+        """Messages that were deferred, decided now.
+
+        Hazard: those of one delivery were received at once. Of readings of one key that were, the later written is the
+        newer, so that they must not come into two batches, which two connections write in any order.
+        """
         queue = self.in_flight.queue
-        for one in waited:
-            queue.open_for(one.delivery, one.message)
-            self.general.accept(one.number, one.message, one.route, one.delivery)
-            one.route.take_fast_path()
+        for _, together in itertools.groupby(waited, key=lambda one: id(one.delivery)):
+            for one in together:
+                queue.open_for(one.delivery, one.message)
+                self.general.accept(one.number, one.message, one.route, one.delivery)
+                one.route.take_fast_path()
             queue.seal_if_full()  # a whole session may have waited
         self._taken()
         self.in_flight.changed()

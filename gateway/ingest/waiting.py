@@ -60,14 +60,18 @@ class DeferredQueue:
         await self._nonempty.wait()
 
     def release(self, condition: Callable[[Waiting], bool], most: int | None = None) -> list[Waiting]:
-        """Take those out for whom this holds, in the order of coming, or the first so many of them."""
+        """Take those out for whom this holds, in the order of coming, or the first so many of them.
+
+        Of a delivery all are taken together: see :meth:`gateway.ingest.pipeline.Pipeline.take_again`.
+        """
         released: list[Waiting] = []
         left: list[Waiting] = []
         waiting = iter(self._waiting)
         for one in waiting:
-            (released if condition(one) else left).append(one)
-            if len(released) == most:
+            if most is not None and len(released) >= most and one.delivery is not released[-1].delivery:
+                left.append(one)
                 break
+            (released if condition(one) else left).append(one)
         self._waiting = deque((*left, *waiting))
         self.size -= sum(map(_held, released))
         if not self._waiting:

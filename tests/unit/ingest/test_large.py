@@ -76,6 +76,21 @@ async def test_what_follows_by_its_topic_waits_behind_it(flow: Flow) -> None:
     assert held.queue.open.numbers[-1] == 6  # and none waits any more
 
 
+async def test_no_two_of_a_delivery_were_received_at_once(flow: Flow) -> None:
+    """They are in several batches, committed in any order: of readings of one key the later received is the newer."""
+    same = {"ts": NOW_MS, "metrics": {"n": 1}}
+    flow.take(message(same), message(large()), message({"ts": NOW_MS, "n": 1}), received_us=NOW_US)
+    flow.take(message({"ts": NOW_MS, "n": 2}), received_us=NOW_US + 1)
+    await take_large(flow)
+    held = flow.pipeline.in_flight
+    found = {
+        number: received_us
+        for batch in (held.queue.open, held.large_queue.open)
+        for number, received_us in zip(batch.numbers, batch.received_us, strict=True)
+    }
+    assert [found[number] - NOW_US for number in range(4)] == [0, 1, 2, 3]
+
+
 async def test_the_readings_of_one_have_times_without_a_gap(flow: Flow) -> None:
     """A spool keeps the first only. What comes by another topic of the device meanwhile is dated behind them."""
     device: Device = learn(flow, "A")["A"]

@@ -100,6 +100,18 @@ def test_what_left_is_not_counted(routes: dict[str, TopicRoute]) -> None:
     assert (len(set(sizes)), sizes[-1]) == (4, 0)
 
 
+async def test_those_of_one_delivery_are_released_together(routes: dict[str, TopicRoute]) -> None:
+    """Into one batch: they were received at once, and two batches are committed in any order."""
+    room = DeferredQueue()
+    for number in range(6):
+        room.add(waiting(number, routes["telemetry"], A))
+    first, second = room.all()[0].delivery, room.all()[5].delivery
+    for one in room.all():
+        one.delivery = first if one.number < 4 else second
+    assert [one.number for one in room.release(lambda _one: True, 2)] == [0, 1, 2, 3]
+    assert [one.number for one in room.release(lambda _one: True, 1)] == [4, 5]
+
+
 async def test_some_are_released(routes: dict[str, TopicRoute]) -> None:
     """The first so many; the others stay in their order, and what they hold is counted on."""
     room = DeferredQueue()
