@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -23,6 +23,7 @@ from gateway.storage.places import Place, places
 
 _LOOK_SECONDS = 10.0
 _UTF8 = "UTF8"
+_NEVER_FULL = 2**30
 _ROLE = """
 SELECT pg_is_in_recovery() AS standby,
        pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only
@@ -63,42 +64,21 @@ class ServerSession(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no
         looked_at: when it was seen that it still is, of :func:`time.monotonic`.
         unreplicated: a COMMIT did not wait for a synchronous standby: it is done at the primary only.
         line: cluster and timeline of a primary; of others, or where there is no choice, none.
-        command_timeout: seconds that a command may take; None: any time.
     """
 
     pooled = False
-    command_timeout: float | None = None
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any) -> None:
         super().__init__(protocol, transport, *rest)
         self.socket = transport.get_extra_info("socket")
+        # Hazard: in a COPY the driver waits for room to send, past its own time-out, and for ever when the session ends
+        # meanwhile. There is always room: what is sent is a batch, which is in memory anyway.
+        transport.set_write_buffer_limits(high=_NEVER_FULL)
         self.standby = self.read_only = False
         self.looked_at = 0.0
         self.line: Line | None = None
         self.unreplicated = False
         self.add_log_listener(self._noticed)
-        # COPY waits for room to send, for ever where the session ends meanwhile: the driver does not wake it.
-        self.add_termination_listener(lambda _session: protocol.resume_writing())
-
-    async def copy_to_table(self, table_name: str, **options: Any) -> str:
-        """COPY, within the time of a command: the driver does not count that in which it waits for room to send."""
-        async with self._in_time():
-            return str(await super().copy_to_table(table_name, **options))
-
-    async def copy_records_to_table(self, table_name: str, **options: Any) -> str:
-        """Likewise."""
-        async with self._in_time():
-            return str(await super().copy_records_to_table(table_name, **options))
-
-    @contextlib.asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
-        """Hangs up when it takes too long, and raises TimeoutError."""
-        try:
-            async with asyncio.timeout(self.command_timeout):
-                yield
-        except TimeoutError:
-            self.terminate()
-            raise
 
     def _noticed(self, _connection: object, notice: asyncpg.PostgresLogMessage) -> None:
         """The wait of a COMMIT that is cancelled (pg_cancel_backend) is but a warning, in any language."""
@@ -229,7 +209,6 @@ class Dialling:
         there = {"host": place.host.name, "port": place.host.port, "loop": place.loop()}
         there |= {"target_session_attrs": "any", "timeout": None}
         session: ServerSession = await asyncpg.connect(self._target.dsn, **there, **self._arguments, **more)
-        session.command_timeout = self._arguments.get("command_timeout")
         with socket.socket(fileno=os.dup(session.socket.fileno())) as own:
             self._target.tune(own)
         return session
