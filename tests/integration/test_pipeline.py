@@ -234,11 +234,12 @@ async def test_what_an_early_life_stored_is_known_to_the_last(plain: Databases) 
 
 
 async def test_redeliveries_that_waited_go_in_batches(plain: Databases) -> None:
-    """A whole session may have waited for the ledger: it is no one batch."""
+    """A whole session may have waited for the ledger: it is no one batch, but each of its deliveries is in one."""
     tenant = Tenant(plain)
     again = [tenant.message({"n": n}, packet_id=n + 1, duplicate=True) for n in range(35)]
     async with Flow(settings_for(plain, batch={"max_rows": 10})) as flow:
-        flow.take(*again, resumed=True)
+        for at in range(0, 35, 5):
+            flow.take(*again[at : at + 5], resumed=True)
         assert await flow.settle() == {STORED: 35}
     assert tenant.transactions() == [5, 10, 10, 10]
 
@@ -739,7 +740,7 @@ async def test_others_do_not_wait_for_large_messages(shared: Databases, connecti
             await eventually_async(lambda: len(flow.pipeline.in_flight.writing) == 1)
             flow.take(tenant.message({"ts": NOW_MS, "n": 1}, "B"))
             await eventually_async(lambda: len(tenant.rows("B")) == 1)
-            # Alone it waits for the batch that is on its way, beside another connection for none.
-            assert len(tenant.rows()) == (1 if connections == 1 else 0)
+            # A single connection wrote what was on its way, three at the most; beside another it waits for none.
+            assert len(tenant.rows()) <= (3 if connections == 1 else 0)
             assert await flow.settle() == {STORED: 5}
     assert len(tenant.rows()) == 4
