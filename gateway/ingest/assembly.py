@@ -48,7 +48,7 @@ Task = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
 
 _DRAIN_BYTES = 8 << 20
 _LARGE_BATCH_BYTES = 2 << 20
-"""Of a batch of large messages: merging them takes the event loop's time."""
+"""Of a batch of large messages: others wait for it where there is one connection."""
 _DRAIN_TOPICS = 50_000
 
 

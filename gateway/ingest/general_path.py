@@ -10,18 +10,18 @@ import msgspec
 from gateway import batches
 from gateway.errors import MessageError
 from gateway.ingest.in_flight import InFlight
-from gateway.ingest.intake import LARGE_BYTES, Encoded, Intake
+from gateway.ingest.intake import Encoded, Intake
 from gateway.ingest.recognition import Recognition
 from gateway.ingest.routes import TopicRoute
 from gateway.ingest.settlement import Settlement
-from gateway.ingest.waiting import Unresolved, Waiting
+from gateway.ingest.waiting import LARGE_BYTES, Unresolved, Waiting
 from gateway.messages import Delivery, Message
 from gateway.observability import events
 from gateway.outcomes import IGNORED_REASONS, Outcome, Reason
 
 
 class GeneralPath:
-    """What the fast path leaves, and what was deferred. Plain synchronous code."""
+    """What the fast path leaves, and what was deferred. Synchronous but for large messages."""
 
     def __init__(
         self, intake: Intake, held: InFlight, recognition: Recognition, settlement: Settlement
@@ -29,10 +29,8 @@ class GeneralPath:
         self._intake, self._in_flight, self._recognition = intake, held, recognition
         self._settlement = settlement
         self._defects: Counter[str] = Counter()
-        self._dead_letter_times, self._large_times = (
-            batches.UniqueReceiveTimes(),
-            batches.UniqueReceiveTimes(),
-        )
+        self._dead_letter_times = batches.UniqueReceiveTimes()
+        self._large_times = batches.UniqueReceiveTimes()
 
     def take(
         self,

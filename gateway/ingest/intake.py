@@ -1,4 +1,4 @@
-"""From a message to the rows it becomes: decode, resolve, validate, encode. Plain synchronous code."""
+"""From a message to the rows it becomes: decode, resolve, validate, encode. Synchronous but for large messages."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from gateway.ingest.new_chunks import NewChunks
 from gateway.ingest.routes import Routes, TopicRoute
 from gateway.ingest.row_encoding import EncodedRows, OwnerOf, ReceiveTime
 from gateway.ingest.validation import TimeCheck, receive_time
-from gateway.ingest.waiting import Unresolved
+from gateway.ingest.waiting import LARGE_BYTES, Unresolved
 from gateway.messages import Delivery, Device, Message, Reading, Receipt
 from gateway.outcomes import Reason
 from gateway.writer.layouts import Layout
 
 _redelivered = operator.attrgetter("duplicate")
 _DAY_US = 86_400 * clock.MICROS
-LARGE_BYTES = 2**16
-"""Payloads beyond are decoded and encoded beside the event loop: a mebibyte of them takes 0.1 s."""
 
 Encoded = tuple[bytes, int | None, list[MessageId], int]
 """All rows of a message; the receive time given to its first reading without a time, µs; its own ids; how many rows."""
@@ -38,6 +36,7 @@ class Intake:
         self._largest, self._routes, self._chunks = options.max_payload_bytes, routes, chunks
         self._max_days = options.max_days
         self._judge_time = TimeCheck(options).judge
+        self._encode_rows = functools.partial(row_encoding.encode, judge_time=self._judge_time)
         self.flagged: Counter[tuple[str, str]] = Counter()
         """What was flagged in readings that will be stored, by stream and reason, until the path reports it."""
 
@@ -87,14 +86,8 @@ class Intake:
             return device if device and reading.device is None else self._owner(reading, route, device)
 
         receive = _receive(readings, device, owner_of, delivery)
-        encoded = row_encoding.encode(
-            readings,
-            message,
-            route,
-            delivery.received_us,
-            judge_time=self._judge_time,
-            owner_of=owner_of,
-            receive_time=receive,
+        encoded = self._encode_rows(
+            readings, message, route, delivery.received_us, owner_of=owner_of, receive_time=receive
         )
         return self._checked(encoded, readings, message, route)
 
@@ -133,15 +126,9 @@ class Intake:
             return owner
 
         receive = row_encoding.ConsecutiveTimes(lambda: first_us)
+        received_us, encode = delivery.received_us, self._encode_rows
         encoded = await asyncio.to_thread(
-            row_encoding.encode,
-            readings,
-            message,
-            route,
-            delivery.received_us,
-            judge_time=self._judge_time,
-            owner_of=owner_of,
-            receive_time=receive,
+            encode, readings, message, route, received_us, owner_of=owner_of, receive_time=receive
         )
         return self._checked(encoded, readings, message, route)
 

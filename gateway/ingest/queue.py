@@ -12,8 +12,7 @@ from gateway.messages import Delivery, Message
 class Queue:
     """Batches waiting to be written: sealed ones first, then whatever has collected.
 
-    Bounds are looked at between deliveries, and after each message that was deferred: a batch may exceed them by one
-    delivery.
+    Bounds are looked at between deliveries, also of messages that were deferred: a batch may exceed them by one.
 
     Args:
         max_rows, max_bytes: of a batch, as they go to the database.

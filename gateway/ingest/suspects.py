@@ -23,6 +23,7 @@ import msgspec
 
 from gateway import unreadable
 from gateway.batches import UniqueReceiveTimes
+from gateway.ingest.waiting import LARGE_BYTES
 from gateway.messages import NO_REPEATS, PACKET_IDS, Delivery, Message, digest
 from gateway.observability import events
 from gateway.spool.disk import SUSPECTS
@@ -36,7 +37,7 @@ _CAREFUL_SECONDS = 60.0
 _MOST_CAREFUL_SECONDS = 4 * 3600.0
 _ROW_SECONDS = 86_400.0
 """Ends without a word within so long are in a row: each makes the time of care longer."""
-_LARGE_BYTES = 4096
+_HARMLESS_BYTES = 4096
 """What is smaller does not end a process by what is done with it later, in a batch."""
 _ALONE_SECONDS = 10.0
 """A loop that still runs after so long does not hang because of it: servers are awaited."""
@@ -152,8 +153,11 @@ class Suspects:
         return any(one.size == size for one in apart.values()) and digest(message).hex() in apart
 
     def must_be_alone(self, message: Message) -> bool:
-        """Whether it might end the process later, in a batch with others."""
-        return len(message.payload) > _LARGE_BYTES and (message.duplicate or self._state.deaths > 1)
+        """Whether it might end the process later: when its turn to be decoded comes, or in a batch with others."""
+        size = len(message.payload)
+        return size > LARGE_BYTES or (
+            size > _HARMLESS_BYTES and (message.duplicate or self._state.deaths > 1)
+        )
 
     def in_hand(self, message: Message) -> None:
         """If the process ends without a word now, it was this one."""

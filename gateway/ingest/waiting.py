@@ -13,6 +13,9 @@ from gateway.devices.registry import Entry
 from gateway.ingest.routes import TopicRoute
 from gateway.messages import Delivery, Message
 
+LARGE_BYTES = 2**16
+"""Payloads beyond are decoded and encoded beside the event loop: a mebibyte of them takes 0.1 s."""
+
 
 class Unresolved(msgspec.Struct):
     """These devices must be looked up before the message can be decided."""

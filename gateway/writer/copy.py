@@ -216,14 +216,16 @@ class Writer:
         return self._connection is None or self._connection.is_over
 
     async def _attempt(self, connection: Any, work: BatchWrite) -> None:
-        started, stretch = time.perf_counter(), work.next
+        started, stretch, messages = time.perf_counter(), work.next, len(work.next.indices)
         self._letters.begin()
         with pools.translate(self._name), pools.statement("SELECT FROM redelivery_ledger"):
             if stretch.uncertain and await ledger.written(connection, stretch.id):
                 return
         try:
-            row_bytes = work.batch.row_bytes_of(stretch.indices)
-            if self._experience.conflicts and row_bytes > _LARGE_BYTES * len(stretch.indices):
+            if (
+                self._experience.conflicts
+                and work.batch.row_bytes_of(stretch.indices) > _LARGE_BYTES * messages
+            ):
                 # In vain, COPY into the table would cost the server as much as when it counts.
                 count = await self._staged(connection, work, lift_limit=False)
             else:
@@ -242,7 +244,6 @@ class Writer:
         self._letters.committed()
         self._experience.stored(count, _sample(work, stretch) if count else None)
         seconds = time.perf_counter() - started
-        messages = len(stretch.indices)
         events.batch_stored(path=self._path, messages=messages, rows=count, seconds=seconds)
 
     async def _straight(self, connection: Any, work: BatchWrite) -> int:

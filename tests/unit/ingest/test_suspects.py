@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from gateway import unreadable
 from gateway.ingest import suspects as module
 from gateway.ingest.suspects import Guard, Suspects
+from gateway.ingest.waiting import LARGE_BYTES
 from gateway.messages import PACKET_IDS, Delivery, Message
 from gateway.outcomes import Reason
 from tests.support.batching import published
@@ -142,12 +143,19 @@ async def test_two_of_them_are_found_one_after_the_other(tmp_path: Path) -> None
     assert len(process.path.taken) == 5
 
 
-async def test_a_large_one_that_came_before_is_alone_until_it_is_settled(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("payload", "duplicate"),
+    [(LARGE, True), ({"padding": "x" * LARGE_BYTES}, False)],
+    ids=["again", "decoded later"],
+)
+async def test_a_large_one_is_alone_until_it_is_settled(
+    tmp_path: Path, payload: Mapping[str, Any], duplicate: bool
+) -> None:
     """It may end the process by what is done with it later: killed meanwhile, it is known; once settled, it is not."""
     assert not await Process(tmp_path).take("kill")
     process = Process(tmp_path)
     process.path.settled.clear()
-    task = asyncio.create_task(process.take("large", payload=LARGE, duplicate=True))
+    task = asyncio.create_task(process.take("large", payload=payload, duplicate=duplicate))
     await eventually_async(lambda: process.path.taken)
     assert in_hand(tmp_path)
     process.path.settled.set()
