@@ -62,9 +62,10 @@ async def test_a_revoked_privilege_is_held_for(shared: Databases, make_writer: W
         f"CREATE ROLE {role} LOGIN PASSWORD 'weak'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
     )
     with altered(dsn, create, f"DROP OWNED BY {role}; DROP ROLE {role}"):
-        with pytest.raises(StandingError, match="GRANT") as error:
-            await writer.write(work)
-        assert error.value.sqlstate == "42501"
+        for _ in range(5):  # and is not looked for in the messages
+            with pytest.raises(StandingError, match="GRANT") as error:
+                await writer.write(work)
+            assert error.value.sqlstate == "42501"
         execute(dsn, f"GRANT INSERT ON telemetry TO {role}")
         await writer.write(work)
         await writer.close()

@@ -59,6 +59,11 @@ class Daemon(Process):
         self.settings = _merged(self.settings, settings or {})
         self.configuration.write_text(to_toml(self.settings), "utf-8")
 
+    @property
+    def has_spool(self) -> bool:
+        """Whether it is configured."""
+        return "folder" in self.settings.get("spool", {})
+
     def command(self) -> Sequence[str]:
         """The daemon in the foreground."""
         return [*self.prefix, *GATEWAY, "run", "--config", str(self.configuration), *self.arguments]

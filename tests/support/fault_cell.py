@@ -329,7 +329,8 @@ class FaultCell:
         looks = self.watch.looks[-2:]
         quiet = len({(look.pid, look.settled) for look in looks}) == 1
         last = looks[-1]
-        held = last.total["in_flight"] or last.figures.get("spool_messages")
+        spooled = last.figures["spool_messages"] if self.daemon.has_spool else 0
+        held = last.total["in_flight"] or spooled
         return last if quiet and last.ready and not held else None
 
     def _row(self, told: Verdict, *, destroyed: int) -> FaultCellRow:
