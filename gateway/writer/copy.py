@@ -222,10 +222,8 @@ class Writer:
             if stretch.uncertain and await ledger.written(connection, stretch.id):
                 return
         try:
-            if (
-                self._experience.conflicts
-                and work.batch.row_bytes_of(stretch.indices) > _LARGE_BYTES * messages
-            ):
+            size = work.batch.row_bytes_of(stretch.indices) if self._experience.conflicts else 0
+            if size > _LARGE_BYTES * messages:
                 # In vain, COPY into the table would cost the server as much as when it counts.
                 count = await self._staged(connection, work, lift_limit=False)
             else:
